@@ -1,0 +1,23 @@
+"""Entry point: settings become a plan, the plan becomes components, components become outputs."""
+
+import pulumi
+
+from config.errors import ConfigurationError
+from config.load import load
+from plan.plan import build
+from stacks.outputs import outputs
+from stacks.platform import deploy
+
+
+def main() -> None:
+    try:
+        plan = build(load(), f"{pulumi.get_project()}/{pulumi.get_stack()}")
+    except ConfigurationError as error:
+        raise pulumi.RunError(str(error)) from None
+    for warning in plan.warnings:
+        pulumi.log.warn(warning)
+    for name, value in outputs(plan, deploy(plan)).items():
+        pulumi.export(name, value)
+
+
+main()
