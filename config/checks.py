@@ -1,0 +1,171 @@
+"""Cross-field checks of valid single values; each names both offenders and the remedy.
+
+Nothing here changes a value: `check` only reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from datetime import UTC, datetime
+
+from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_tls
+from config.errors import Problem, key
+from config.model import Nodes, Settings
+from config.networks import check_addresses, check_overlaps, check_room, node_mask
+from config.reference import ARCHITECTURES
+from config.salvage import touches
+
+__all__ = ["ENCRYPTED", "check", "key", "node_mask"]
+
+# RKE2's stated minimum for any node ("Requirements": 2 CPU, 4 GB).
+RKE2_MINIMUM_CPU, RKE2_MINIMUM_MEMORY_GB = 2, 4
+# Host names are labels of at most 63 characters: the cluster's name, "-haproxy" or "-worker-5000".
+LONGEST_CLUSTER_NAME = 63 - len("-worker-5000")
+
+
+def check(settings: Settings, now: datetime | None = None, without: Set[str] = frozenset()) -> list[Problem]:
+    """Every fault of `settings` that only several values together show; `now` is UTC, by default the clock.
+
+    `without` holds the paths of values that are not what the user wrote: a check that reads one is left out.
+    """
+    moment = now or datetime.now(UTC)
+    networks = ("clusters.*.subnet", "clusters.*.podSubnet", "clusters.*.serviceSubnet")
+    checks: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]], ...] = (
+        (("architecture", "clusters"), _clusters),
+        (("architecture", "domains.**"), _domains),
+        (("architecture", "clusters"), _nodes),
+        (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
+        (("architecture", *networks), check_overlaps),
+        (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
+        (("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**"), check_addresses),
+        (("media.**",), _media),
+        (("ssh.privateKey",), check_ssh),
+        (("tls.**", "pki.**"), _sources),
+        (("tls.**", "domain", "domains.**"), lambda s: check_tls(s, moment)),
+        (("pki.**",), lambda s: check_intermediate(s, moment)),
+    )
+    return [
+        problem
+        for reads, of in checks
+        if not any(touches(broken, pattern) for broken in without for pattern in reads)
+        for problem in of(settings)
+    ]
+
+
+def _clusters(settings: Settings) -> Iterator[Problem]:
+    own = ARCHITECTURES[settings.architecture].get("clusters", {})
+    if not settings.clusters:
+        yield Problem(key("clusters"), "there is no cluster", "describe at least one cluster")
+    for name in settings.clusters:
+        if own and name not in own:
+            yield Problem(
+                key("clusters", name),
+                f"architecture '{settings.architecture}' has no cluster of that name",
+                f"its clusters are: {', '.join(own)}; for clusters of your own set architecture to custom",
+            )
+        if len(name) > LONGEST_CLUSTER_NAME:
+            yield Problem(
+                key("clusters", name),
+                f"the name has {len(name)} characters, and host names begin with it",
+                f"write at most {LONGEST_CLUSTER_NAME} characters",
+            )
+
+
+def _sources(settings: Settings) -> Iterator[Problem]:
+    tls, pki = settings.tls, settings.pki
+    if tls.source == "internal" and (tls.certificate or tls.private_key or tls.chain):
+        yield Problem(
+            key("tls.source"),
+            "'internal' issues its own certificates, yet tls.certificate, tls.privateKey or tls.chain is given",
+            "set tls.source to provided, or remove them",
+        )
+    if pki.intermediate_years > pki.root_years:
+        yield Problem(
+            key("pki.intermediateYears"),
+            f"{pki.intermediate_years} years outlive the root, opstella:pki.rootYears {pki.root_years}",
+            "write at most the root's years",
+        )
+
+
+def _domains(settings: Settings) -> Iterator[Problem]:
+    known = ARCHITECTURES[settings.architecture]["domains"]
+    by_label: dict[str, str] = {}
+    for service, label in settings.domains.items():
+        if service not in known:
+            yield Problem(
+                key("domains", service),
+                f"architecture '{settings.architecture}' has no service of that name",
+                f"the services are: {', '.join(known)}",
+            )
+        if label in by_label:
+            yield Problem(
+                key("domains", service),
+                f"'{label}' is the name of {by_label[label]} too",
+                "give each service a name of its own",
+            )
+        by_label.setdefault(label, service)
+
+
+def _nodes(settings: Settings) -> Iterator[Problem]:
+    for name, cluster in settings.clusters.items():
+        masters, workers = cluster.masters.count, cluster.workers.count
+        if masters % 2 == 0:
+            yield Problem(
+                key("clusters", name, "masters.count"),
+                f"{masters} is an even number: etcd's quorum survives no more losses with {masters} masters than with "
+                f"{masters - 1}"
+                if masters
+                else "no master: nothing would hold the cluster's state",
+                "write an odd number: 1, or 3 to survive the loss of one, 5 of two",
+            )
+        if workers < 1:
+            yield Problem(
+                key("clusters", name, "workers.count"),
+                "no worker: nothing would carry the tools, and the load balancer would have no target",
+                "write 1 or more (the reference has 3 to 5)",
+            )
+        groups: tuple[tuple[str, Nodes], ...] = (("masters", cluster.masters), ("workers", cluster.workers))
+        for role, nodes in groups:
+            if nodes.cpu < RKE2_MINIMUM_CPU or nodes.memory_gb < RKE2_MINIMUM_MEMORY_GB:
+                yield Problem(
+                    key("clusters", name, role),
+                    f"{nodes.cpu} CPU and {nodes.memory_gb} GB are below RKE2's minimum of "
+                    f"{RKE2_MINIMUM_CPU} CPU and {RKE2_MINIMUM_MEMORY_GB} GB",
+                    f"write cpu: {max(nodes.cpu, RKE2_MINIMUM_CPU)} and "
+                    f"memoryGb: {max(nodes.memory_gb, RKE2_MINIMUM_MEMORY_GB)} or more",
+                )
+
+
+def _listed(settings: Settings) -> Iterator[Problem]:
+    for name, cluster in settings.clusters.items():
+        groups: tuple[tuple[str, Nodes], ...] = (("masters", cluster.masters), ("workers", cluster.workers))
+        for role, nodes in groups:
+            if len(nodes.addresses) > nodes.count:
+                yield Problem(
+                    key("clusters", name, role, "addresses"),
+                    f"{len(nodes.addresses)} addresses for {nodes.count} nodes",
+                    "raise count, or remove the addresses beyond it",
+                )
+
+
+def _media(settings: Settings) -> Iterator[Problem]:
+    media = settings.media
+    if media.source == "airgap":
+        if media.artifacts is None:
+            yield Problem(
+                key("media.artifacts"),
+                "media.source is airgap, but no folder of artifacts is named",
+                "write its URL: https://…, or file:///… for a folder present on every machine",
+            )
+        if media.chart_repository is None:
+            yield Problem(
+                key("media.chartRepository"),
+                "media.source is airgap, but no chart repository is named",
+                "write the URL of a Helm repository that holds the charts of plan/versions.py",
+            )
+    elif media.artifacts is not None or media.sha256:
+        yield Problem(
+            key("media.artifacts"),
+            "artifacts are given, but media.source is online",
+            "set media.source to airgap, or remove artifacts and sha256",
+        )

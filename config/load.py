@@ -1,0 +1,199 @@
+"""The reader: stack configuration in, frozen Settings out, or one page with every problem."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from config import stack_file
+from config.checks import ENCRYPTED, check
+from config.errors import ConfigurationError, Problem, key
+from config.explain import explain
+from config.model import Settings
+from config.reference import ARCHITECTURES, overlay
+from config.salvage import salvage
+
+NAMESPACE = "opstella"
+
+# Where a secret may stand; it must be encrypted or come from a file. Nothing else is kept secret.
+SECRETS = ("ssh.privateKey", "tls.privateKey", "pki.intermediate.privateKey")
+
+
+def from_values(values: Mapping[str, Any], source: str) -> Settings:
+    """Settings of `values` (top-level key without namespace to plain value). Raises ConfigurationError."""
+    return _settings(values, source, [])
+
+
+def from_stack_file(path: Path, *, secrets: bool = False) -> Settings:
+    """Settings of a stack file, read without the engine: a placeholder stands for each encrypted private key.
+
+    By default it stands for private keys in files too, so that the plan, a lab or a check of the file needs none;
+    `secrets=True` reads those. Raises ConfigurationError.
+    """
+    values, others = stack_file.read(path, NAMESPACE)
+    problems = [*_misspelt(others), *_in_clear(values, encrypted=()), *_wrongly_encrypted(values)]
+    values = _without_ciphertext(values)
+    if not secrets:
+        for secret in SECRETS:
+            parent, _, name = secret.rpartition(".")
+            holder = _at(values, parent)
+            if isinstance(holder, dict) and isinstance(holder.get(name), str):
+                holder[name] = ENCRYPTED
+    return _settings(values, path.name, problems)
+
+
+def from_pulumi(config: Mapping[str, Any], secret_keys: set[str], source: str) -> Settings:
+    """Settings of the running program's configuration: full key to text, as the engine hands it over.
+
+    `secret_keys` are the full top-level keys under which something is encrypted. Raises ConfigurationError.
+    """
+    prefix = f"{NAMESPACE}:"
+    values = {name.removeprefix(prefix): _decode(text) for name, text in config.items() if name.startswith(prefix)}
+    encrypted = {name.removeprefix(prefix) for name in secret_keys if name.startswith(prefix)}
+    problems = [*_misspelt(config), *_in_clear(values, encrypted)]
+    for name in sorted(encrypted - {secret.split(".")[0] for secret in SECRETS}):
+        problems.append(_not_kept_secret(name))
+        values.pop(name, None)
+    return _settings(values, source, problems)
+
+
+def load() -> Settings:
+    """Settings of the stack that is running; a faulty configuration ends the program with its error page."""
+    import pulumi
+    from pulumi.runtime import config as runtime
+
+    stack = pulumi.get_stack()
+    try:
+        return from_pulumi(runtime.CONFIG.get(), runtime._SECRET_KEYS.get(), f"configuration of stack '{stack}'")
+    except ConfigurationError as error:
+        # RunError is the SDK's way to end without a stack trace.
+        raise pulumi.RunError(str(error)) from None
+
+
+def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -> Settings:
+    """`reported` are the problems found on the way here; what they name is not judged again."""
+    problems = list(reported)
+    written = {name: value for name, value in _without_nulls(dict(values)).items() if value != ""}
+    architecture = written.get("architecture")
+    known = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
+    base = ARCHITECTURES["standalone"] if known is None else known
+    document = overlay(base, written)
+    settings: Settings | None
+    broken: frozenset[str] = frozenset()
+    try:
+        settings = validate(document)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        settings, broken = salvage(document, base, found, validate)
+        errors = [e for e in found if not _reported(explain(e).key, problems)]
+        if known is None:
+            # Without an architecture nobody knows which figures are missing.
+            errors = [e for e in errors if e["type"] != "missing" or e["loc"][0] not in ("clusters", "domains")]
+        problems += map(explain, errors)
+    broken |= {re.split(r"[.[]", problem.key.removeprefix(f"{NAMESPACE}:"))[0] for problem in reported}
+    if settings is not None:
+        problems += check(settings, without=broken)
+    if problems or settings is None:
+        raise ConfigurationError(list(dict.fromkeys(problems)), source)
+    return settings
+
+
+def _reported(path: str, problems: list[Problem]) -> bool:
+    return any(path == p.key or path.startswith((f"{p.key}.", f"{p.key}[")) for p in problems)
+
+
+def validate(document: dict[str, Any]) -> Settings:
+    """`document` as the model, by the names that a user writes. Raises pydantic's ValidationError."""
+    return Settings.model_validate(document, by_alias=True, by_name=False)
+
+
+def _decode(text: Any) -> Any:
+    """A structured value arrives as JSON, a scalar as its text."""
+    if isinstance(text, str) and text[:1] in "{[":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _without_nulls(value: dict[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A key that is written without a value says nothing; in a chart's values it removes the chart's default."""
+    if len(path) > 2 and path[0] == "tools" and path[2] == "values":
+        return value
+    return {
+        name: _without_nulls(inner, (*path, name)) if isinstance(inner, dict) else inner
+        for name, inner in value.items()
+        if inner is not None
+    }
+
+
+def _at(values: Any, path: str) -> Any:
+    for part in path.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[Problem]:
+    """Other namespaces are other projects', but one that nearly is ours would be overlooked in silence."""
+    for name in names:
+        namespace, _, rest = name.partition(":")
+        if namespace != NAMESPACE and difflib.get_close_matches(namespace, [NAMESPACE], 1, 0.8):
+            yield Problem(name, f"'{namespace}' is not this project's namespace", f"did you mean {key(rest)}?")
+
+
+def _in_clear(values: Mapping[str, Any], encrypted: Any) -> Iterator[Problem]:
+    for path in SECRETS:
+        value = _at(values, path)
+        if isinstance(value, str) and not value.startswith("file:") and path.split(".")[0] not in encrypted:
+            yield Problem(
+                key(path),
+                "a secret stands in the stack file in clear",
+                f"pulumi config set --secret --path opstella:{path} (it reads standard input), or file:PATH; "
+                "and take the key that was in clear out of use",
+            )
+
+
+def _wrongly_encrypted(value: Any, path: tuple[str, ...] = ()) -> Iterator[Problem]:
+    if _encrypted(value):
+        if ".".join(path) not in SECRETS:
+            yield _not_kept_secret(".".join(path))
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _wrongly_encrypted(inner, (*path, str(name)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _wrongly_encrypted(inner, (*path[:-1], f"{path[-1]}[{index}]"))
+
+
+def _not_kept_secret(path: str) -> Problem:
+    return Problem(
+        key(path),
+        f"it is encrypted, but only {', '.join(SECRETS)} are kept secret: "
+        "it would stand in clear on machines or in charts",
+        "encrypt those alone, by --path; name a chart's secrets by its existingSecret setting",
+    )
+
+
+def _without_ciphertext(value: Any, path: str = "") -> Any:
+    """A placeholder for each encrypted secret; any other encrypted value, reported already, is left out."""
+    if not isinstance(value, dict):
+        return value
+    rest = {}
+    for name, inner in value.items():
+        full = f"{path}.{name}".removeprefix(".")
+        if not _encrypted(inner):
+            rest[name] = _without_ciphertext(inner, full)
+        elif full in SECRETS:
+            rest[name] = ENCRYPTED
+    return rest
+
+
+def _encrypted(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"secure"}

@@ -1,0 +1,276 @@
+"""`Settings`: everything a stack can be told, with the reference's figures as defaults.
+
+Sizes are whole CPU cores and GB (2**30 bytes); times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from config.types import (
+    AbsolutePath,
+    Address,
+    ChartVersion,
+    Cpu,
+    Cron,
+    DnsLabel,
+    DnsName,
+    FileName,
+    Flag,
+    Frozen,
+    Gigabytes,
+    GitLabVersion,
+    HostKey,
+    HostName,
+    LabelKey,
+    LabelValue,
+    Network,
+    PemCertificate,
+    PemKey,
+    Port,
+    Rke2Version,
+    Sha256,
+    Url,
+    UserName,
+    WebUrl,
+    whole,
+)
+
+
+class Machine(Frozen):
+    """One machine: its planned size and, if it is not to be allocated, its address."""
+
+    cpu: Cpu = 1
+    memory_gb: Gigabytes = 2
+    disk_gb: Gigabytes = 20
+    address: Address | None = None
+
+
+class Bastion(Machine):
+    """The one machine reached directly; every other one is reached through it."""
+
+    public_address: HostName | None = None
+    """Where the operator dials the bastion, if not at its address inside the subnet."""
+
+
+class GitLab(Machine):
+    """GitLab Omnibus on its own machine."""
+
+    cpu: Cpu = 2
+    memory_gb: Gigabytes = 4
+    disk_gb: Gigabytes = 40
+    edition: Literal["ce", "ee"] = "ce"
+    version: GitLabVersion | None = None
+    """`None` takes the version in plan/versions.py."""
+
+
+class Nfs(Machine):
+    """A cluster's NFS server."""
+
+    disk_gb: Gigabytes = 100
+    server: Literal["kernel", "ganesha"] = "kernel"
+    path: AbsolutePath = "/srv/nfs"
+
+
+class Taint(Frozen):
+    """A Kubernetes taint."""
+
+    key: LabelKey
+    value: LabelValue = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class Nodes(Frozen):
+    """A cluster's masters or workers, all of one size."""
+
+    count: Annotated[int, whole(0, 5000)]
+    cpu: Cpu
+    memory_gb: Gigabytes
+    disk_gb: Gigabytes = 40
+    addresses: tuple[Address, ...] = ()
+    """In the order of the nodes; nodes beyond the list are allocated from the subnet."""
+    labels: dict[LabelKey, LabelValue] = {}
+    taints: tuple[Taint, ...] = ()
+    node_labels: dict[DnsLabel, dict[LabelKey, LabelValue]] = {}
+    """Labels of single nodes, by node name, on top of `labels`."""
+
+
+class Masters(Nodes):
+    """A cluster's servers; the sizes of the multi-cluster reference where nothing else says them."""
+
+    count: Annotated[int, whole(0, 5000)] = 3
+    cpu: Cpu = 2
+    memory_gb: Gigabytes = 4
+    disk_gb: Gigabytes = 20
+
+
+class Workers(Nodes):
+    """A cluster's agents; the sizes of the multi-cluster reference where nothing else says them."""
+
+    count: Annotated[int, whole(0, 5000)] = 3
+    cpu: Cpu = 4
+    memory_gb: Gigabytes = 8
+
+
+class Cluster(Frozen):
+    """One RKE2 cluster with its load balancer and its NFS server."""
+
+    subnet: Network
+    pod_subnet: Network = IPv4Network("172.16.72.0/22")
+    service_subnet: Network = IPv4Network("172.16.76.0/22")
+    load_balancer: Machine = Machine()
+    nfs: Nfs = Nfs()
+    masters: Masters = Masters()
+    workers: Workers = Workers()
+
+
+class Machines(Frozen):
+    """Where machines come from, and how strictly they are held to the plan."""
+
+    source: Literal["existing"] = "existing"
+    """`existing`: they run already and are reached over SSH."""
+    size_check: Literal["warning", "error"] = "error"
+    """What a machine smaller than planned is."""
+    first_address: Annotated[int, whole(2, 200)] = 11
+    """The first host number of a subnet from which addresses are allocated."""
+    wait_seconds: Annotated[int, whole(10, 3600)] = 300
+    """How long a machine may take to answer SSH."""
+
+
+class Ssh(Frozen):
+    """How machines are reached."""
+
+    user: UserName = "ops"
+    """A user who may run any command by `sudo` without a password."""
+    sudo: bool = True
+    """`false` where `user` is root already."""
+    private_key: PemKey
+    port: Port = 22
+    host_keys: dict[DnsLabel, HostKey] = {}
+    """Host name to public host key; a host not listed is recorded on first contact and held to that."""
+
+
+class Tls(Frozen):
+    """Where the certificate of `*.domain` comes from."""
+
+    source: Literal["internal", "provided"] = "internal"
+    certificate: PemCertificate | None = None
+    chain: PemCertificate | None = None
+    private_key: PemKey | None = None
+
+
+class Intermediate(Frozen):
+    """An intermediate CA that the user had signed by an offline root."""
+
+    certificate: PemCertificate
+    private_key: PemKey
+    chain: PemCertificate
+    """The certificates above it, up to and with the root."""
+
+
+class Pki(Frozen):
+    """The internal certificate authority."""
+
+    organization: Annotated[str, Field(min_length=1, max_length=64)] = "Opstella"
+    root_years: Annotated[int, whole(1, 30)] = 15
+    intermediate_years: Annotated[int, whole(1, 30)] = 10
+    leaf_days: Annotated[int, whole(7, 397)] = 365
+    """Lifetime of the leaves that this program signs itself (GitLab's); in-cluster leaves live 720 h."""
+    intermediate: Intermediate | None = None
+
+
+class Media(Frozen):
+    """Where software is installed from."""
+
+    source: Literal["online", "airgap"] = "online"
+    artifacts: Url | None = None
+    """Air-gap: the folder (URL) that holds the installation media under their real file names."""
+    sha256: dict[FileName, Sha256] = {}
+    """Air-gap: file name to SHA-256 of each artifact."""
+    chart_repository: WebUrl | None = None
+    """A Helm repository that holds every chart; by default each chart's own."""
+    registry_mirror: WebUrl | None = None
+    """A registry that every image is pulled through."""
+    registry_mirror_ca: PemCertificate | None = None
+
+
+class Time(Frozen):
+    """Time servers, and how far a clock may be off them."""
+
+    servers: tuple[HostName, ...] = ("0.pool.ntp.org", "1.pool.ntp.org", "2.pool.ntp.org")
+    max_skew_seconds: Annotated[int, whole(1, 300)] = 30
+
+
+class Dns(Frozen):
+    """Name servers written to the hosts; empty leaves what they have."""
+
+    servers: tuple[Address, ...] = ()
+
+
+class Proxy(Frozen):
+    """HTTP proxy for everything the hosts fetch."""
+
+    http: WebUrl | None = None
+    https: WebUrl | None = None
+    no_proxy: tuple[str, ...] = ()
+
+
+class EtcdSnapshots(Frozen):
+    """Scheduled etcd snapshots on every master."""
+
+    cron: Cron = "0 */6 * * *"
+    retention: Annotated[int, whole(1, 1000)] = 5
+
+
+class Kubernetes(Frozen):
+    """RKE2."""
+
+    version: Rke2Version | None = None
+    """`None` takes the version in plan/versions.py."""
+    cni: Literal["calico"] = "calico"
+    cis_profile: Flag = False
+    etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
+
+
+class Firewall(Frozen):
+    """The hosts' own packet filter."""
+
+    enabled: Flag = True
+    operator_networks: tuple[Network, ...] = ()
+    """From where the bastion may be reached by SSH, and the Kubernetes API at the load balancer; empty means anywhere."""
+    rollback_seconds: Annotated[int, whole(20, 600)] = 60
+    """A new ruleset is undone after this time unless a new SSH connection confirms it."""
+
+
+class Tool(Frozen):
+    """One tool of the catalogue."""
+
+    enabled: Flag = True
+    version: ChartVersion | None = None
+    values: dict[str, Any] = {}
+
+
+class Settings(Frozen):
+    """A whole stack."""
+
+    architecture: Literal["standalone", "multicluster", "custom"]
+    domain: DnsName
+    ssh: Ssh
+    machines: Machines = Machines()
+    bastion: Bastion = Bastion()
+    gitlab: GitLab = GitLab()
+    clusters: dict[DnsLabel, Cluster]
+    domains: dict[str, DnsLabel]
+    tls: Tls = Tls()
+    pki: Pki = Pki()
+    media: Media = Media()
+    time: Time = Time()
+    dns: Dns = Dns()
+    proxy: Proxy = Proxy()
+    extra_ca_certificates: tuple[PemCertificate, ...] = ()
+    kubernetes: Kubernetes = Kubernetes()
+    firewall: Firewall = Firewall()
+    tools: dict[str, Tool] = {}

@@ -1,0 +1,126 @@
+"""Networks and addresses: disjoint, wide enough, and each address once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from config.errors import Problem, key
+from config.model import Cluster, Machine, Nodes, Settings
+
+# kubelet's default; a node's pod block must hold that many.
+PODS_PER_NODE = 110
+# kube-controller-manager refuses node blocks more than 16 bits narrower than the pod network,
+# kube-apiserver a service network of more than 20 bits.
+WIDEST_POD_BITS, WIDEST_SERVICE_PREFIX = 16, 12
+
+
+def check_overlaps(settings: Settings) -> Iterator[Problem]:
+    named = [
+        (name, key("clusters", name, field), network)
+        for name, cluster in settings.clusters.items()
+        for field, network in _of(cluster).items()
+    ]
+    for index, (cluster_a, key_a, net_a) in enumerate(named):
+        for cluster_b, key_b, net_b in named[:index]:
+            # Pod and service networks never leave their cluster, so two clusters may share them (the reference does);
+            # machines of every cluster are reached from every other, so a subnet must be disjoint from all.
+            both_inside = not key_a.endswith(".subnet") and not key_b.endswith(".subnet")
+            if net_a.overlaps(net_b) and not (both_inside and cluster_a != cluster_b):
+                yield Problem(
+                    key_a, f"{net_a} overlaps {key_b}, {net_b}", "give each a range of its own that touches no other"
+                )
+
+
+def check_room(settings: Settings) -> Iterator[Problem]:
+    for name, cluster in settings.clusters.items():
+        yield from _room(settings, name, cluster)
+
+
+def _of(cluster: Cluster) -> dict[str, IPv4Network]:
+    return {"subnet": cluster.subnet, "podSubnet": cluster.pod_subnet, "serviceSubnet": cluster.service_subnet}
+
+
+def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
+    machines: list[Machine] = [cluster.load_balancer, cluster.nfs]
+    if name == next(iter(settings.clusters)):
+        machines += [settings.bastion, settings.gitlab]
+    given = {m.address for m in machines if m.address} | {*cluster.masters.addresses, *cluster.workers.addresses}
+    hosts = len(machines) + cluster.masters.count + cluster.workers.count
+    first, last = settings.machines.first_address, cluster.subnet.num_addresses - 2
+    taken = sum(1 for a in given if a in cluster.subnet and first <= int(a) - int(cluster.subnet[0]) <= last)
+    free, wanted = max(last - first + 1, 0) - taken, hosts - len(given)
+    if free < wanted:
+        yield Problem(
+            key("clusters", name, "subnet"),
+            f"{cluster.subnet} has {max(free, 0)} free addresses from opstella:machines.firstAddress {first} on, "
+            f"but {wanted} machines need one",
+            f"write a wider network (/{_prefix_for(hosts + first + 1)} would do), fewer machines, "
+            "or a lower machines.firstAddress",
+        )
+    for field, network in _of(cluster).items():
+        if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
+            yield Problem(
+                key("clusters", name, field),
+                f"{network} is reserved for other uses",
+                "write a private network, as 10.x, 172.16.x to 172.31.x or 192.168.x",
+            )
+    nodes = cluster.masters.count + cluster.workers.count
+    if node_mask(cluster) is None:
+        yield Problem(
+            key("clusters", name, "podSubnet"),
+            f"{cluster.pod_subnet} cannot give each of {nodes} nodes a block for {PODS_PER_NODE} pods",
+            f"write a /{_prefix_for(nodes * 128)} or wider, up to /8",
+        )
+    if not WIDEST_SERVICE_PREFIX <= cluster.service_subnet.prefixlen <= 24:
+        yield Problem(
+            key("clusters", name, "serviceSubnet"),
+            f"{cluster.service_subnet} has room for {cluster.service_subnet.num_addresses} services",
+            f"write a /24 or wider, up to /{WIDEST_SERVICE_PREFIX} (the reference has /22)",
+        )
+
+
+def node_mask(cluster: Cluster) -> int | None:
+    """Prefix length of each node's pod block: Kubernetes' /24, narrower where the nodes need it; None: no room."""
+    nodes = cluster.masters.count + cluster.workers.count
+    for mask in (24, 25):
+        bits = mask - cluster.pod_subnet.prefixlen
+        if 0 <= bits <= WIDEST_POD_BITS and 2**bits >= nodes:
+            return mask
+    return None
+
+
+def _prefix_for(addresses: int) -> int:
+    return 32 - max(addresses - 1, 1).bit_length()
+
+
+def check_addresses(settings: Settings) -> Iterator[Problem]:
+    first_name, first = next(iter(settings.clusters.items()), (None, None))
+    seen: dict[IPv4Address, str] = {}
+
+    def place(path: str, address: IPv4Address | None, subnet: IPv4Network) -> Iterator[Problem]:
+        if address is None:
+            return
+        if address not in subnet or address in (subnet.network_address, subnet.broadcast_address):
+            yield Problem(
+                path, f"{address} is not a machine's address in its subnet {subnet}", "write an address of the subnet"
+            )
+        if address in seen:
+            yield Problem(path, f"{address} is given to {seen[address]} too", "give each machine its own address")
+        seen.setdefault(address, path)
+
+    def machine(path: str, value: Machine, subnet: IPv4Network) -> Iterator[Problem]:
+        yield from place(f"{path}.address", value.address, subnet)
+
+    def nodes(path: str, value: Nodes, subnet: IPv4Network) -> Iterator[Problem]:
+        for index, address in enumerate(value.addresses):
+            yield from place(f"{path}.addresses[{index}]", address, subnet)
+
+    if first is not None and first_name is not None:
+        yield from machine(key("bastion"), settings.bastion, first.subnet)
+        yield from machine(key("gitlab"), settings.gitlab, first.subnet)
+    for name, cluster in settings.clusters.items():
+        yield from machine(key("clusters", name, "loadBalancer"), cluster.load_balancer, cluster.subnet)
+        yield from machine(key("clusters", name, "nfs"), cluster.nfs, cluster.subnet)
+        yield from nodes(key("clusters", name, "masters"), cluster.masters, cluster.subnet)
+        yield from nodes(key("clusters", name, "workers"), cluster.workers, cluster.subnet)

@@ -1,0 +1,96 @@
+"""The two architectures of the Opstella Reference Architecture, as settings.
+
+Every figure is the reference's own row ("Specification", "Network Subnet", "Domain"); what the document leaves
+open is marked. A stack's settings are laid over one of these, so a user writes only what differs.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+_SMALL = {"cpu": 1, "memoryGb": 2, "diskGb": 20}  # bastion, HAProxy
+
+# Host labels under `domain`, in the order of the reference's table.
+_COMMON_DOMAINS = {
+    "opstella": "opstella",
+    "opstellaCore": "opstella-backend",
+    "opstellaClearSession": "opstella-clear-session",
+    "keycloak": "opstella-idp",
+    "defectdojo": "defectdojo",
+    "gitlab": "gitlab",
+    "headlamp": "headlamp",
+    "harbor": "harbor",
+    "sonarqube": "sonarqube",
+    "vault": "vault",
+    "loki": "loki",
+    "grafana": "grafana",
+    "tempo": "tempo",
+    "mimir": "mimir",
+}
+
+_STANDALONE: dict[str, Any] = {
+    "bastion": _SMALL,
+    "gitlab": {"cpu": 2, "memoryGb": 4, "diskGb": 40},
+    "clusters": {
+        "standalone": {
+            "subnet": "192.168.72.0/24",
+            "loadBalancer": _SMALL,
+            "nfs": {"cpu": 1, "memoryGb": 2, "diskGb": 100},
+            "masters": {"count": 1, "cpu": 2, "memoryGb": 4, "diskGb": 40},
+            "workers": {"count": 5, "cpu": 4, "memoryGb": 10, "diskGb": 40},
+        }
+    },
+    "domains": {**_COMMON_DOMAINS, "argocd": "argocd", "minio": "minio", "minioApi": "minio-api"},
+}
+
+
+def _cluster(subnet: str, nfs_disk: int, workers: int, worker_cpu: int) -> dict[str, Any]:
+    return {
+        "subnet": subnet,
+        "loadBalancer": _SMALL,
+        "nfs": {"cpu": 1, "memoryGb": 2, "diskGb": nfs_disk},
+        "masters": {"count": 3, "cpu": 2, "memoryGb": 4, "diskGb": 20},
+        "workers": {"count": workers, "cpu": worker_cpu, "memoryGb": 8, "diskGb": 40},
+    }
+
+
+_MULTICLUSTER: dict[str, Any] = {
+    "bastion": _SMALL,
+    "gitlab": {"cpu": 4, "memoryGb": 8, "diskGb": 40},
+    # The document lists four subnets and four clusters without pairing them; they are paired in its order.
+    "clusters": {
+        "devsecops": _cluster("192.168.72.0/24", 500, 3, 4),
+        "observability": _cluster("192.168.73.0/24", 500, 3, 4),
+        # The row "NFS Share (DEV)" has no figures; the printed total (36 nodes, 1520 GB) leaves one node of 100 GB.
+        "dev": _cluster("192.168.74.0/24", 100, 3, 4),
+        "prd": _cluster("192.168.75.0/24", 100, 5, 6),
+    },
+    "domains": {
+        **_COMMON_DOMAINS,
+        "argocdDev": "argocd-dev",
+        "argocdPrd": "argocd-prd",
+        "minioDevsecops": "minio-dso",
+        "minioApiDevsecops": "minio-dso-api",
+        "minioObservability": "minio-obs",
+        "minioApiObservability": "minio-obs-api",
+    },
+}
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "standalone": _STANDALONE,
+    "multicluster": _MULTICLUSTER,
+    # Clusters are all the user's; sizes fall back to the model's defaults.
+    "custom": {"domains": _STANDALONE["domains"]},
+}
+
+
+def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it: mappings merge key by key, anything else replaces. Neither is modified."""
+    merged = deepcopy(base)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = overlay(merged[key], value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged

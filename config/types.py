@@ -1,0 +1,255 @@
+"""Annotated scalars: what a single value of the configuration may be, and the sentence that says so.
+
+Nothing is coerced: "3" is no number, 1 is no truth value, 1.20 is no version. A refused value is repeated in the
+message only by `shown`, which never repeats a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict
+from pydantic.alias_generators import to_camel
+
+from config.errors import Fault
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_KUBERNETES_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)\Z")
+
+
+class Frozen(BaseModel):
+    """Base of every settings model: immutable, camelCase keys, unknown keys refused.
+
+    Python code may also use the field names; what a user writes is validated by alias only (`load`).
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+    )
+
+
+def shown(value: Any) -> str:
+    """`value` for an error message: short, on one line, without keys, and without the password of a URL."""
+    if isinstance(value, str):
+        if "PRIVATE KEY" in value:
+            return "a private key"
+        text = re.sub(r"//[^/\s]*@", "//…@", " ".join(value.split()))
+        return f"'{text[:57]}…'" if len(text) > 60 else f"'{text}'"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "nothing" if value is None else str(value)
+
+
+def _text(value: Any, fix: str) -> str:
+    if not isinstance(value, str):
+        raise Fault(f"{shown(value)} is not text", fix)
+    return value
+
+
+def _dns_label(value: str) -> str:
+    if not _LABEL.match(value):
+        raise Fault(f"{shown(value)} is not a DNS label", "use a-z, 0-9 and '-' inside, at most 63 characters")
+    return value
+
+
+def _dns_name(value: str) -> str:
+    labels = value.split(".")
+    # 253 characters less the longest label of a service and its dot.
+    if len(value) > 189 or len(labels) < 2 or not all(_LABEL.match(label) for label in labels) or labels[-1].isdigit():
+        raise Fault(
+            f"{shown(value)} is not a domain name", "write lower-case labels joined by dots, such as devops.example.com"
+        )
+    return value
+
+
+def _host(value: Any) -> Any:
+    """An IP address or a DNS name under which a machine is dialled."""
+    fix = "write an IP address or a DNS name"
+    text = _text(value, fix)
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not all(_LABEL.match(label) for label in text.lower().split(".")) or text.replace(".", "").isdigit():
+            raise Fault(f"{shown(text)} is neither an IP address nor a DNS name", fix) from None
+    return text
+
+
+def _network(value: Any) -> Any:
+    if isinstance(value, ipaddress.IPv4Network):
+        return value
+    fix = "write it as 192.168.72.0/24"
+    text = _text(value, fix)
+    try:
+        if "/" not in text:
+            raise ValueError("its prefix length is missing")
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{text!r} ").removeprefix(text).strip()
+        if reason == "has host bits set":
+            fix = f"write {ipaddress.IPv4Network(text, strict=False)}"
+        raise Fault(f"{shown(text)} is not an IPv4 network ({shown(reason)[1:-1]})", fix) from None
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, ipaddress.IPv4Address):
+        return value
+    text = _text(value, "write it as 192.168.72.11")
+    try:
+        return ipaddress.IPv4Address(text)
+    except ValueError:
+        raise Fault(f"{shown(text)} is not an IPv4 address", "write it as 192.168.72.11") from None
+
+
+def _contents(value: Any) -> Any:
+    """`file:PATH` is replaced by that file's text; any other text stands for itself."""
+    if isinstance(value, str) and value.startswith("file:"):
+        name = value.removeprefix("file:")
+        try:
+            return Path(name).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a path of a text file"
+            raise Fault(
+                f"cannot read the file {shown(name)} ({reason})", "check the path and its permissions"
+            ) from None
+    return value
+
+
+def _pem_certificate(value: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in value:
+        raise Fault("no PEM certificate", "give the text between and with the BEGIN and END lines, or file:PATH")
+    return value.strip() + "\n"
+
+
+def _pem_key(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if "PRIVATE KEY-----" not in text:
+        raise Fault("no PEM or OpenSSH private key", "give its text as a secret, or file:PATH")
+    return SecretStr(text.strip() + "\n")
+
+
+def _host_key(value: str) -> str:
+    parts = value.split()
+    if len(parts) < 2 or not re.match(r"(ssh-|ecdsa-sha2-)", parts[0]):
+        raise Fault(
+            "no SSH public host key",
+            "write it as in that machine's /etc/ssh/ssh_host_ed25519_key.pub: ssh-ed25519 AAAA…",
+        )
+    return " ".join(parts[:2])
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise Fault(f"{shown(value)} is not a SHA-256 sum", "write its 64 hexadecimal digits, as sha256sum prints them")
+    return value.lower()
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_valid = urlsplit(""), False
+    if parts.username is not None or parts.password is not None:
+        # It would stand in clear in the state and on every machine.
+        raise Fault(f"{shown(value)} carries credentials", "admit the machines by their addresses, and leave them out")
+    remote = parts.scheme in ("http", "https") and bool(parts.hostname)
+    local = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+    if not (remote or local) or not port_valid or re.search(r"[\s'\"\\]", value):
+        raise Fault(f"{shown(value)} is not a URL", "write http://, https:// or file:/// and a path")
+    return value.rstrip("/")
+
+
+def _web_url(value: str) -> str:
+    if value.startswith("file:"):
+        raise Fault(f"{shown(value)} is a folder of a machine", "write a URL with http:// or https://")
+    return value
+
+
+def _absolute(value: str) -> str:
+    path = PurePosixPath(value)
+    if not re.fullmatch(r"/[A-Za-z0-9._/-]+", value) or ".." in path.parts or len(path.parts) < 2 or value[1] == "/":
+        raise Fault(f"{shown(value)} is not an absolute path of plain characters", "write one such as /srv/nfs")
+    return str(path)
+
+
+def _label_key(value: str) -> str:
+    prefix, slash, name = value.rpartition("/")
+    if not _KUBERNETES_NAME.match(name) or (slash and not all(_LABEL.match(part) for part in prefix.split("."))):
+        raise Fault(f"{shown(value)} is not a Kubernetes label key", "write it as zone or example.com/zone")
+    return value
+
+
+def _label_value(value: Any) -> Any:
+    fix = "write at most 63 of A-Z a-z 0-9 . _ -, a number or true/false in quotes"
+    if not isinstance(value, str) or (value and not _KUBERNETES_NAME.match(value)):
+        raise Fault(f"{shown(value)} is not a Kubernetes label value", fix)
+    return value
+
+
+def _pattern(pattern: str, noun: str, fix: str) -> Any:
+    """Text that matches `pattern`; YAML's numbers are refused with the hint to quote them."""
+    expression = re.compile(rf"(?:{pattern})\Z")
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise Fault(f"{shown(value)} is not {noun}", f"{fix}, in quotes")
+        if not expression.match(value):
+            raise Fault(f"{shown(value)} is not {noun}", fix)
+        return value
+
+    return BeforeValidator(validate)
+
+
+def whole(minimum: int, maximum: int) -> Any:
+    """A whole number between two bounds, themselves included."""
+    return Field(ge=minimum, le=maximum, strict=True)
+
+
+Flag = Annotated[bool, Strict()]
+DnsLabel = Annotated[str, AfterValidator(_dns_label)]
+DnsName = Annotated[str, AfterValidator(_dns_name)]
+HostName = Annotated[str, BeforeValidator(_host)]
+Network = Annotated[ipaddress.IPv4Network, BeforeValidator(_network)]
+Address = Annotated[ipaddress.IPv4Address, BeforeValidator(_address)]
+PemCertificate = Annotated[str, BeforeValidator(_contents), AfterValidator(_pem_certificate)]
+PemKey = Annotated[SecretStr, BeforeValidator(_contents), AfterValidator(_pem_key)]
+HostKey = Annotated[str, AfterValidator(_host_key)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Rke2Version = Annotated[str, _pattern(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]
+GitLabVersion = Annotated[str, _pattern(r"\d+\.\d+\.\d+", "a GitLab version", "write all three numbers, as 18.5.1")]
+ChartVersion = Annotated[
+    str, _pattern(r"v?\d+\.\d+\.\d+[0-9A-Za-z.+-]*", "a chart version", "write all three numbers, as 9.0.0")
+]
+Cron = Annotated[
+    str,
+    _pattern(r"[0-9*/,A-Za-z-]+( [0-9*/,A-Za-z-]+){4}", "a cron schedule", "write five fields, such as 0 */6 * * *"),
+]
+UserName = Annotated[
+    str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
+]
+FileName = Annotated[
+    str, _pattern(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
+]
+Url = Annotated[str, AfterValidator(_url)]
+WebUrl = Annotated[Url, AfterValidator(_web_url)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+LabelKey = Annotated[str, AfterValidator(_label_key)]
+LabelValue = Annotated[str, BeforeValidator(_label_value)]
+Port = Annotated[int, whole(1, 65535)]
+Cpu = Annotated[int, whole(1, 1024)]
+"""Virtual CPU cores."""
+Gigabytes = Annotated[int, whole(1, 65536)]
+"""GB as the reference counts them (2**30 bytes)."""
