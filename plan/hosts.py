@@ -1,0 +1,97 @@
+"""What every host is told: the values of the phases that all hosts share (scripts/README.md)."""
+
+from __future__ import annotations
+
+from config.model import Settings
+from plan import chrony, dns, gitlab, haproxy, media, network, nfs, rke2
+from plan.topology import Host, Role, Topology
+
+Values = dict[str, str | int | bool | list[str] | tuple[str, ...]]
+
+_PORTS: dict[Role, tuple[int, ...]] = {
+    "bastion": (),
+    "haproxy": (80, 443, haproxy.KUBERNETES_API, haproxy.SUPERVISOR, haproxy.STATISTICS),
+    "nfs": (nfs.NFSD, nfs.MOUNTD),
+    "gitlab": (gitlab.HTTP, gitlab.HTTPS, gitlab.PROMETHEUS),
+    "master": (haproxy.KUBERNETES_API, haproxy.SUPERVISOR, 2379, 2380, 2381, 10250),
+    "worker": (10250, haproxy.INGRESS_HTTP, haproxy.INGRESS_HTTPS),
+}
+_BASE = ("ca-certificates", "chrony", "curl", "nftables", "openssl")
+
+
+def identity(host: Host, stack: str) -> str:
+    """Whose host this is; a host that carries another identity is refused. `stack` is `project/stack`."""
+    return f"{stack}/{host.cluster or 'shared'}/{host.role}"
+
+
+def preflight(host: Host, settings: Settings, stack: str) -> Values:
+    """First-contact checks of `host` against the plan; sizes in MB (2**20 bytes) and GB (2**30 bytes)."""
+    return {
+        "name": host.name,
+        "role": host.role,
+        "identity": identity(host, stack),
+        "address": str(host.address),
+        "cpu": host.cpu,
+        "memory_mb": host.memory_gb * 1024,
+        "disk_gb": host.disk_gb,
+        "size_check": settings.machines.size_check,
+        "ports": [f"tcp/{port}" for port in _PORTS[host.role]],
+        "time_servers": settings.time.servers,
+        "max_skew_seconds": settings.time.max_skew_seconds,
+        "urls": media.reachable(host, settings),
+        "proxy_http": settings.proxy.http or "",
+        "proxy_https": settings.proxy.https or "",
+        "proxy_no": no_proxy(settings),
+        "ca_bundle": "".join(extra_authorities(settings)),
+    }
+
+
+def prepare(host: Host, settings: Settings, topology: Topology, stack: str) -> Values:
+    """The base of `host`; the component adds `ca_bundle`."""
+    node = host.role in ("master", "worker")
+    return {
+        "hostname": host.name,
+        "identity": identity(host, stack),
+        "hosts_file": hosts_file(host, settings, topology),
+        "time_servers": settings.time.servers,
+        "dns_servers": [str(address) for address in settings.dns.servers],
+        "chrony_conf": chrony.configuration(settings.time),
+        "modules": rke2.KERNEL_MODULES if node else (),
+        "sysctl": "".join(f"{name} = {value}\n" for name, value in rke2.SYSCTLS.items()) if node else "",
+        "proxy_http": settings.proxy.http or "",
+        "proxy_https": settings.proxy.https or "",
+        "proxy_no": no_proxy(settings),
+        # Workers carry an NFS client: the kernel's for volumes, the user-space one to test an export without a mount.
+        "packages_debian": [*_BASE, *(("nfs-common", "libnfs-utils") if host.role == "worker" else ())],
+        "packages_rhel": [*_BASE, *(("nfs-utils",) if host.role == "worker" else ())],
+        "ruleset": network.ruleset(host, settings, topology) if settings.firewall.enabled else "",
+        "rollback_seconds": settings.firewall.rollback_seconds,
+        "cis": node and settings.kubernetes.cis_profile,
+    }
+
+
+def hosts_file(host: Host, settings: Settings, topology: Topology) -> str:
+    """Lines for /etc/hosts: the host itself, GitLab, and its cluster's API; no list of the whole fleet, so that a
+    new machine changes no other one's file."""
+    names = {r.name: r.address for r in dns.records(settings, topology) if r.service == "gitlab" or _own_api(r, host)}
+    return "".join(f"{address} {name}\n" for name, address in {host.name: host.address, **names}.items())
+
+
+def _own_api(record: dns.Record, host: Host) -> bool:
+    return record.service == "kubernetes-api" and record.cluster == host.cluster
+
+
+def extra_authorities(settings: Settings) -> tuple[str, ...]:
+    """Certificates (PEM) that the user wants trusted beside the platform's own."""
+    mirror = settings.media.registry_mirror_ca
+    return (*settings.extra_ca_certificates, *((mirror,) if mirror else ()))
+
+
+def no_proxy(settings: Settings) -> str:
+    """What is never fetched through the proxy: the stack's own networks and names, and what the user adds."""
+    if not (settings.proxy.http or settings.proxy.https):
+        return ""
+    own = ["127.0.0.0/8", ".svc", ".cluster.local", f".{settings.domain}"]
+    for cluster in settings.clusters.values():
+        own += [str(cluster.subnet), str(cluster.pod_subnet), str(cluster.service_subnet)]
+    return ",".join(dict.fromkeys([*own, *settings.proxy.no_proxy]))

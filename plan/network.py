@@ -1,0 +1,230 @@
+"""Who may talk to whom: the reference's firewall tables as data, the derived rules with their reasons, and the
+nftables ruleset of each host.
+
+A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, or `any`; roles of
+a cluster mean the machines of the target's own cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, collapse_addresses
+from typing import Literal
+
+from config.model import Settings
+from plan import gitlab, haproxy, nfs
+from plan.topology import ClusterHosts, Host, Topology
+
+Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
+Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods"]
+NODE_PORTS = (30000, 32767)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One allowed inbound flow. `origin` is the table's row, or `derived` with the `why`."""
+
+    target: Target
+    protocols: tuple[Literal["tcp", "udp"], ...]
+    ports: tuple[int, ...]
+    source: Source
+    purpose: str
+    origin: Literal["reference", "derived"] = "reference"
+    why: str = ""
+
+
+def _tcp(target: Target, ports: tuple[int, ...], source: Source, purpose: str) -> Rule:
+    return Rule(target=target, protocols=("tcp",), ports=ports, source=source, purpose=purpose)
+
+
+def _derived(target: Target, ports: tuple[int, ...], source: Source, purpose: str, why: str) -> Rule:
+    return Rule(
+        target=target, protocols=("tcp",), ports=ports, source=source, purpose=purpose, origin="derived", why=why
+    )
+
+
+_BOTH: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+
+REFERENCE: tuple[Rule, ...] = (
+    _tcp("master", (6443,), "haproxy", "Kubernetes API"),
+    _tcp("master", (6443,), "worker", "Kubernetes API"),
+    _tcp("master", (9345,), "master", "RKE2 supervisor API"),
+    _tcp("master", (9345,), "worker", "RKE2 supervisor API"),
+    _tcp("master", (2379,), "master", "etcd client"),
+    _tcp("master", (2380,), "master", "etcd peer"),
+    _tcp("master", (2381,), "master", "etcd metrics"),
+    _tcp("worker", (haproxy.INGRESS_HTTP, haproxy.INGRESS_HTTPS), "haproxy", "ingress NodePorts"),
+    _tcp("node", (10250,), "any", "kubelet metrics"),
+    _tcp("node", (179,), "node", "Calico BGP"),
+    # The multi-cluster table says TCP; VXLAN is UDP (RFC 7348).
+    Rule(target="node", protocols=("udp",), ports=(4789,), source="node", purpose="Calico VXLAN"),
+    _tcp("node", (5473,), "node", "Calico Typha"),
+    _tcp("node", (9098,), "node", "Calico Typha health"),
+    _tcp("node", (9099,), "node", "Calico health"),
+    _tcp("gitlab", (gitlab.HTTP, gitlab.HTTPS), "any", "GitLab web"),
+    _tcp("gitlab", (gitlab.SSH,), "any", "Git over SSH"),
+    _tcp("gitlab", (gitlab.PROMETHEUS,), "any", "GitLab Prometheus metrics"),
+    Rule(target="nfs", protocols=_BOTH, ports=(nfs.NFSD,), source="worker", purpose="NFS"),
+    Rule(target="nfs", protocols=_BOTH, ports=(nfs.PORTMAPPER,), source="worker", purpose="portmapper"),
+    Rule(target="nfs", protocols=_BOTH, ports=(nfs.MOUNTD,), source="worker", purpose="mountd"),
+    _tcp("haproxy", (80, 443), "any", "HTTP and HTTPS"),
+)
+# Only the standalone table opens the API of the masters to anyone.
+STANDALONE_ONLY = (_tcp("master", (6443,), "any", "Kubernetes API"),)
+
+DERIVED: tuple[Rule, ...] = (
+    _derived("all", (22,), "bastion", "SSH", "the reference has a bastion, but no rule that lets it in"),
+    _derived(
+        "haproxy", (6443,), "operator", "Kubernetes API",
+        "kubeconfigs point at the load balancer, which no rule opens for them",
+    ),
+    _derived(
+        "haproxy", (6443, 9345), "node", "registration address",
+        "RKE2 joins through a fixed address, which is the load balancer",
+    ),
+    _derived("master", (9345,), "haproxy", "RKE2 supervisor API", "the registration address forwards here"),
+    _derived(
+        "master", (6443,), "master", "Kubernetes API", "the kubernetes Service leads any master's pods to any master"
+    ),
+    _derived(
+        "master", (6443,), "pods", "Kubernetes API", "a pod on the same master arrives with its own address"
+    ),
+)  # fmt: skip
+
+
+def rules(settings: Settings) -> tuple[Rule, ...]:
+    """Every allowed inbound flow of the stack's architecture."""
+    extra = STANDALONE_ONLY if settings.architecture == "standalone" else ()
+    return (*REFERENCE, *extra, *DERIVED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A rule as it stands on one host: these protocols and ports, from these networks (empty: from anywhere)."""
+
+    rule: Rule
+    networks: tuple[IPv4Network, ...]
+
+
+def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Opening, ...]:
+    """What `host` lets in, in the order of the rules."""
+    cluster = next((c for c in topology.clusters if c.name == host.cluster), None)
+    found = [
+        Opening(rule=rule, networks=_networks(rule.source, cluster, settings, topology))
+        for rule in rules(settings)
+        if _targets(rule.target, host) and not (rule.source == "bastion" and host.role == "bastion")
+    ]
+    if host.role == "bastion":
+        why = "the operator's way in"
+        rule = _derived("all", (22,), "operator", "SSH", why)
+        # Collapsed: nft refuses a set whose elements overlap.
+        networks = tuple(collapse_addresses(settings.firewall.operator_networks))
+        found.append(Opening(rule=rule, networks=networks))
+    return tuple(found)
+
+
+def _targets(target: Target, host: Host) -> bool:
+    return target == "all" or target == host.role or (target == "node" and host.role in ("master", "worker"))
+
+
+def _networks(
+    source: Source, cluster: ClusterHosts | None, settings: Settings, topology: Topology
+) -> tuple[IPv4Network, ...]:
+    if source == "any":
+        return ()
+    if source == "bastion":
+        return (IPv4Network(topology.bastion.address),)
+    if source == "operator":
+        # Whoever may reach the bastion may use the API; the bastion itself is one such place.
+        own = settings.firewall.operator_networks
+        return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
+    if cluster is None:
+        raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
+    if source == "pods":
+        return (cluster.settings.pod_subnet,)
+    return cluster.networks[source]
+
+
+def allows(found: tuple[Opening, ...], source: IPv4Network, protocol: str, port: int) -> Rule | None:
+    """The first rule that lets `source` in on `port`, or None: the plan's own answer, for checks from outside."""
+    for opening in found:
+        inside = not opening.networks or any(source.subnet_of(network) for network in opening.networks)
+        if inside and protocol in opening.rule.protocols and port in opening.rule.ports:
+            return opening.rule
+    return None
+
+
+def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
+    """The host's nftables ruleset: its own table, replaced as one transaction, beside what the CNI puts into others.
+
+    NodePorts are guarded before kube-proxy rewrites their destination: after that they never reach the input hook.
+    """
+    found = openings(host, settings, topology)
+    sets: dict[tuple[IPv4Network, ...], str] = {}
+    lines: list[str] = []
+    node_port_lines: list[str] = []
+    for opening in found:
+        match = ""
+        if opening.networks:
+            if opening.networks not in sets:
+                names = [n for n in sets.values() if n.startswith(opening.rule.source)]
+                sets[opening.networks] = opening.rule.source + (f"_{len(names) + 1}" if names else "")
+            match = f"ip saddr @{sets[opening.networks]} "
+        protocols = opening.rule.protocols
+        layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
+        line = f'{match}{layer} dport {{ {", ".join(map(str, opening.rule.ports))} }} counter accept comment "{opening.rule.purpose}"'
+        node_ports = all(NODE_PORTS[0] <= port <= NODE_PORTS[1] for port in opening.rule.ports)
+        lines.append(line)
+        if node_ports:
+            node_port_lines.append(line)
+    body = [*_sets(sets), *_input(lines)]
+    if host.role in ("master", "worker"):
+        body += _node_ports(node_port_lines)
+    text = "".join(f"    {line}\n" if line else "\n" for line in body)
+    return f"table inet opstella {{}}\ndelete table inet opstella\ntable inet opstella {{\n{text}}}\n"
+
+
+def _sets(sets: dict[tuple[IPv4Network, ...], str]) -> list[str]:
+    lines = []
+    for networks, name in sets.items():
+        elements = ", ".join(str(n.network_address) if n.prefixlen == 32 else str(n) for n in networks)
+        lines += [
+            f"set {name} {{", "    type ipv4_addr", "    flags interval", f"    elements = {{ {elements} }}", "}", "",
+        ]  # fmt: skip
+    return lines
+
+
+def _input(lines: list[str]) -> list[str]:
+    echo = "echo-request, destination-unreachable, time-exceeded, parameter-problem"
+    neighbours = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, nd-router-solicit, mld-listener-query"
+    return [
+        "chain input {",
+        "    type filter hook input priority filter; policy drop;",
+        "    ct state established,related accept",
+        "    ct state invalid counter drop",
+        '    iifname "lo" accept',
+        f"    icmp type {{ {echo} }} accept",
+        f"    icmpv6 type {{ {echo.replace('destination-unreachable', 'destination-unreachable, packet-too-big')}, {neighbours} }} accept",
+        *(f"    {line}" for line in lines),
+        '    limit rate 5/second burst 10 packets log prefix "opstella drop: " level info',
+        "    counter",
+        "}",
+    ]
+
+
+def _node_ports(lines: list[str]) -> list[str]:
+    low, high = NODE_PORTS
+    return [
+        "",
+        "chain nodeports {",
+        "    type filter hook prerouting priority mangle; policy accept;",
+        f"    fib daddr type local meta l4proto {{ tcp, udp }} th dport {low}-{high} jump nodeports_allowed",
+        "}",
+        "",
+        "chain nodeports_allowed {",
+        '    iifname "lo" return',
+        "    ct state established,related return",
+        *(f"    {line.replace(' counter accept ', ' return ')}" for line in lines),
+        "    counter drop",
+        "}",
+    ]

@@ -1,0 +1,123 @@
+"""The whole plan of a stack, and its form as JSON for what stands outside of Pulumi."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from config.errors import ConfigurationError
+from config.model import Settings
+from plan import dns, media, network, pki, sizing
+from plan.tools.catalogue import catalogue
+from plan.tools.inputs import tool_inputs
+from plan.tools.model import Release
+from plan.topology import Host, Topology, topology
+from plan.topology import check as check_names
+from plan.warnings import warnings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that `settings` imply. `stack` is `project/stack`, the identity that hosts are marked with."""
+
+    stack: str
+    settings: Settings
+    topology: Topology
+    ca: pki.CaTree
+    records: tuple[dns.Record, ...]
+    total: sizing.Total
+    releases: Mapping[str, tuple[Release, ...]]
+    """By cluster, in an order in which needs come first."""
+    warnings: tuple[str, ...]
+
+
+def build(settings: Settings, stack: str) -> Plan:
+    """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing."""
+    machines = topology(settings)
+    problems = [*check_names(machines), *media.check(settings)]
+    releases: dict[str, tuple[Release, ...]] = {}
+    for cluster in machines.clusters:
+        try:
+            releases[cluster.name] = catalogue(tool_inputs(settings, machines, cluster))
+        except ConfigurationError as error:
+            problems += [p for p in error.problems if p not in problems]
+    if problems:
+        raise ConfigurationError(problems, f"configuration of {stack}")
+    return Plan(
+        stack=stack,
+        settings=settings,
+        topology=machines,
+        ca=pki.ca_tree(settings, machines),
+        records=dns.records(settings, machines),
+        total=sizing.total(machines.hosts),
+        releases=releases,
+        warnings=warnings(settings, machines),
+    )
+
+
+def as_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON data; addresses as text, sizes in cores and GB."""
+    return {
+        "stack": plan.stack,
+        "domain": plan.settings.domain,
+        "ssh": {"user": plan.settings.ssh.user, "port": plan.settings.ssh.port, "sudo": plan.settings.ssh.sudo},
+        "hosts": [_host(h, plan) for h in plan.topology.hosts],
+        "subnets": sorted({str(h.subnet) for h in plan.topology.hosts}),
+        "clusters": [
+            {
+                "name": c.name,
+                "load_balancer": str(c.load_balancer.address),
+                "nfs": {"address": str(c.nfs.address), "path": c.settings.nfs.path, "server": c.settings.nfs.server},
+                "masters": [m.name for m in c.masters],
+                "workers": [w.name for w in c.workers],
+            }
+            for c in plan.topology.clusters
+        ],
+        "dns": [{"name": r.name, "address": str(r.address), "service": r.service} for r in plan.records],
+        "sizing": sizing_data(plan),
+        "releases": {name: [_release(r) for r in releases] for name, releases in plan.releases.items()},
+        "artifacts": list(media.required_artifacts(plan.settings)),
+        "warnings": list(plan.warnings),
+    }
+
+
+def sizing_data(plan: Plan) -> dict[str, Any]:
+    """The true totals, beside those the reference prints for the architecture (None where it prints none)."""
+    printed = sizing.PRINTED.get(plan.settings.architecture)
+    return {"true": asdict(plan.total), "printed_by_the_reference": asdict(printed) if printed else None}
+
+
+def _release(release: Release) -> dict[str, Any]:
+    return {
+        "name": release.name,
+        "namespace": release.namespace,
+        "chart": release.chart,
+        "version": release.version,
+        "host": release.host,
+        "workloads": [asdict(workload) for workload in release.workloads],
+    }
+
+
+def _host(host: Host, plan: Plan) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "role": host.role,
+        "cluster": host.cluster,
+        "address": str(host.address),
+        "prefix_length": host.subnet.prefixlen,
+        "cpu": host.cpu,
+        "memory_gb": host.memory_gb,
+        "disk_gb": host.disk_gb,
+        "inbound": [
+            {
+                "protocols": list(o.rule.protocols),
+                "ports": list(o.rule.ports),
+                "from": [str(n) for n in o.networks] or ["any"],
+                "purpose": o.rule.purpose,
+                "origin": o.rule.origin,
+                "why": o.rule.why,
+            }
+            for o in network.openings(host, plan.settings, plan.topology)
+        ],
+    }

@@ -1,0 +1,70 @@
+"""cert-manager: certificates inside the cluster, signed by the stack's intermediate CA."""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools.common import merge, resources
+from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
+
+NAME = NAMESPACE = "cert-manager"
+CA_SECRET = "opstella-ca"
+LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
+
+
+def _values(inputs: ToolInputs) -> Values:
+    values: Values = {
+        "crds": {"enabled": True, "keep": True},
+        "replicaCount": inputs.replicas,
+        "resources": resources("20m", "64Mi", "256Mi"),
+        "webhook": {"replicaCount": inputs.replicas, "resources": resources("10m", "32Mi", "128Mi")},
+        "cainjector": {"replicaCount": inputs.replicas, "resources": resources("10m", "64Mi", "256Mi")},
+        # The hook holds the release back until the webhook answers, so that the issuer after it is accepted.
+        "startupapicheck": {"enabled": True, "timeout": "5m", "resources": resources("10m", "32Mi", "64Mi")},
+    }
+    return merge(values, {"imageRegistry": inputs.image_registry}) if inputs.image_registry else values
+
+
+def release(inputs: ToolInputs) -> Release:
+    """The controllers, then the ClusterIssuer that signs with the intermediate."""
+    chart = versions.CERT_MANAGER
+    issuer = Manifest(
+        name=inputs.cluster_issuer,
+        needs=(NAME,),
+        wait_for="condition=Ready",
+        body={
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "ClusterIssuer",
+            "metadata": {"name": inputs.cluster_issuer},
+            "spec": {"ca": {"secretName": CA_SECRET}},
+        },
+    )
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs),
+        secrets=(
+            Secret(
+                name=CA_SECRET,
+                namespace=NAMESPACE,  # a ClusterIssuer reads its secret in cert-manager's own namespace
+                type="kubernetes.io/tls",
+                data={"tls.crt": FromPki(item="intermediate.chain"), "tls.key": FromPki(item="intermediate.key")},
+            ),
+        ),
+        after=(issuer,),
+        crds=(
+            "certificaterequests.cert-manager.io",
+            "certificates.cert-manager.io",
+            "clusterissuers.cert-manager.io",
+            "issuers.cert-manager.io",
+        ),
+        workloads=tuple(
+            Workload(kind="Deployment", name=name, namespace=NAMESPACE)
+            for name in ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
+        ),
+    )
+
+
+TOOL = Tool(name=NAME, release=release)

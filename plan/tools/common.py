@@ -1,0 +1,57 @@
+"""What several tools share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plan.tools.model import CA_BUNDLE_KEY, ToolInputs, Values
+
+CA_FOLDER = "/etc/opstella/ca"
+CA_FILE = f"{CA_FOLDER}/{CA_BUNDLE_KEY}"
+
+
+def resources(cpu: str, memory: str, memory_limit: str | None = None) -> Values:
+    """Requests, and a memory limit (the request by default). No CPU limit: it throttles without protecting anyone."""
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory_limit or memory}}
+
+
+def image(inputs: ToolInputs, registry: str, path: str) -> str:
+    """`registry/path`, or `path` in the inputs' own registry."""
+    return f"{inputs.image_registry or registry}/{path}"
+
+
+def workers_only() -> Values:
+    """Affinity that keeps pods off the masters, whatever they tolerate."""
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {
+                        "matchExpressions": [
+                            {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"},
+                        ]
+                    }
+                ]
+            }
+        }
+    }
+
+
+def ca_volume(config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A volume with the CA bundle, and its mount at CA_FOLDER."""
+    return (
+        {"name": "opstella-ca", "configMap": {"name": config_map}},
+        {"name": "opstella-ca", "mountPath": CA_FOLDER, "readOnly": True},
+    )
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid over `base`: maps by key and depth, anything else replaces. Neither is changed."""
+    if isinstance(base, dict) and hasattr(over, "items"):
+        merged = dict(base)
+        for key, value in over.items():
+            merged[key] = merge(base[key], value) if key in base else merge({}, value)
+        return merged
+    if hasattr(over, "items"):
+        return {key: merge({}, value) for key, value in over.items()}
+    return over

@@ -1,0 +1,71 @@
+"""csi-driver-nfs: volumes on the cluster's NFS share, and the default StorageClass."""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools.common import merge, resources, workers_only
+from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
+
+NAME = NAMESPACE = "csi-driver-nfs"
+
+
+def _values(inputs: ToolInputs) -> Values:
+    small = resources("10m", "20Mi", "200Mi")
+    values: Values = {
+        "controller": {
+            "replicas": inputs.replicas,
+            # It mounts the share to make a volume's folder, and the share is exported to the workers only.
+            "affinity": workers_only(),
+            "tolerations": [],
+            "resources": {
+                "csiProvisioner": resources("10m", "20Mi", "400Mi"),
+                "csiResizer": resources("10m", "20Mi", "400Mi"),
+                "csiSnapshotter": small,
+                "livenessProbe": small,
+                "nfs": small,
+            },
+        },
+        "node": {
+            "resources": {
+                "livenessProbe": small,
+                "nodeDriverRegistrar": small,
+                "nfs": resources("10m", "20Mi", "300Mi"),
+            }
+        },
+        "externalSnapshotter": {"enabled": False},  # RKE2 brings the snapshot controller and its definitions
+        "storageClass": {
+            "create": True,
+            "name": inputs.storage_class,
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            "parameters": {"server": inputs.nfs_server, "share": inputs.nfs_path},
+            "reclaimPolicy": "Retain",
+            "volumeBindingMode": "Immediate",
+            # hard: a database must wait for the share to come back, not see its writes fail.
+            "mountOptions": ["nfsvers=4.1", "hard"],
+        },
+    }
+    if inputs.image_registry:
+        nfs = f"{inputs.image_registry}/sig-storage/nfsplugin"
+        values = merge(values, {"image": {"baseRepo": inputs.image_registry, "nfs": {"repository": nfs}}})
+    return values
+
+
+def release(inputs: ToolInputs) -> Release:
+    """The driver. Its node pods mount on the host, so its namespace is privileged."""
+    chart = versions.CSI_DRIVER_NFS
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs),
+        pod_security="privileged",
+        workloads=(
+            Workload(kind="Deployment", name="csi-nfs-controller", namespace=NAMESPACE),
+            Workload(kind="DaemonSet", name="csi-nfs-node", namespace=NAMESPACE),
+        ),
+    )
+
+
+TOOL = Tool(name=NAME, release=release)

@@ -1,0 +1,42 @@
+"""From a stack's settings to the inputs of each cluster's tools."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from config.model import Settings
+from plan import dns
+from plan.tools import argo_cd, catalogue
+from plan.tools.model import Override, ToolInputs
+from plan.topology import ClusterHosts, Topology
+
+# Service keys of the settings that stand for one tool: the multi-cluster architecture has an Argo CD per stage.
+_SAME = {"argocdDev": argo_cd.DOMAIN_KEY, "argocdPrd": argo_cd.DOMAIN_KEY}
+
+
+def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -> ToolInputs:
+    """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users."""
+    hosts = {
+        _SAME.get(record.service, record.service): record.name
+        for record in dns.records(settings, topology)
+        if record.cluster == cluster.name
+    }
+    several = len(cluster.masters) > 1
+    return ToolInputs(
+        domain=settings.domain,
+        hosts=MappingProxyType(hosts),
+        nfs_server=str(cluster.nfs.address),
+        nfs_path=cluster.settings.nfs.path,
+        tools=tuple(t.name for t in catalogue.TOOLS if t.domain_key is None or t.domain_key in hosts),
+        certificate="provided" if settings.tls.source == "provided" else "cert-manager",
+        replicas=2 if several else 1,
+        database_instances=3 if several else 1,
+        load_balancer=str(cluster.load_balancer.address),
+        chart_repository=settings.media.chart_repository,
+        overrides=MappingProxyType(
+            {
+                name: Override(enabled=tool.enabled, version=tool.version, values=tool.values)
+                for name, tool in settings.tools.items()
+            }
+        ),
+    )

@@ -1,0 +1,94 @@
+"""Traefik: the ingress on the workers' NodePorts, with the certificate of `*.domain` as its default."""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.haproxy import INGRESS_HTTP, INGRESS_HTTPS
+from plan.tools import cert_manager
+from plan.tools.common import merge, resources, workers_only
+from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
+
+NAME = NAMESPACE = "traefik"
+TLS_SECRET = "ingress-tls"
+
+
+def _values(inputs: ToolInputs) -> Values:
+    forwarded = {"forwardedHeaders": {"trustedIPs": list(inputs.trusted_proxies), "insecure": False}}
+    values: Values = {
+        "deployment": {"kind": "DaemonSet"},
+        "affinity": workers_only(),
+        "ingressClass": {"enabled": True, "isDefaultClass": True, "name": inputs.ingress_class},
+        "providers": {
+            "kubernetesCRD": {"enabled": True, "allowCrossNamespace": False},
+            "kubernetesIngress": {"enabled": True, "publishedService": {"enabled": False}},
+        },
+        "ports": {
+            "web": {
+                "nodePort": INGRESS_HTTP,
+                "http": {"redirections": {"entryPoint": {"to": "websecure", "scheme": "https", "permanent": True}}},
+                **forwarded,
+            },
+            "websecure": {"nodePort": INGRESS_HTTPS, "http": {"tls": {"enabled": True}}, **forwarded},
+        },
+        # Local: a worker without Traefik refuses, so that the load balancer's health check tells the truth.
+        "service": {"spec": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+        "tlsStore": {"default": {"defaultCertificate": {"secretName": TLS_SECRET}}},
+        "accessLog": {"enabled": True},
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "resources": resources("100m", "128Mi", "512Mi"),
+    }
+    if inputs.load_balancer:
+        endpoint = {"providers": {"kubernetesIngress": {"ingressEndpoint": {"ip": inputs.load_balancer}}}}
+        values = merge(values, endpoint)
+    return merge(values, {"image": {"registry": inputs.image_registry}}) if inputs.image_registry else values
+
+
+def _certificate(inputs: ToolInputs) -> Manifest:
+    return Manifest(
+        name=TLS_SECRET,
+        namespace=NAMESPACE,
+        needs=(cert_manager.NAME,),
+        wait_for="condition=Ready",
+        body={
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Certificate",
+            "metadata": {"name": TLS_SECRET, "namespace": NAMESPACE},
+            "spec": {
+                "secretName": TLS_SECRET,
+                "dnsNames": [inputs.domain, f"*.{inputs.domain}"],
+                "duration": cert_manager.LEAF_DURATION,
+                "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
+                "privateKey": {"algorithm": "RSA", "size": 2048, "rotationPolicy": "Always"},
+                "usages": ["digital signature", "key encipherment", "server auth"],
+                "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
+            },
+        },
+    )
+
+
+def release(inputs: ToolInputs) -> Release:
+    """One pod a worker. The default certificate is cert-manager's or the user's, in the Secret `ingress-tls`."""
+    chart = versions.TRAEFIK
+    issued = inputs.certificate == "cert-manager"
+    provided = Secret(
+        name=TLS_SECRET,
+        namespace=NAMESPACE,
+        type="kubernetes.io/tls",
+        data={"tls.crt": FromPki(item="wildcard.chain"), "tls.key": FromPki(item="wildcard.key")},
+    )
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs),
+        needs=(cert_manager.NAME,) if issued else (),
+        secrets=() if issued else (provided,),
+        before=(_certificate(inputs),) if issued else (),
+        crds=("ingressroutes.traefik.io", "middlewares.traefik.io", "tlsstores.traefik.io"),
+        workloads=(Workload(kind="DaemonSet", name="traefik", namespace=NAMESPACE),),
+    )
+
+
+TOOL = Tool(name=NAME, release=release)

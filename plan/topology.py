@@ -1,0 +1,179 @@
+"""Which machines there are: names, roles, sizes, addresses, and the order in which they join.
+
+Addresses are allocated per subnet from `machines.firstAddress` on, in this order: bastion, load balancer, NFS,
+GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address the user gave is kept
+and skipped by the allocation. One more worker moves no other machine; one more master moves its cluster's allocated
+workers, so addresses are to be given before the number of masters changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from types import MappingProxyType
+from typing import Literal
+
+from config.errors import Problem, key
+from config.model import Cluster, Machine, Nodes, Settings, Taint
+
+Role = Literal["bastion", "haproxy", "nfs", "gitlab", "master", "worker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One machine. Sizes in cores and GB (2**30 bytes); `cluster` is None for the bastion and GitLab."""
+
+    name: str
+    role: Role
+    cluster: str | None
+    address: IPv4Address
+    subnet: IPv4Network
+    cpu: int
+    memory_gb: int
+    disk_gb: int
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Taint, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterHosts:
+    """One cluster's machines. `masters[0]` is the first server; the others join it in this order, one by one."""
+
+    name: str
+    settings: Cluster
+    load_balancer: Host
+    nfs: Host
+    masters: tuple[Host, ...]
+    workers: tuple[Host, ...]
+
+    @cached_property
+    def nodes(self) -> tuple[Host, ...]:
+        return self.masters + self.workers
+
+    @cached_property
+    def networks(self) -> Mapping[Literal["master", "worker", "node", "haproxy"], tuple[IPv4Network, ...]]:
+        """The addresses of each group as the fewest networks that hold exactly them.
+
+        Kept, because every machine's packet filter names them: made anew for each, a plan grows with the square.
+        """
+        return MappingProxyType(
+            {
+                "master": _collapsed(self.masters),
+                "worker": _collapsed(self.workers),
+                "node": _collapsed(self.nodes),
+                "haproxy": _collapsed((self.load_balancer,)),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Every machine of a stack."""
+
+    bastion: Host
+    gitlab: Host
+    clusters: tuple[ClusterHosts, ...]
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All machines, in the order of allocation."""
+        of_clusters = tuple(
+            host for c in self.clusters for host in (c.load_balancer, c.nfs, *c.masters, *c.workers)
+        )
+        return (self.bastion, self.gitlab, *of_clusters)
+
+
+def topology(settings: Settings) -> Topology:
+    """The machines of valid `settings`."""
+    single = len(settings.clusters) == 1
+    bastion: Host | None = None
+    gitlab: Host | None = None
+    clusters: list[ClusterHosts] = []
+    for name, cluster in settings.clusters.items():
+        prefix = "" if single else f"{name}-"
+        first = not clusters
+        given = _given(cluster, settings if first else None)
+        free = _free(cluster.subnet, settings.machines.first_address, given)
+
+        def host(host_name: str, role: Role, machine: Machine | Nodes, owner: str | None, address: IPv4Address | None,
+                 labels: dict[str, str] | None = None, taints: tuple[Taint, ...] = (),
+                 free: Iterator[IPv4Address] = free, subnet: IPv4Network = cluster.subnet) -> Host:
+            return Host(
+                name=host_name, role=role, cluster=owner, address=address or next(free), subnet=subnet,
+                cpu=machine.cpu, memory_gb=machine.memory_gb, disk_gb=machine.disk_gb,
+                labels=tuple(sorted((labels or {}).items())), taints=taints,
+            )  # fmt: skip
+
+        if first:
+            bastion = host("bastion", "bastion", settings.bastion, None, settings.bastion.address)
+        balancer = host(f"{prefix}haproxy", "haproxy", cluster.load_balancer, name, cluster.load_balancer.address)
+        nfs = host(f"{prefix}nfs", "nfs", cluster.nfs, name, cluster.nfs.address)
+        if first:
+            gitlab = host("gitlab", "gitlab", settings.gitlab, None, settings.gitlab.address)
+
+        def nodes(role: Literal["master", "worker"], group: Nodes) -> tuple[Host, ...]:
+            return tuple(
+                host(
+                    node, role, group, name, group.addresses[index] if index < len(group.addresses) else None,
+                    {**group.labels, **group.node_labels.get(node, {})}, group.taints,
+                )
+                for index, node in enumerate(f"{prefix}{role}-{number}" for number in range(1, group.count + 1))
+            )  # fmt: skip
+
+        masters = nodes("master", cluster.masters)
+        clusters.append(
+            ClusterHosts(
+                name=name, settings=cluster, load_balancer=balancer, nfs=nfs, masters=masters,
+                workers=nodes("worker", cluster.workers),
+            )  # fmt: skip
+        )
+    if bastion is None or gitlab is None:
+        raise ValueError("settings without a cluster; config.checks refuses them")
+    return Topology(bastion=bastion, gitlab=gitlab, clusters=tuple(clusters))
+
+
+def check(topology: Topology) -> list[Problem]:
+    """Labels of single nodes must name nodes of their own group: a misspelt name would be left out in silence."""
+    problems = []
+    for cluster in topology.clusters:
+        groups = (
+            ("masters", cluster.settings.masters, cluster.masters),
+            ("workers", cluster.settings.workers, cluster.workers),
+        )
+        for group, settings, hosts in groups:
+            names = {host.name for host in hosts}
+            problems += [
+                Problem(
+                    key("clusters", cluster.name, group, "nodeLabels"),
+                    f"'{node}' is none of the cluster's {group}",
+                    f"name one of {_listed(hosts)}, or remove it",
+                )
+                for node in settings.node_labels
+                if node not in names
+            ]
+    return problems
+
+
+def _listed(hosts: tuple[Host, ...]) -> str:
+    """Their names; of many, which are numbered, only the first and the last."""
+    names = [host.name for host in hosts]
+    return ", ".join(names) if len(names) <= 5 else f"{names[0]} to {names[-1]}"
+
+
+def _collapsed(hosts: Iterable[Host]) -> tuple[IPv4Network, ...]:
+    return tuple(collapse_addresses(IPv4Network(h.address) for h in hosts))
+
+
+def _given(cluster: Cluster, shared: Settings | None) -> frozenset[IPv4Address]:
+    machines = [cluster.load_balancer, cluster.nfs, *((shared.bastion, shared.gitlab) if shared else ())]
+    return frozenset(
+        [m.address for m in machines if m.address] + [*cluster.masters.addresses, *cluster.workers.addresses]
+    )
+
+
+def _free(subnet: IPv4Network, first: int, given: frozenset[IPv4Address]) -> Iterator[IPv4Address]:
+    for number in range(first, subnet.num_addresses - 1):
+        if (address := subnet.network_address + number) not in given:
+            yield address

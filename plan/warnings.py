@@ -1,0 +1,46 @@
+"""What the user should know about the plan, though it is no fault: the reference's own traps among it."""
+
+from __future__ import annotations
+
+from config.checks import node_mask
+from config.model import Settings
+from plan import sizing
+from plan.topology import Topology
+
+# RKE2's resource profiling: what a server used with a few hundred pods.
+PROFILED_SERVER_MEMORY_GB = 5
+
+
+def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
+    """One sentence each."""
+    found = []
+    printed, true = sizing.PRINTED.get(settings.architecture), sizing.total(topology.hosts)
+    if printed and printed != true:
+        found.append(
+            f"sizing: the machines add up to {true.nodes} nodes, {true.cpu} CPU, {true.memory_gb} GB memory and "
+            f"{true.disk_gb} GB disk; the reference prints {printed.nodes}, {printed.cpu}, {printed.memory_gb} and "
+            f"{printed.disk_gb}, because it does not multiply its rows by their number of nodes"
+        )
+    for cluster in topology.clusters:
+        masters = cluster.settings.masters
+        if masters.memory_gb < PROFILED_SERVER_MEMORY_GB:
+            found.append(
+                f"clusters.{cluster.name}.masters: {masters.memory_gb} GB is RKE2's stated minimum, its profiling "
+                f"shows 4.8 to 5.0 GB in use on servers; {PROFILED_SERVER_MEMORY_GB + 1} GB or more is safer"
+            )
+        if node_mask(cluster.settings) != 24:
+            found.append(
+                f"clusters.{cluster.name}.podSubnet: {cluster.settings.pod_subnet} has too few /24 blocks for "
+                f"{len(cluster.nodes)} nodes; each gets a /{node_mask(cluster.settings)}"
+            )
+        if len(cluster.masters) == 1:
+            found.append(f"clusters.{cluster.name}.masters: a single master; its loss stops the cluster's API")
+    pods = {c.settings.pod_subnet for c in topology.clusters}
+    if len(pods) < len(topology.clusters):
+        found.append("clusters share one pod network: fine until they are joined by a mesh")
+    if not settings.firewall.operator_networks and settings.firewall.enabled:
+        found.append(
+            "firewall.operatorNetworks is empty: the bastion's SSH and the load balancer's API are open to anyone who "
+            "can reach them"
+        )
+    return tuple(found)
