@@ -1,0 +1,60 @@
+# shellcheck shell=bash
+# Comes over a new connection after `prepare`: that it came at all proves that the new rules let the
+# operator in. Stops the roll-back and makes the rules last.
+
+main() {
+  local confirmed=$STATE/firewall.nft candidate=$STATE/firewall-candidate.nft wanted
+  payload_read
+  require_text ruleset_sha256
+  wanted=${V[ruleset_sha256],,}
+  must_be_root
+  one_at_a_time
+  firewall_lock
+
+  if [[ -f $candidate && $(sha256_of "$candidate") == "$wanted" ]]; then
+    [[ -e /run/opstella/firewall/pending ]] || try_again "$candidate"
+    install_staged "$candidate" "$confirmed" 0600
+    nft -s list table inet opstella >/run/opstella/firewall/listing
+    rm -f /run/opstella/firewall/pending "$candidate"
+    systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
+    changed "firewall confirmed"
+  elif [[ -f $confirmed && $(sha256_of "$confirmed") == "$wanted" ]]; then
+    unchanged "firewall confirmed"
+  else
+    die "the ruleset to confirm, SHA-256 $wanted, was never put in force on this host" "run the preparation of this host again, then confirm"
+  fi
+  install_unit
+}
+
+# The preparation does not run again by itself when its values are the same, so the candidate is put in
+# force here once more, with a longer time: running again is then enough.
+try_again() {
+  firewall_try "$1" 180
+  die "the firewall had already been rolled back, or the host restarted: no confirmation came in time" \
+    "the rules are in force again: run again within 3 minutes. If this host cannot be reached then, they lock you out; it opens by itself afterwards: correct them" 75
+}
+
+install_unit() {
+  local nft text
+  nft=$(command -v nft)
+  text="[Unit]
+Description=opstella: host firewall
+Documentation=file:///etc/opstella/firewall.nft
+DefaultDependencies=no
+After=local-fs.target systemd-modules-load.service nftables.service
+Before=network-pre.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c '{ echo add table inet opstella; echo delete table inet opstella; cat /etc/opstella/firewall.nft; } | $nft -f -'
+ExecStop=-$nft delete table inet opstella
+[Install]
+WantedBy=multi-user.target
+"
+  install_text /etc/systemd/system/opstella-firewall.service 0644 "$text"
+  [[ $DID == unchanged ]] || systemctl daemon-reload
+  service_enable opstella-firewall.service
+  service_running opstella-firewall.service 30 "read the lines above; nft -c -f /etc/opstella/firewall.nft shows what is wrong"
+}

@@ -1,0 +1,216 @@
+# shellcheck shell=bash
+# GitLab Omnibus: configuration and certificate first (the package configures itself from them), then the
+# package at its pinned version, then reconfigure only where something changed, then wait until it answers.
+
+LOCK_REMEDY="read the lines above; gitlab-ctl tail shows what its services say"
+MEDIA=/var/lib/opstella/media/gitlab
+RECONFIGURE=false
+RENEWED=false
+
+main() {
+  payload_read
+  require_text gitlab_rb version source edition host certificate private_key
+  require package_url package_sha256 trusted_ca root_password
+  optional timeout_seconds 1500
+  one_of source online airgap
+  one_of edition ce ee
+  number timeout_seconds
+  [[ ${V[host]} =~ ^[A-Za-z0-9.-]+$ ]] || die "the value 'host' is '${V[host]}', not a host name" "write the name of external_url" 2
+  PACKAGE=gitlab-${V[edition]}
+  must_be_root
+  one_at_a_time
+  stage
+  other_edition_check
+  version_check
+  certificate_check
+
+  install_configuration
+  install_package
+  reconfigure
+  wait_for_https
+  rm -rf -- "$MEDIA"
+}
+
+# ---- what is there ----------------------------------------------------------------------------
+
+other_edition_check() {
+  local other=gitlab-ee
+  [[ $PACKAGE == gitlab-ce ]] || other=gitlab-ce
+  ! package_installed "$other" || die "$other is installed here and $PACKAGE is wanted" "set the edition to '${other#gitlab-}', or convert by GitLab's own guide first"
+}
+
+# package_release 19.2.1-ce.0 or 19.2.1 -> 19.2.1
+package_release() { printf '%s' "${1%%-*}"; }
+
+version_check() {
+  local installed from to
+  installed=$(package_version "$PACKAGE")
+  [[ -n $installed ]] || return 0
+  from=$(package_release "$installed")
+  to=$(package_release "${V[version]}")
+  (($(version_compare "$from" "$to") <= 0)) || die "GitLab $from is installed and $to is wanted: a downgrade corrupts its database" "write $from or newer in the settings"
+  ((${to%%.*} - ${from%%.*} <= 1)) || die "GitLab $from is installed and $to is wanted: that skips a major release" "follow GitLab's upgrade path: first the last release of $((${from%%.*} + 1))"
+}
+
+# nginx would refuse these only in the middle of reconfigure.
+certificate_check() {
+  printf '%s' "${V[certificate]}" >"$STAGE/certificate"
+  (umask 077 && printf '%s' "${V[private_key]}" >"$STAGE/key")
+  local ours theirs
+  theirs=$(openssl x509 -noout -pubkey -in "$STAGE/certificate" 2>/dev/null) || die "the certificate for ${V[host]} is not PEM" "give the certificate and its chain in PEM form"
+  ours=$(openssl pkey -pubout -in "$STAGE/key" 2>/dev/null) || die "the private key for ${V[host]} is not PEM, or needs a passphrase" "give an unencrypted PEM key"
+  [[ $ours == "$theirs" ]] || die "the certificate for ${V[host]} does not match its private key" "give the pair that belongs together"
+  openssl x509 -noout -checkhost "${V[host]}" -in "$STAGE/certificate" | grep -q 'does match' || die "the certificate does not cover ${V[host]}" "give one whose subject alternative names hold it"
+}
+
+# ---- install ----------------------------------------------------------------------------------
+
+install_configuration() {
+  install -d -m 0755 /etc/gitlab
+  install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}"
+  [[ $DID == unchanged ]] || RECONFIGURE=true
+  [[ -d /etc/gitlab/ssl ]] || install -d -m 0700 /etc/gitlab/ssl
+  install_text "/etc/gitlab/ssl/${V[host]}.crt" 0644 "${V[certificate]}"
+  [[ $DID == unchanged ]] || RENEWED=true
+  install_text "/etc/gitlab/ssl/${V[host]}.key" 0600 "${V[private_key]}"
+  [[ $DID == unchanged ]] || RENEWED=true
+  install -d -m 0755 /etc/gitlab/trusted-certs
+  install_certificates /etc/gitlab/trusted-certs crt "${V[trusted_ca]}"
+  [[ $DID == unchanged ]] || RECONFIGURE=true
+  # A run that died after the files and before reconfigure, or before nginx took the certificate.
+  in_use gitlab "${V[version]} ${V[gitlab_rb]} ${V[trusted_ca]}" || RECONFIGURE=true
+  in_use gitlab-certificate "${V[certificate]}" || RENEWED=true
+}
+
+install_package() {
+  local installed
+  installed=$(package_version "$PACKAGE")
+  if [[ $(package_release "$installed") == "$(package_release "${V[version]}")" ]]; then
+    unchanged "$PACKAGE $installed"
+  else
+    case $(os_family) in
+      debian) install_by_apt ;;
+      rhel) install_by_dnf ;;
+    esac
+    installed=$(package_version "$PACKAGE")
+    [[ $(package_release "$installed") == "$(package_release "${V[version]}")" ]] || die "the package source brought $PACKAGE ${installed:-of no version} instead of ${V[version]}" "correct the version, or the package on the media server"
+    changed "$PACKAGE $installed"
+    RECONFIGURE=true
+  fi
+  hold_package
+}
+
+# The password goes by the environment of the first installation, which is all that reads it.
+with_root_password() {
+  if [[ -e $STATE/in-use/gitlab || -z ${V[root_password]} ]]; then "$@"; else GITLAB_ROOT_PASSWORD=${V[root_password]} "$@"; fi
+}
+
+package_suffix() { [[ ${V[version]} == *-* ]] && printf '%s' "${V[version]}" || printf '%s-%s.0' "${V[version]}" "${V[edition]}"; }
+
+install_by_apt() {
+  local what remedy="read apt's lines above"
+  if [[ ${V[source]} == airgap ]]; then
+    what=$MEDIA/$PACKAGE.deb
+    fetch_package "$what"
+  else
+    what=$PACKAGE=$(package_suffix)
+    add_repository deb
+    remedy="check that packages.gitlab.com is reachable and offers that version; apt's lines stand above"
+  fi
+  apt_update || die "apt-get update failed" "mend the package sources of this host (its own message stands above)"
+  command -v perl >/dev/null || package_install perl
+  with_root_password apt install --allow-change-held-packages "$what" || die "cannot install $PACKAGE ${V[version]}" "$remedy"
+}
+
+install_by_dnf() {
+  local what
+  if [[ ${V[source]} == airgap ]]; then
+    what=$MEDIA/$PACKAGE.rpm
+    fetch_package "$what"
+  else
+    what=$PACKAGE-$(package_suffix).el9
+    add_repository rpm
+  fi
+  package_install openssh-server perl policycoreutils
+  with_root_password dnf -q -y --enablerepo="gitlab_$PACKAGE*" install "$what" >&2 </dev/null || die "cannot install $PACKAGE ${V[version]}" "read dnf's lines above"
+}
+
+fetch_package() {
+  require_text package_url package_sha256
+  fetch_verified "${V[package_url]}" "$1" "${V[package_sha256]}"
+  # apt's own download user reads it too.
+  chmod 0644 "$1"
+}
+
+# add_repository deb|rpm: by GitLab's own script, which also brings the signing key.
+add_repository() {
+  local kind=$1 found
+  found=$(compgen -G "/etc/apt/sources.list.d/gitlab_$PACKAGE.*" || compgen -G "/etc/yum.repos.d/gitlab_$PACKAGE.repo" || true)
+  if [[ -n $found ]]; then
+    unchanged "$found"
+    return
+  fi
+  fetch "${V[package_url]:-https://packages.gitlab.com/install/repositories/gitlab/$PACKAGE/script.$kind.sh}" "$MEDIA/repository.sh"
+  bash "$MEDIA/repository.sh" >&2 </dev/null || die "GitLab's repository script failed" "read its lines above"
+  APT_UPDATED=false
+  changed "package repository of $PACKAGE"
+}
+
+# GitLab migrates its database when it is upgraded: never by accident, with everything else.
+hold_package() {
+  local file=/etc/yum.repos.d/gitlab_$PACKAGE.repo
+  case $(os_family) in
+    debian)
+      if [[ -n $(apt-mark showhold "$PACKAGE") ]]; then
+        unchanged "$PACKAGE is held"
+      else
+        apt-mark hold "$PACKAGE" >/dev/null
+        changed "$PACKAGE is held"
+      fi ;;
+    rhel)
+      [[ ! -f $file ]] || install_text "$file" 0644 "$(sed 's/^enabled *= *1/enabled=0/' "$file")"$'\n' ;;
+  esac
+}
+
+# ---- configure --------------------------------------------------------------------------------
+
+reconfigure() {
+  if [[ $RECONFIGURE == false && $RENEWED == false ]]; then
+    unchanged "GitLab is configured"
+    return
+  fi
+  if [[ $RECONFIGURE == true ]]; then
+    if ! with_root_password timeout --kill-after=10 "${V[timeout_seconds]}" gitlab-ctl reconfigure >"$STAGE/reconfigure" 2>&1 </dev/null; then
+      say "last lines of gitlab-ctl reconfigure:"
+      tail -n 40 "$STAGE/reconfigure" | redact >&2
+      die "gitlab-ctl reconfigure failed" "mend what its last lines name (often gitlab.rb) and run again"
+    fi
+    changed "gitlab-ctl reconfigure"
+  fi
+  # nginx reads certificates only when it starts.
+  if [[ $RENEWED == true ]]; then
+    gitlab-ctl restart nginx >"$STAGE/nginx" 2>&1 </dev/null || { redact <"$STAGE/nginx" >&2; die "GitLab's nginx does not start with the new certificate" "$LOCK_REMEDY"; }
+    changed "GitLab's nginx restarted for its certificate"
+  fi
+  now_in_use gitlab "${V[version]} ${V[gitlab_rb]} ${V[trusted_ca]}"
+  now_in_use gitlab-certificate "${V[certificate]}"
+}
+
+wait_for_https() {
+  wait_until "${V[timeout_seconds]}" "https://${V[host]}/ on this host" answers || {
+    gitlab-ctl status 2>&1 | redact >&2 || true
+    die "GitLab does not answer at https://${V[host]}/: last ${ANSWER:-no answer}" "$LOCK_REMEDY"
+  }
+  unchanged "https://${V[host]}/ answers"
+}
+
+# The certificate is verified too, by the chain that comes with it and the CAs that were given.
+answers() {
+  local trust=()
+  if [[ -n ${V[trusted_ca]} ]]; then
+    printf '%s' "${V[trusted_ca]}" >"$STAGE/ca"
+    trust=(--cacert "$STAGE/ca")
+  fi
+  ANSWER=$(curl --silent --show-error --max-time 15 --noproxy '*' "${trust[@]}" --resolve "${V[host]}:443:127.0.0.1" --output /dev/null --write-out 'HTTP status %{http_code}' "https://${V[host]}/" 2>"$STAGE/answer") || ANSWER=$(tail -n 1 "$STAGE/answer")
+  [[ $ANSWER =~ ^'HTTP status '[234] ]]
+}

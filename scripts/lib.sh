@@ -1,0 +1,564 @@
+# shellcheck shell=bash
+# What every host phase stands on. Only functions and settings: the sender appends one PHASE.sh and
+# calls `main` with the payload on standard input. Needs bash 5, coreutils and systemd; no python, no jq.
+#
+# Lines that hold only a comment, and blank lines, are removed before sending: none may stand in a
+# here-document or in a string that spans lines.
+
+set -Eeuo pipefail
+umask 022
+export LC_ALL=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+
+PHASE=${1:-phase}
+# Bash keeps a here-document of more than 64 KiB in a file of $TMPDIR: in memory, and not inherited by children.
+if ((EUID == 0)); then
+  unset TMPDIR
+  TMPDIR=/run
+fi
+
+# Folders; a unit test points ROOT elsewhere.
+ROOT=${OPSTELLA_TEST_ROOT:-}
+STATE=$ROOT/etc/opstella
+RUNTIME=$ROOT/run/opstella
+BACKUPS=$ROOT/var/backups/opstella
+
+declare -gA V=()
+DID=unchanged
+STAGE=
+
+# ---- messages ---------------------------------------------------------------------------------
+
+say() { printf '%s: %s\n' "$PHASE" "$*" >&2; }
+warning() { say "warning: $*"; }
+changed() { DID=changed; say "changed: $*"; }
+unchanged() { DID=unchanged; say "unchanged: $*"; }
+
+# die WHAT REMEDY [STATUS]: the one way to stop on purpose. In a subshell it leaves with 99, which the
+# trap of the parent takes as "already said".
+die() {
+  say "error: $1"
+  [[ -z ${2:-} ]] || say "what to do: $2"
+  ((BASH_SUBSHELL == 0)) || exit 99
+  exit "${3:-1}"
+}
+
+# BASH_COMMAND is the text before expansion, so no value and no secret is in it.
+on_error() {
+  local status=$1 line=$2 command=$3 where=${FUNCNAME[1]:-main}
+  trap - ERR
+  ((status != 99)) || exit "$((BASH_SUBSHELL ? 99 : 1))"
+  ((BASH_SUBSHELL == 0)) || exit "$status"
+  say "error: the command \`${command%%$'\n'*}\` in ${where}, line ${line} of the program as sent, ended with status ${status}"
+  say "what to do: mend what its own message above names and run again; the phase continues where it stopped"
+  exit 1
+}
+trap 'on_error "$?" "$LINENO" "$BASH_COMMAND"' ERR
+
+clean_up() { [[ -z $STAGE ]] || rm -rf -- "$STAGE"; }
+trap clean_up EXIT
+
+# stage: a private folder for this run, removed when it ends; in memory wherever root runs this.
+stage() {
+  [[ -z $STAGE ]] || return 0
+  if ((EUID == 0)); then
+    install -d -m 0700 "$RUNTIME"
+    STAGE=$(mktemp -d "$RUNTIME/stage.XXXXXXXX")
+  else
+    STAGE=$(mktemp -d)
+  fi
+}
+
+# ---- payload ----------------------------------------------------------------------------------
+
+# payload_read: lines `NAME BASE64` from standard input into V, byte for byte (trailing newlines too).
+payload_read() {
+  local name encoded text
+  while read -r name encoded; do
+    [[ -n $name ]] || continue
+    [[ $name =~ ^[a-z0-9_]+$ ]] || die "the payload has a line whose name is not [a-z0-9_]+" "send lines of the form: NAME BASE64" 2
+    # Judged by its form: the status of a process substitution cannot be had reliably once it has ended.
+    if [[ ! $encoded =~ ^[A-Za-z0-9+/]*={0,2}$ ]] || ((${#encoded} % 4)); then
+      die "the value '$name' is not valid base64" "encode it with base64, without line breaks" 2
+    fi
+    if IFS= read -r -d '' text < <(printf '%s' "$encoded" | base64 -d); then
+      die "the value '$name' contains a NUL byte, which no file or argument here can carry" "send text" 2
+    fi
+    V[$name]=$text
+  done
+}
+
+# require NAME...: all of them must have been sent; names every missing one.
+require() {
+  local name missing=()
+  for name in "$@"; do [[ -v V[$name] ]] || missing+=("$name"); done
+  ((${#missing[@]} == 0)) || die "phase $PHASE was sent no value for: ${missing[*]}" "send it, empty where it does not apply (see scripts/README.md)" 2
+}
+
+# require_text NAME...: sent, and not empty.
+require_text() {
+  local name
+  require "$@"
+  for name in "$@"; do
+    [[ -n ${V[$name]} ]] || die "phase $PHASE was sent an empty value for: $name" "give it a value (see scripts/README.md)" 2
+  done
+}
+
+optional() { [[ -v V[$1] ]] || V[$1]=${2:-}; }
+
+one_of() {
+  local name=$1 allowed
+  shift
+  for allowed in "$@"; do [[ ${V[$name]} != "$allowed" ]] || return 0; done
+  die "the value '$name' is '${V[$name]}'" "write one of: $*" 2
+}
+
+number() {
+  [[ ${V[$1]} =~ ^[0-9]+$ ]] || die "the value '$1' is '${V[$1]}', not a whole number" "write digits only" 2
+}
+
+# ---- the host ---------------------------------------------------------------------------------
+
+must_be_root() { ((EUID == 0)) || die "phase $PHASE runs as $(id -un), not as root" "let the SSH user use sudo without a password"; }
+
+# one_at_a_time: two runs on one host would undo each other.
+one_at_a_time() {
+  local lock=$ROOT/run/lock/opstella.lock seconds=300
+  install -d "${lock%/*}"
+  exec {LOCK}>"$lock"
+  flock -w "$seconds" "$LOCK" || die "another run has held $lock for $seconds s" "wait for it to end, or end it: fuser -v $lock"
+}
+
+# os_family: debian or rhel, by what installs packages.
+os_family() {
+  if command -v apt-get >/dev/null; then echo debian
+  elif command -v dnf >/dev/null; then echo rhel
+  else die "neither apt-get nor dnf is here" "use Debian 12/13, Ubuntu 22.04/24.04 or the RHEL 9 family"; fi
+}
+
+# A container shares its kernel, clock and swap with the machine around it, which is not ours to change.
+in_container() { systemd-detect-virt --quiet --container; }
+
+# identity_check WANTED: refuses a host that something else owns. Never writes.
+identity_problem() {
+  local wanted=$1 present=() found
+  if [[ -e $STATE/identity ]]; then
+    found=$(<"$STATE/identity")
+    [[ $found == "$wanted" ]] || printf '%s' "this host already belongs to '$found' (it says so in $STATE/identity), not to '$wanted'; give another host, or take this one out of '$found' first and remove that file"
+    return 0
+  fi
+  [[ ! -e $ROOT/etc/rancher/rke2/config.yaml && ! -d $ROOT/var/lib/rancher/rke2/server && ! -d $ROOT/var/lib/rancher/rke2/agent ]] || present+=("RKE2 (/etc/rancher/rke2, /var/lib/rancher/rke2)")
+  [[ ! -e $ROOT/etc/gitlab/gitlab.rb && ! -d $ROOT/var/opt/gitlab ]] || present+=("GitLab (/etc/gitlab, /var/opt/gitlab)")
+  ((${#present[@]} == 0)) || printf '%s' "this host already runs ${present[*]} that was not installed from here ($STATE/identity is missing); give a fresh host, or write '$wanted' into that file to hand this one over"
+}
+
+identity_check() {
+  local problem
+  problem=$(identity_problem "$1")
+  [[ -z $problem ]] || die "${problem%%;*}" "${problem#*; }"
+}
+
+# ---- files ------------------------------------------------------------------------------------
+
+# install_text PATH MODE TEXT [OWNER:GROUP]: writes only what differs, in one rename, and keeps a copy of
+# what it replaces. Sets DID. The text never becomes an argument of a process.
+install_text() {
+  local path=$ROOT$1 mode=$2 text=$3 owner=${4:-root:root} staged
+  stage
+  staged=$STAGE/text
+  (umask 077 && printf '%s' "$text" >"$staged")
+  install_staged "$staged" "$path" "$mode" "$owner"
+}
+
+install_staged() {
+  local staged=$1 path=$2 mode=$3 owner=${4:-root:root} fresh
+  if [[ -f $path ]] && cmp -s "$staged" "$path" && [[ $(stat -L -c '%a %U:%G' "$path") == "${mode#0} $owner" ]]; then
+    unchanged "$path"
+    return
+  fi
+  install -d "${path%/*}"
+  [[ ! -f $path ]] || keep_copy "$path"
+  fresh=${path%/*}/.${path##*/}.opstella
+  install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$staged" "$fresh"
+  # A file that is itself a mount point can only be written through.
+  if mountpoint -q "$path"; then
+    cat "$fresh" >"$path"
+    rm -f "$fresh"
+  else
+    mv -fT "$fresh" "$path"
+  fi
+  changed "$path"
+}
+
+# keep_copy PATH: the replaced file goes to /var/backups/opstella, newest five kept, readable by root only.
+keep_copy() {
+  local path=$1 name old
+  name=${path#"$ROOT"/}
+  name=$BACKUPS/${name//\//_}
+  install -d -m 0700 "$BACKUPS"
+  install -m 0600 "$path" "$name.$(date -u +%Y%m%dT%H%M%S.%N)"
+  find "$BACKUPS" -maxdepth 1 -name "${name##*/}.2*" | sort -r | tail -n +6 | while IFS= read -r old; do rm -f -- "$old"; done
+}
+
+# install_block PATH TEXT: keeps TEXT between two markers of PATH and leaves every other line alone.
+install_block() {
+  local path=$1 block=$2 begin='# BEGIN opstella' end='# END opstella' before='' line inside=false
+  if [[ -f $ROOT$path ]]; then
+    while IFS= read -r line || [[ -n $line ]]; do
+      if [[ $line == "$begin" ]]; then inside=true
+      elif [[ $line == "$end" ]]; then inside=false
+      elif ! $inside; then before+=$line$'\n'; fi
+    done <"$ROOT$path"
+    ! $inside || die "$path has the line '$begin' without '$end'" "put the line '$end' where the block ends and run again"
+  fi
+  [[ -z $block ]] || before+=$begin$'\n'${block%$'\n'}$'\n'$end$'\n'
+  install_text "$path" 0644 "$before"
+}
+
+remove_file() {
+  local path=$ROOT$1
+  if [[ -e $path ]]; then
+    keep_copy "$path"
+    rm -f -- "$path"
+    changed "$path removed"
+  else
+    unchanged "$path absent"
+  fi
+}
+
+# ---- what is in use ---------------------------------------------------------------------------
+
+# in_use NAME TEXT: TEXT was put to use, not only written. The mark tells a run that died between writing a
+# file and restarting its service, which comparing files cannot.
+in_use() { [[ -e $STATE/in-use/$1 && $(<"$STATE/in-use/$1") == "$(text_sum "$2")" ]]; }
+
+now_in_use() {
+  install -d -m 0700 "$STATE/in-use"
+  text_sum "$2" >"$STATE/in-use/$1"
+}
+
+text_sum() { printf '%s' "$1" | sha256sum | cut -d ' ' -f 1; }
+
+# ---- downloads --------------------------------------------------------------------------------
+
+sha256_of() {
+  local sum
+  sum=$(sha256sum -- "$1")
+  printf '%s' "${sum%% *}"
+}
+
+# fetch URL PATH: resumes nothing, leaves either the whole file or none.
+fetch() {
+  local url=$1 path=$2 message
+  install -d "${path%/*}"
+  stage
+  if ! curl --fail --silent --show-error --location --retry 3 --retry-connrefused --connect-timeout 15 \
+    --speed-limit 1024 --speed-time 60 --proto '=http,https,file' --output "$path.part" -- "$url" 2>"$STAGE/curl"; then
+    message=$(tail -n 1 "$STAGE/curl")
+    rm -f -- "$path.part"
+    die "cannot download ${url%%\?*}: $message" "check that this host reaches the media server (address, firewall, proxy) and that the file is there"
+  fi
+  mv -f -- "$path.part" "$path"
+}
+
+# fetch_verified URL PATH SHA256: sets DID; a file that is already right is not loaded again.
+fetch_verified() {
+  local url=$1 path=$2 expected=${3,,} found
+  [[ $expected =~ ^[0-9a-f]{64}$ ]] || die "the SHA-256 for ${path##*/} is '$3'" "give 64 hexadecimal digits" 2
+  if [[ -f $path && $(sha256_of "$path") == "$expected" ]]; then
+    unchanged "$path"
+    return
+  fi
+  fetch "$url" "$path"
+  found=$(sha256_of "$path")
+  if [[ $found != "$expected" ]]; then
+    rm -f -- "$path"
+    die "${path##*/} from ${url%%\?*} has a wrong SHA-256: expected $expected, got $found; the file was removed" "put the right file on the media server, or correct the sum in the settings"
+  fi
+  changed "$path"
+}
+
+# ---- packages ---------------------------------------------------------------------------------
+
+package_version() {
+  local found
+  local format="\${db:Status-Status} \${Version}"
+  case $(os_family) in
+    debian) found=$(dpkg-query -W -f="$format" "$1" 2>/dev/null || true)
+      [[ $found != installed\ * ]] || printf '%s' "${found#installed }" ;;
+    rhel) rpm -q --qf '%{VERSION}-%{RELEASE}' "$1" 2>/dev/null || true ;;
+  esac
+}
+
+package_installed() {
+  case $(os_family) in
+    debian) [[ -n $(package_version "$1") ]] ;;
+    rhel) rpm -q --quiet --whatprovides "$1" ;;
+  esac
+}
+
+# apt ARGUMENT...: waits for unattended upgrades to let go, keeps files we have already written.
+apt() {
+  # A run that died inside dpkg leaves packages half configured; apt refuses to work before this.
+  [[ -z $(dpkg --audit) ]] || dpkg --configure -a >&2
+  apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef \
+    -o Dpkg::Use-Pty=0 -y "$@" >&2 </dev/null
+}
+
+APT_UPDATED=false
+apt_update() {
+  $APT_UPDATED && return
+  apt update
+  APT_UPDATED=true
+}
+
+# package_install NAME...: installs those that are missing, upgrades none.
+package_install() {
+  local name missing=()
+  for name in "$@"; do [[ -z $name ]] || package_installed "$name" || missing+=("$name"); done
+  if ((${#missing[@]} == 0)); then
+    unchanged "packages $*"
+    return
+  fi
+  case $(os_family) in
+    debian)
+      apt_update || die "apt-get update failed" "mend the package sources of this host (its own message stands above)"
+      apt install --no-install-recommends "${missing[@]}" || die "cannot install: ${missing[*]}" "check that the package sources of this host offer them; apt's own message stands above" ;;
+    rhel)
+      dnf -q -y install --setopt=install_weak_deps=False "${missing[@]}" >&2 </dev/null || die "cannot install: ${missing[*]}" "check that the repositories of this host offer them; dnf's own message stands above" ;;
+  esac
+  changed "packages ${missing[*]}"
+}
+
+# ---- services ---------------------------------------------------------------------------------
+
+service_enable() {
+  if systemctl is-enabled --quiet "$1" 2>/dev/null; then
+    unchanged "$1 starts at boot"
+  else
+    systemctl enable --quiet "$1"
+    changed "$1 starts at boot"
+  fi
+}
+
+# wait_until SECONDS WHAT COMMAND...: false when the time is over.
+wait_until() {
+  local seconds=$1 what=$2 deadline
+  shift 2
+  deadline=$((SECONDS + seconds))
+  until "$@"; do
+    if ((SECONDS >= deadline)); then
+      say "waited $seconds s for: $what"
+      return 1
+    fi
+    sleep 1
+  done
+}
+
+# journal_tail UNIT [LINES]: what the service said last, with what looks like a secret blanked.
+journal_tail() {
+  say "last lines of $1:"
+  journalctl --no-pager --quiet --output=cat --unit "$1" --lines "${2:-30}" 2>/dev/null | redact >&2 || true
+}
+
+redact() {
+  sed -E -e 's/K10[0-9a-f]{16,}::[^[:space:]"]+/[secret]/g' \
+    -e 's/((token|password|secret|passwd|authorization|private[_-]?key)[^[:space:]=:]*["'\'']?[[:space:]]*[=:][[:space:]]*)("[^"]*"|(Bearer |Basic )?[^[:space:],}]+)/\1[secret]/Ig' \
+    -e 's#://[^/@[:space:]]+@#://[secret]@#g'
+}
+
+# service_running UNIT SECONDS REMEDY: started when it is not, and up within the bound.
+service_running() {
+  local unit=$1 seconds=$2 remedy=$3
+  if systemctl is-active --quiet "$unit"; then
+    unchanged "$unit runs"
+    return
+  fi
+  systemctl reset-failed "$unit" 2>/dev/null || true
+  systemctl start --no-block "$unit"
+  service_wait "$unit" "$seconds" "$remedy"
+  changed "$unit started"
+}
+
+service_restart() {
+  systemctl reset-failed "$1" 2>/dev/null || true
+  systemctl restart --no-block "$1"
+  service_wait "$1" "$2" "$3"
+  changed "$1 restarted"
+}
+
+service_wait() {
+  local unit=$1 seconds=$2 remedy=$3
+  sleep 0.3
+  if ! wait_until "$seconds" "$unit to be active" service_settled "$unit" || ! systemctl is-active --quiet "$unit"; then
+    journal_tail "$unit"
+    die "the service $unit is not active" "$remedy"
+  fi
+}
+
+# Without a job in the queue, a unit that is inactive stays so: one that it depends on has failed.
+service_settled() { [[ $(systemctl show -P Job "$1") =~ ^0?$ && $(systemctl show -P ActiveState "$1") =~ ^(active|failed|inactive)$ ]]; }
+
+# ---- versions ---------------------------------------------------------------------------------
+
+# version_numbers v1.36.3+rke2r1 -> "1 36 3 1 9999"; the last number makes a release candidate sort before its release.
+version_numbers() {
+  local pattern='^v?([0-9]+)\.([0-9]+)\.([0-9]+)(-rc([0-9]+))?([+~-]rke2r([0-9]+))?'
+  [[ $1 =~ $pattern ]] || return 1
+  printf '%d %d %d %d %d\n' "$((10#${BASH_REMATCH[1]}))" "$((10#${BASH_REMATCH[2]}))" "$((10#${BASH_REMATCH[3]}))" \
+    "$((10#${BASH_REMATCH[7]:-0}))" "$((10#${BASH_REMATCH[5]:-9999}))"
+}
+
+# version_compare A B prints -1, 0 or 1.
+version_compare() {
+  local -a a b
+  local i
+  read -ra a < <(version_numbers "$1") || true
+  read -ra b < <(version_numbers "$2") || true
+  ((${#a[@]} == 5 && ${#b[@]} == 5)) || die "cannot compare the versions '$1' and '$2'" "write versions like v1.36.3+rke2r1" 2
+  for i in 0 1 2 3 4; do
+    ((a[i] == b[i])) && continue
+    ((a[i] < b[i])) && echo -1 || echo 1
+    return
+  done
+  echo 0
+}
+
+# version_step_check PRODUCT FROM TO: a step back, or over a minor release, is refused.
+version_step_check() {
+  local product=$1 from=$2 to=$3
+  local -a a b
+  (($(version_compare "$from" "$to") <= 0)) || die "$product $from is installed and $to is wanted: a downgrade corrupts its data" "write $from or newer in the settings, or rebuild this host from a snapshot taken under $to"
+  read -ra a < <(version_numbers "$from")
+  read -ra b < <(version_numbers "$to")
+  ((a[0] == b[0] && b[1] - a[1] <= 1)) || die "$product $from is installed and $to is wanted: that skips a minor release, which Kubernetes does not support" "go by way of ${a[0]}.$((a[1] + 1)) first"
+}
+
+# ---- trust ------------------------------------------------------------------------------------
+
+# install_certificates FOLDER SUFFIX PEM: one file for each certificate, as update-ca-certificates and GitLab
+# want it; those of an earlier bundle are removed. Sets DID for the folder as a whole.
+install_certificates() {
+  local folder=$1 suffix=$2 pem=$3 certificate='' line wanted=' ' any=false file
+  while IFS= read -r line; do
+    line=${line%$'\r'}
+    [[ $line == '-----BEGIN CERTIFICATE-----' || -n $certificate ]] || continue
+    certificate+=$line$'\n'
+    [[ $line == '-----END CERTIFICATE-----' ]] || continue
+    install_certificate "$folder" "$suffix" "$certificate"
+    wanted+="$TRUSTED "
+    [[ $DID == unchanged ]] || any=true
+    certificate=
+  done <<<"$pem"
+  [[ -z $certificate ]] || die "the CA bundle ends inside a certificate" "give whole PEM blocks"
+  [[ -z ${pem//[[:space:]]/} || $wanted != ' ' ]] || die "the CA bundle holds no certificate" "give PEM certificates"
+  for file in "$ROOT$folder"/opstella-*."$suffix"; do
+    [[ -e $file && $wanted != *" ${file##*/} "* ]] || continue
+    remove_file "${file#"$ROOT"}"
+    any=true
+  done
+  if $any; then DID=changed; else DID=unchanged; fi
+}
+
+install_certificate() {
+  local folder=$1 suffix=$2 certificate=$3 print
+  print=$(openssl x509 -noout -fingerprint -sha256 <<<"$certificate" 2>/dev/null) || die "the CA bundle has a block that is not a certificate" "give PEM certificates"
+  print=${print#*=}
+  print=${print//:/}
+  TRUSTED=opstella-${print:0:16}.$suffix
+  install_text "$folder/$TRUSTED" 0644 "$certificate"
+}
+
+trust_store_install() {
+  local folder suffix refresh
+  case $(os_family) in
+    debian) folder=/usr/local/share/ca-certificates suffix=crt refresh=(update-ca-certificates) ;;
+    rhel) folder=/etc/pki/ca-trust/source/anchors suffix=pem refresh=(update-ca-trust extract) ;;
+  esac
+  install_certificates "$folder" "$suffix" "$1"
+  if [[ $DID == unchanged ]] && in_use trust-store "$1"; then
+    unchanged "trust store"
+    return
+  fi
+  "${refresh[@]}" >&2
+  now_in_use trust-store "$1"
+  changed "trust store"
+}
+
+# ---- firewall ---------------------------------------------------------------------------------
+
+# firewall_lock: the roll-back takes the same lock, so that a confirmation and a roll-back never cross.
+firewall_lock() {
+  install -d -m 0700 /run/opstella/firewall
+  exec {FIREWALL}>/run/opstella/firewall/lock
+  flock -w 30 "$FIREWALL" || die "a roll-back of the firewall holds /run/opstella/firewall/lock" "run again"
+}
+
+# firewall_text FILE: one transaction; the old table goes and the new one comes, with no moment between.
+firewall_text() {
+  printf 'add table inet opstella\ndelete table inet opstella\n'
+  cat "$1"
+}
+
+# firewall_try CANDIDATE SECONDS: puts it in force until it is confirmed. The timer is systemd's, so it
+# outlives this connection, and it runs before the rules do: whatever happens, the host opens again.
+firewall_try() {
+  local candidate=$1 seconds=$2 unit=opstella-firewall-rollback
+  systemctl stop $unit.timer 2>/dev/null || true
+  systemctl reset-failed $unit.service $unit.timer 2>/dev/null || true
+  firewall_rollback_program >/run/opstella/firewall/rollback.sh
+  systemd-run --quiet --collect --unit=$unit --on-active="$seconds" --timer-property=AccuracySec=1s \
+    --description='opstella: undo the firewall unless it is confirmed' /bin/bash /run/opstella/firewall/rollback.sh
+  : >/run/opstella/firewall/pending
+  firewall_text "$candidate" | nft -f -
+  changed "firewall in force; it rolls back in $seconds s unless it is confirmed"
+}
+
+firewall_rollback_program() {
+  cat <<'PROGRAM'
+set -eu
+cd /run/opstella/firewall
+exec 9>lock
+flock 9
+[ -e pending ] || exit 0
+printf 'add table inet opstella\ndelete table inet opstella\n' >undo.nft
+[ ! -e /etc/opstella/firewall.nft ] || cat /etc/opstella/firewall.nft >>undo.nft
+nft -f undo.nft || nft delete table inet opstella
+rm -f pending
+echo 'opstella: the firewall was not confirmed in time and was rolled back'
+PROGRAM
+}
+
+# ---- lists and JSON ---------------------------------------------------------------------------
+
+# list NAME: the non-empty lines of a value, into the array LIST.
+list() {
+  local line
+  LIST=()
+  while IFS= read -r line; do [[ -z $line ]] || LIST+=("$line"); done <<<"${V[$1]}"
+}
+
+json_string() {
+  local text=$1 out='' c i
+  for ((i = 0; i < ${#text}; i++)); do
+    c=${text:i:1}
+    case $c in
+      '"') out+='\"' ;;
+      \\) out+="\\\\" ;;
+      [[:cntrl:]]) printf -v c '\\u%04x' "'$c"; out+=$c ;;
+      *) out+=$c ;;
+    esac
+  done
+  printf '"%s"' "$out"
+}
+
+json_list() {
+  local item separator=
+  printf '['
+  for item in "$@"; do
+    printf '%s%s' "$separator" "$(json_string "$item")"
+    separator=,
+  done
+  printf ']'
+}

@@ -1,0 +1,237 @@
+# shellcheck shell=bash
+# First contact: looks for everything that would fail later, changes nothing, reports all problems at once.
+# Standard output is one JSON line of facts.
+
+PROBLEMS=()
+WARNINGS=()
+SKEW=null
+
+problem() { PROBLEMS+=("$1"); }
+
+main() {
+  payload_read
+  require_text name role identity address cpu memory_mb disk_gb size_check max_skew_seconds
+  require ports time_servers urls
+  optional os_family_check true
+  optional ca_bundle
+  optional proxy_http
+  optional proxy_https
+  optional proxy_no
+  one_of size_check warning error
+  one_of os_family_check true false
+  number cpu
+  number memory_mb
+  number disk_gb
+  number max_skew_seconds
+
+  check_system
+  check_owner
+  check_address
+  check_size
+  check_ports
+  check_other_firewall
+  check_urls
+  check_clock
+  report
+}
+
+check_system() {
+  local id version
+  ((EUID == 0)) || problem "the SSH user does not become root: let it use sudo without a password"
+  [[ -d /run/systemd/system ]] || problem "systemd does not run this host: services cannot be managed"
+  [[ $(uname -m) == x86_64 ]] || problem "the architecture is $(uname -m); the installation media are for x86_64"
+  [[ -s /etc/machine-id ]] || problem "/etc/machine-id is empty: run systemd-machine-id-setup"
+  id=$(os_value ID)
+  version=$(os_value VERSION_ID)
+  if ! os_supported "$id" "$version"; then
+    if [[ ${V[os_family_check]} == true ]]; then
+      problem "the operating system is $id $version; supported are Debian 12/13, Ubuntu 22.04/24.04 and the RHEL 9 family"
+    else
+      WARNINGS+=("the operating system is $id $version, which is not among the supported ones")
+    fi
+  fi
+  local tool
+  for tool in curl openssl ss ip flock; do
+    command -v "$tool" >/dev/null || problem "the command '$tool' is missing: install its package"
+  done
+}
+
+# shellcheck disable=SC1091 # a file of the host
+os_value() { (. /etc/os-release && printf '%s' "${!1:-}"); }
+
+os_supported() {
+  case "$1 $2" in
+    'debian 12' | 'debian 13' | 'ubuntu 22.04' | 'ubuntu 24.04') ;;
+    'rhel 9'* | 'rocky 9'* | 'almalinux 9'* | 'centos 9'* | 'ol 9'*) ;;
+    *) return 1 ;;
+  esac
+}
+
+check_owner() {
+  local found
+  found=$(identity_problem "${V[identity]}")
+  [[ -z $found ]] || problem "$found"
+}
+
+check_address() {
+  [[ " $(addresses) " == *" ${V[address]} "* ]] || problem "the address ${V[address]} is on none of its interfaces (it has: $(addresses)); correct the address in the settings or on the host"
+}
+
+addresses() {
+  ip -o addr show scope global 2>/dev/null | awk '{ sub("/.*", "", $4); printf "%s%s", separator, $4; separator = " " }'
+}
+
+# The kernel and the file system keep some of what the hypervisor gave: 7 % is let pass.
+check_size() {
+  local memory disk short=()
+  memory=$(memory_mb)
+  disk=$(disk_gb)
+  (($(nproc) >= V[cpu])) || short+=("CPUs: planned ${V[cpu]}, found $(nproc)")
+  ((memory * 100 >= V[memory_mb] * 93)) || short+=("memory: planned ${V[memory_mb]} MB, found $memory MB")
+  ((disk * 100 >= V[disk_gb] * 93)) || short+=("disk at /var/lib: planned ${V[disk_gb]} GB, found $disk GB")
+  local item
+  for item in ${short[@]+"${short[@]}"}; do
+    if [[ ${V[size_check]} == error ]]; then
+      problem "too small: $item; enlarge the machine, or set the size check to 'warning'"
+    else
+      WARNINGS+=("smaller than planned: $item")
+    fi
+  done
+}
+
+memory_mb() { awk '$1 == "MemTotal:" { printf "%d", $2 / 1024 }' /proc/meminfo; }
+disk_gb() { df -B1G --output=size /var/lib | awk 'NR == 2 { print $1 }'; }
+
+# On a host that is already ours its own services hold the ports.
+check_ports() {
+  local port protocol holder
+  [[ ! -e $STATE/identity ]] || return 0
+  list ports
+  for port in ${LIST[@]+"${LIST[@]}"}; do
+    protocol=${port%/*}
+    port=${port#*/}
+    [[ $protocol =~ ^(tcp|udp)$ && $port =~ ^[0-9]+$ ]] || die "the value 'ports' has the line '$protocol/$port'" "write lines like tcp/6443" 2
+    holder=$(ss -H -l -n -p "--$protocol" "sport = :$port" 2>/dev/null | head -n 1)
+    [[ -z $holder ]] || problem "port $port/$protocol is taken$(holder_name "$holder"); stop what holds it"
+  done
+}
+
+holder_name() {
+  local pattern='users:\(\("([^"]+)",pid=([0-9]+)'
+  [[ ! $1 =~ $pattern ]] || printf ' by %s (process %s)' "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+}
+
+# A packet must be accepted by every firewall; another one would drop flows that the plan allows.
+check_other_firewall() {
+  local unit
+  for unit in firewalld ufw; do
+    systemctl is-active --quiet "$unit" 2>/dev/null || continue
+    [[ $unit != ufw ]] || ufw status 2>/dev/null | grep -q '^Status: active' || continue
+    problem "$unit is active and would drop flows of the plan, which brings rules of its own: systemctl disable --now $unit"
+  done
+}
+
+check_urls() {
+  local url message
+  list urls
+  ((${#LIST[@]})) || return 0
+  stage
+  curl_options
+  for url in "${LIST[@]}"; do
+    if ! curl "${CURL[@]}" --range 0-0 --output /dev/null -- "$url" 2>"$STAGE/curl"; then
+      message=$(tail -n 1 "$STAGE/curl")
+      problem "cannot reach $url: $message; check name resolution, firewall and proxy of this host"
+    fi
+  done
+}
+
+curl_options() {
+  CURL=(--fail --silent --show-error --location --connect-timeout 10 --max-time 30)
+  [[ -z ${V[proxy_http]} ]] || export http_proxy=${V[proxy_http]}
+  [[ -z ${V[proxy_https]} ]] || export https_proxy=${V[proxy_https]}
+  [[ -z ${V[proxy_no]} ]] || export no_proxy=${V[proxy_no]//$'\n'/,}
+  [[ -n ${V[ca_bundle]} ]] || return 0
+  local system
+  for system in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /dev/null; do
+    [[ ! -r $system ]] || break
+  done
+  { cat "$system"; printf '%s\n' "${V[ca_bundle]}"; } >"$STAGE/ca"
+  CURL+=(--cacert "$STAGE/ca")
+}
+
+# ---- clock ------------------------------------------------------------------------------------
+
+check_clock() {
+  local server tried=() offset=
+  list time_servers
+  for server in ${LIST[@]+"${LIST[@]}"}; do
+    if offset=$(sntp_offset "$server"); then break; fi
+    offset=
+    tried+=("$server")
+  done
+  ((${#tried[@]} == 0)) || WARNINGS+=("no usable time from: ${tried[*]} (SNTP, UDP port 123)")
+  [[ -n $offset ]] || offset=$(http_offset) || return 0
+  SKEW=$(seconds "$offset")
+  local size=${offset#-}
+  ((size <= V[max_skew_seconds] * 1000)) || problem "the clock is off by $SKEW s (at most ${V[max_skew_seconds]} s allowed): certificates and tokens would be refused; set it, e.g. timedatectl set-time"
+}
+
+now_ms() { local t=${EPOCHREALTIME/[.,]/}; printf '%s' "${t%???}"; }
+
+seconds() {
+  local ms=$1 sign=
+  [[ $ms != -* ]] || sign=-
+  ms=${ms#-}
+  printf '%s%d.%03d' "$sign" "$((ms / 1000))" "$((ms % 1000))"
+}
+
+# sntp_offset HOST [PORT]: local clock minus server clock, in ms (RFC 4330: 48 bytes, transmit time at
+# byte 40, seconds since 1900). False when nobody answers, or the server itself is not synchronised.
+sntp_offset() {
+  local fd before after bytes server
+  { exec {fd}<>"/dev/udp/$1/${2:-123}"; } 2>/dev/null || return 1
+  before=$(now_ms)
+  { printf '\x23'; head -c 47 /dev/zero; } | dd bs=48 iflag=fullblock status=none 2>/dev/null 1>&"$fd" || return 1
+  read -ra bytes < <(timeout 3 dd bs=48 count=1 status=none <&"$fd" 2>/dev/null | od -An -v -w48 -tu1) || true
+  after=$(now_ms)
+  exec {fd}>&-
+  ((${#bytes[@]} == 48)) || return 1
+  ((bytes[0] >> 6 != 3 && (bytes[0] & 7) == 4 && bytes[1] >= 1 && bytes[1] <= 15)) || return 1
+  server=$((((bytes[40] << 24) + (bytes[41] << 16) + (bytes[42] << 8) + bytes[43] - 2208988800) * 1000 + ((bytes[44] << 8) + bytes[45]) * 1000 / 65536))
+  printf '%d' "$(((before + after) / 2 - server))"
+}
+
+# http_offset: the same by the Date header of the first URL that has one, good to a second.
+http_offset() {
+  local url date
+  list urls
+  for url in ${LIST[@]+"${LIST[@]}"}; do
+    [[ $url == http* ]] || continue
+    curl_options
+    date=$(curl "${CURL[@]}" --head -- "$url" 2>/dev/null | tr -d '\r' | awk 'tolower($1) == "date:" { sub("^[^ ]* ", ""); print }' | tail -n 1) || continue
+    [[ -n $date ]] || continue
+    date=$(date -d "$date" +%s 2>/dev/null) || continue
+    printf '%d' "$(($(now_ms) - date * 1000 - 500))"
+    return
+  done
+  WARNINGS+=("the clock could not be compared with anything")
+  return 1
+}
+
+# ---- report -----------------------------------------------------------------------------------
+
+report() {
+  local item found=() other
+  for item in ${WARNINGS[@]+"${WARNINGS[@]}"}; do warning "host ${V[name]}: $item"; done
+  if ((${#PROBLEMS[@]})); then
+    say "host ${V[name]} (${V[role]}, ${V[address]}) cannot be used yet, ${#PROBLEMS[@]} problem(s):"
+    for item in "${PROBLEMS[@]}"; do say "  - $item"; done
+    exit 1
+  fi
+  found=("${V[address]}")
+  for other in $(addresses); do [[ $other == "${V[address]}" ]] || found+=("$other"); done
+  printf '{"name":%s,"hostname":%s,"machine_id":%s,"addresses":%s,"os":%s,"os_version":%s,"cpu":%d,"memory_mb":%d,"disk_gb":%d,"clock_skew_seconds":%s,"warnings":%s}\n' \
+    "$(json_string "${V[name]}")" "$(json_string "$(</proc/sys/kernel/hostname)")" "$(json_string "$(</etc/machine-id)")" "$(json_list "${found[@]}")" \
+    "$(json_string "$(os_value ID)")" "$(json_string "$(os_value VERSION_ID)")" "$(nproc)" "$(memory_mb)" "$(disk_gb)" "$SKEW" \
+    "$(json_list ${WARNINGS[@]+"${WARNINGS[@]}"})"
+}

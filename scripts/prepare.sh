@@ -1,0 +1,253 @@
+# shellcheck shell=bash
+# Makes a fresh host ready for its role: owner mark, name, names of the others, proxy, packages, trust,
+# time, kernel, swap, firewall. The firewall comes last and undoes itself unless `confirm` follows.
+
+main() {
+  payload_read
+  require_text hostname identity
+  require hosts_file time_servers dns_servers chrony_conf modules sysctl ca_bundle proxy_http proxy_https proxy_no packages_debian packages_rhel ruleset
+  optional rollback_seconds 60
+  optional cis false
+  one_of cis true false
+  number rollback_seconds
+  must_be_root
+  one_at_a_time
+  identity_check "${V[identity]}"
+
+  install_text /etc/opstella/identity 0644 "${V[identity]}"$'\n'
+  set_hostname
+  install_block /etc/hosts "${V[hosts_file]}"
+  set_name_servers
+  set_proxy
+  install_packages
+  [[ -z ${V[ca_bundle]} ]] || package_install ca-certificates openssl
+  trust_store_install "${V[ca_bundle]}"
+  set_time
+  turn_swap_off
+  load_modules
+  set_sysctls
+  [[ ${V[cis]} == false ]] || add_etcd_user
+  if [[ -n ${V[ruleset]} ]]; then apply_firewall; else remove_firewall; fi
+}
+
+set_hostname() {
+  if [[ $(</proc/sys/kernel/hostname) == "${V[hostname]}" && -f /etc/hostname && $(</etc/hostname) == "${V[hostname]}" ]]; then
+    unchanged "hostname ${V[hostname]}"
+  else
+    hostnamectl set-hostname "${V[hostname]}"
+    changed "hostname ${V[hostname]}"
+  fi
+  # cloud-init would put its own name and hosts file back at the next boot.
+  [[ ! -d /etc/cloud/cloud.cfg.d ]] || install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 $'preserve_hostname: true\nmanage_etc_hosts: false\n'
+}
+
+# Whoever owns resolv.conf on this host is told; a file that nobody owns is written.
+set_name_servers() {
+  local text='' server
+  list dns_servers
+  ((${#LIST[@]})) || return 0
+  if systemctl is-active --quiet systemd-resolved; then
+    install_text /etc/systemd/resolved.conf.d/opstella.conf 0644 $'[Resolve]\n'"DNS=${LIST[*]}"$'\n'
+    in_use dns "${LIST[*]}" || systemctl restart systemd-resolved
+  elif systemctl is-active --quiet NetworkManager; then
+    server=$(IFS=, && printf '%s' "${LIST[*]}")
+    install_text /etc/NetworkManager/conf.d/opstella-dns.conf 0644 $'[global-dns-domain-*]\n'"servers=$server"$'\n'
+    in_use dns "${LIST[*]}" || systemctl reload NetworkManager
+  else
+    for server in "${LIST[@]}"; do text+="nameserver $server"$'\n'; done
+    [[ ! -f /etc/resolv.conf ]] || text+=$(grep -E '^(search|domain|options)[[:space:]]' /etc/resolv.conf || true)
+    install_text /etc/resolv.conf 0644 "${text%$'\n'}"$'\n'
+  fi
+  now_in_use dns "${LIST[*]}"
+}
+
+# The proxy may carry a password: then the file is for root only.
+set_proxy() {
+  local text='' host mode=0644 current
+  [[ ${V[proxy_http]}${V[proxy_https]} != *@* ]] || mode=0600
+  V[proxy_no]=${V[proxy_no]//,/$'\n'}
+  list proxy_no
+  case $(os_family) in
+    debian)
+      [[ -z ${V[proxy_http]} ]] || text+="Acquire::http::Proxy \"${V[proxy_http]}\";"$'\n'
+      [[ -z ${V[proxy_https]} ]] || text+="Acquire::https::Proxy \"${V[proxy_https]}\";"$'\n'
+      if [[ -z $text ]]; then
+        remove_file /etc/apt/apt.conf.d/95opstella-proxy
+        return
+      fi
+      # apt takes whole host names only; networks and suffixes mean nothing to it.
+      for host in ${LIST[@]+"${LIST[@]}"}; do
+        [[ $host =~ ^[a-z0-9][a-z0-9.-]*$ ]] || continue
+        text+="Acquire::http::Proxy::$host \"DIRECT\";"$'\n'"Acquire::https::Proxy::$host \"DIRECT\";"$'\n'
+      done
+      install_text /etc/apt/apt.conf.d/95opstella-proxy "$mode" "$text" ;;
+    rhel)
+      host=${V[proxy_https]:-${V[proxy_http]}}
+      current=$(grep -v '^proxy=.*# opstella$' /etc/dnf/dnf.conf || true)
+      [[ -z $host ]] || current=${current/"[main]"/"[main]"$'\n'"proxy=$host # opstella"}
+      install_text /etc/dnf/dnf.conf "$mode" "$current"$'\n' ;;
+  esac
+}
+
+install_packages() {
+  case $(os_family) in
+    debian) list packages_debian ;;
+    rhel) list packages_rhel ;;
+  esac
+  ((${#LIST[@]} == 0)) || package_install "${LIST[@]}"
+}
+
+set_time() {
+  local unit=chrony path=/etc/chrony/chrony.conf
+  [[ -n ${V[chrony_conf]} ]] || return 0
+  [[ $(os_family) == debian ]] || { unit=chronyd; path=/etc/chrony.conf; }
+  package_install chrony
+  stage
+  printf '%s' "${V[chrony_conf]}" >"$STAGE/chrony.conf"
+  chronyd -p -f "$STAGE/chrony.conf" >/dev/null 2>"$STAGE/chrony" || die "chrony refuses its configuration: $(tail -n 1 "$STAGE/chrony")" "correct the time servers in the settings"
+  install_text "$path" 0644 "${V[chrony_conf]}"
+  service_enable "$unit"
+  if in_container && ! clock_is_ours; then
+    unchanged "clock (belongs to the machine around this container)"
+  elif in_use chrony "${V[chrony_conf]}"; then
+    service_running "$unit" 30 "read the lines above; check $path"
+  else
+    service_restart "$unit" 30 "read the lines above; check $path"
+    now_in_use chrony "${V[chrony_conf]}"
+  fi
+}
+
+# CAP_SYS_TIME is bit 25.
+clock_is_ours() {
+  local bounding
+  bounding=$(awk '$1 == "CapBnd:" { print $2 }' /proc/self/status)
+  (((16#$bounding >> 25) & 1))
+}
+
+# kubelet refuses to start beside swap.
+turn_swap_off() {
+  local line text='' found=false
+  if in_container; then
+    unchanged "swap (belongs to the machine around this container)"
+    return
+  fi
+  if [[ -n $(tail -n +2 /proc/swaps) ]]; then
+    swapoff -a
+    changed "swap off"
+  else
+    unchanged "swap off"
+  fi
+  [[ -f /etc/fstab ]] || return 0
+  while IFS= read -r line || [[ -n $line ]]; do
+    if [[ $line =~ ^[^#[:space:]]+[[:space:]]+[^[:space:]]+[[:space:]]+swap[[:space:]] ]]; then
+      line="# swap is off for Kubernetes: $line"
+      found=true
+    fi
+    text+=$line$'\n'
+  done </etc/fstab
+  ! $found || install_text /etc/fstab 0644 "$text"
+}
+
+load_modules() {
+  local module missing=()
+  list modules
+  ((${#LIST[@]})) || return 0
+  install_text /etc/modules-load.d/opstella.conf 0644 "$(printf '%s\n' "${LIST[@]}")"$'\n'
+  for module in "${LIST[@]}"; do
+    [[ -d /sys/module/${module//-/_} ]] || module_built_in "$module" || missing+=("$module")
+  done
+  if ((${#missing[@]} == 0)); then
+    unchanged "kernel modules ${LIST[*]}"
+  elif in_container; then
+    warning "the kernel of the machine around this container lacks: ${missing[*]}; load them there"
+  else
+    for module in "${missing[@]}"; do
+      modprobe "$module" || die "the kernel module $module cannot be loaded" "install the full kernel package of the distribution (cloud kernels leave modules out) and reboot"
+    done
+    changed "kernel modules ${missing[*]}"
+  fi
+}
+
+module_built_in() { grep -qs "/${1//[-_]/[-_]}\.ko" "/lib/modules/$(uname -r)/modules.builtin"; }
+
+set_sysctls() {
+  local line key value path set_any=false
+  [[ -n ${V[sysctl]} ]] || return 0
+  install_text /etc/sysctl.d/90-opstella.conf 0644 "${V[sysctl]}"
+  while IFS= read -r line; do
+    [[ $line =~ ^[[:space:]]*([a-z0-9_./*-]+)[[:space:]]*=[[:space:]]*(.*[^[:space:]])[[:space:]]*$ ]] || continue
+    key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+    path=/proc/sys/${key//./\/}
+    if [[ -r $path && $(tr -s '[:space:]' ' ' <"$path") == "$(tr -s '[:space:]' ' ' <<<"$value")" ]]; then continue; fi
+    if { printf '%s\n' "$value" >"$path"; } 2>/dev/null; then
+      set_any=true
+    elif in_container; then
+      warning "sysctl $key = $value belongs to the machine around this container; set it there"
+    else
+      die "the kernel does not take sysctl $key = $value" "load the module it belongs to, or correct the setting"
+    fi
+  done <<<"${V[sysctl]}"
+  if $set_any; then changed "sysctls"; else unchanged "sysctls"; fi
+}
+
+# RKE2's CIS profile ends at once when this user is missing.
+add_etcd_user() {
+  if id etcd >/dev/null 2>&1; then
+    unchanged "user etcd"
+  else
+    useradd --system --comment 'etcd user' --shell /sbin/nologin --no-create-home --user-group etcd
+    changed "user etcd"
+  fi
+}
+
+# ---- firewall ---------------------------------------------------------------------------------
+# /etc/opstella/firewall.nft             the ruleset that was confirmed last; loaded at boot
+# /etc/opstella/firewall-candidate.nft   the one that waits for its confirmation; outlives a roll-back and a reboot
+# /run/opstella/firewall/pending         there while the candidate is in force and its roll-back is armed
+
+apply_firewall() {
+  local confirmed=$STATE/firewall.nft candidate=$STATE/firewall-candidate.nft
+  package_install nftables
+  firewall_lock
+  printf '%s' "${V[ruleset]}" >/run/opstella/firewall/ruleset.nft
+  firewall_check /run/opstella/firewall/ruleset.nft
+  if [[ -f $confirmed && ! -e /run/opstella/firewall/pending ]] && cmp -s /run/opstella/firewall/ruleset.nft "$confirmed" && firewall_live; then
+    unchanged "firewall"
+    return
+  fi
+  install -m 0600 /run/opstella/firewall/ruleset.nft "$candidate"
+  firewall_try "$candidate" "${V[rollback_seconds]}"
+}
+
+# No ruleset means no firewall of ours: one from before goes, now and at the next boot.
+remove_firewall() {
+  if [[ ! -e $STATE/firewall.nft && ! -e $STATE/firewall-candidate.nft ]]; then
+    unchanged "no firewall"
+    return
+  fi
+  firewall_lock
+  systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
+  systemctl disable --now --quiet opstella-firewall.service 2>/dev/null || true
+  nft -f - <<<$'add table inet opstella\ndelete table inet opstella'
+  rm -f /run/opstella/firewall/pending /run/opstella/firewall/listing
+  remove_file /etc/opstella/firewall-candidate.nft
+  remove_file /etc/opstella/firewall.nft
+  changed "firewall removed"
+}
+
+firewall_check() {
+  local tables
+  ! grep -Eq '^[[:space:]]*flush[[:space:]]+ruleset' "$1" || die "the ruleset flushes every table, those of Kubernetes and of other tools too" "flush the table inet opstella only"
+  tables=$(grep -Eo '^[[:space:]]*(add[[:space:]]+)?table[[:space:]]+[a-z0-9]+[[:space:]]+[A-Za-z0-9_]+' "$1" | awk '{ print $(NF - 1), $NF }' | sort -u)
+  [[ $tables == 'inet opstella' ]] || die "the ruleset holds the tables: ${tables//$'\n'/, }" "put everything into the one table inet opstella"
+  firewall_text "$1" | nft -c -f - 2>"$STAGE/nft" || die "nft refuses the ruleset: $(head -n 1 "$STAGE/nft")" "correct the rules; nothing was changed"
+}
+
+# firewall_live: the confirmed ruleset is what the kernel holds, as far as nft's listing tells.
+firewall_live() {
+  local listing mark=/run/opstella/firewall/listing
+  listing=$(nft -s list table inet opstella 2>/dev/null) || return 1
+  [[ -e $mark ]] || systemctl is-active --quiet opstella-firewall || return 1
+  [[ -e $mark ]] || printf '%s' "$listing" >"$mark"
+  [[ $listing == "$(<"$mark")" ]]
+}

@@ -1,0 +1,307 @@
+# shellcheck shell=bash
+# RKE2 on one host: install what differs, configure, start or restart only when something changed, wait
+# until it works. Dies anywhere, continues at the next run. As `rke2-remove`: takes RKE2 off the host.
+
+CONFIG=/etc/rancher/rke2
+DATA=/var/lib/rancher/rke2
+IMAGES=$DATA/agent/images
+MEDIA=/var/lib/opstella/media/rke2
+RESTART=false
+
+main() {
+  read_values
+  UNIT=rke2-${V[type]}
+  identity_check "${V[identity]}"
+  if [[ $PHASE == rke2-remove ]]; then
+    remove_rke2
+    return
+  fi
+  [[ -e $STATE/identity ]] || die "this host was not prepared: $STATE/identity is missing" "run the preparation of this host first"
+  other_type_check
+
+  local installed
+  installed=$(installed_version)
+  [[ -z $installed ]] || version_step_check RKE2 "$installed" "${V[version]}"
+  install_proxy
+  leave_interfaces_to_cni
+  [[ ${V[source]} == online ]] || stage_images
+  if [[ $installed == "${V[version]}" && -f $(unit_file) ]]; then
+    unchanged "RKE2 $installed"
+  else
+    [[ -z $installed ]] || snapshot "$installed"
+    install_rke2
+    RESTART=true
+  fi
+  set_cis_sysctls
+  install_settings
+  DEADLINE=$((SECONDS + V[timeout_seconds]))
+  start
+  wait_for_node
+  # Only now: whatever failed before finds its downloads again.
+  rm -rf -- "$MEDIA"
+}
+
+read_values() {
+  payload_read
+  require_text type version source config_yaml identity node_name timeout_seconds
+  require method install_url artifacts_url artifacts_sha256 registries_yaml manifests
+  optional proxy_http
+  optional proxy_https
+  optional proxy_no
+  one_of type server agent
+  one_of source online airgap
+  number timeout_seconds
+  [[ ${V[method]} =~ ^(tar|rpm)?$ ]] || die "the value 'method' is '${V[method]}'" "write tar or rpm, or leave it empty for the installer's own choice" 2
+  version_numbers "${V[version]}" >/dev/null || die "the RKE2 version '${V[version]}' is not one" "write it like v1.36.3+rke2r1" 2
+  case ${V[source]} in
+    airgap) require_text artifacts_url artifacts_sha256 ;;
+    online) require_text install_url ;;
+  esac
+  must_be_root
+  one_at_a_time
+  stage
+}
+
+# ---- what is there ----------------------------------------------------------------------------
+
+rke2_binary() {
+  local path
+  for path in /usr/local/bin/rke2 /opt/rke2/bin/rke2 /usr/bin/rke2; do
+    [[ ! -x $path ]] || { printf '%s' "$path"; return; }
+  done
+}
+
+installed_version() {
+  local binary found
+  binary=$(rke2_binary)
+  [[ -n $binary ]] || return 0
+  # A binary that a dying run left half written has no version, and is installed again.
+  found=$("$binary" --version 2>/dev/null | awk '$1 == "rke2" && $2 == "version" { print $3; exit }') || true
+  printf '%s' "$found"
+}
+
+unit_file() { systemctl show -P FragmentPath "$UNIT.service"; }
+
+other_type_check() {
+  local other=agent
+  [[ ${V[type]} == server ]] || other=server
+  ! systemctl is-active --quiet "rke2-$other" || die "this host runs as an RKE2 $other and is planned as a ${V[type]}" "remove it from the cluster and run rke2-uninstall.sh on it first, or plan it as a $other"
+}
+
+# An upgrade cannot be undone without a snapshot from before.
+snapshot() {
+  [[ ${V[type]} == server ]] && systemctl is-active --quiet rke2-server || return 0
+  "$(rke2_binary)" etcd-snapshot save --name "before-${V[version]//[+]/-}" >"$STAGE/snapshot" 2>&1 </dev/null || die "no etcd snapshot could be taken before the upgrade from $1: $(tail -n 1 "$STAGE/snapshot" | redact)" "mend the cluster first; nothing was upgraded"
+  changed "etcd snapshot before the upgrade from $1"
+}
+
+# ---- install ----------------------------------------------------------------------------------
+
+# artifacts PATTERN: sets NAMES to the listed files that match, and SUMS to their sums.
+declare -gA SUMS=()
+artifacts() {
+  local sum name
+  NAMES=()
+  while read -r sum name; do
+    name=${name#\*}
+    [[ -n $sum ]] || continue
+    [[ -n $name && $name != */* && $name != .* ]] || die "artifacts_sha256 has a line that is not 'SUM  FILE'" "write lines like those of sha256sum" 2
+    # shellcheck disable=SC2053 # a pattern on purpose
+    [[ $name == $1 ]] || continue
+    NAMES+=("$name")
+    SUMS[$name]=$sum
+  done <<<"${V[artifacts_sha256]}"
+}
+
+artifact_url() { printf '%s/%s' "${V[artifacts_url]%/}" "${1//+/%2B}"; }
+
+# RKE2 imports whatever lies in the images folder: a file goes there only when it is whole and right.
+stage_images() {
+  local name
+  install -d -m 0755 "$IMAGES"
+  artifacts 'rke2-images*'
+  ((${#NAMES[@]})) || die "artifacts_sha256 lists no rke2-images file" "list the image archives of the release, e.g. rke2-images-core.linux-amd64.tar.zst"
+  for name in "${NAMES[@]}"; do
+    if [[ -f $IMAGES/$name && $(sha256_of "$IMAGES/$name") == "${SUMS[$name],,}" ]]; then
+      unchanged "$IMAGES/$name"
+      continue
+    fi
+    fetch_verified "$(artifact_url "$name")" "$MEDIA/$name" "${SUMS[$name]}"
+    install -m 0644 "$MEDIA/$name" "$IMAGES/.$name"
+    mv -f "$IMAGES/.$name" "$IMAGES/$name"
+    rm -f "$MEDIA/$name"
+    changed "$IMAGES/$name"
+    RESTART=true
+  done
+}
+
+install_rke2() {
+  local name environment=(INSTALL_RKE2_TYPE="${V[type]}")
+  install -d -m 0755 "$MEDIA"
+  if [[ ${V[source]} == airgap ]]; then
+    artifacts '*'
+    for name in install.sh rke2.linux-amd64.tar.gz sha256sum-amd64.txt; do
+      [[ -v SUMS[$name] ]] || die "artifacts_sha256 lists no $name" "list every file of the air-gapped installation"
+      fetch_verified "$(artifact_url "$name")" "$MEDIA/$name" "${SUMS[$name]}"
+    done
+    environment+=(INSTALL_RKE2_METHOD=tar INSTALL_RKE2_ARTIFACT_PATH="$MEDIA")
+  else
+    fetch "${V[install_url]}" "$MEDIA/install.sh"
+    environment+=(INSTALL_RKE2_VERSION="${V[version]}" INSTALL_RKE2_METHOD="${V[method]}")
+  fi
+  # The installer keeps its copies on disk, not in memory.
+  if ! env TMPDIR="$MEDIA" "${environment[@]}" sh "$MEDIA/install.sh" >"$STAGE/install" 2>&1 </dev/null; then
+    tail -n 30 "$STAGE/install" | redact >&2
+    die "the RKE2 installer failed" "read its lines above"
+  fi
+  systemctl daemon-reload
+  name=$(installed_version)
+  [[ $name == "${V[version]}" ]] || die "the installer brought RKE2 ${name:-of no version} instead of ${V[version]}" "put the files of one release on the media server, and its version into the settings"
+  changed "RKE2 $name"
+}
+
+# ---- configure --------------------------------------------------------------------------------
+
+install_proxy() {
+  local text='' file
+  [[ -z ${V[proxy_http]} ]] || text+="HTTP_PROXY=${V[proxy_http]}"$'\n'
+  [[ -z ${V[proxy_https]} ]] || text+="HTTPS_PROXY=${V[proxy_https]}"$'\n'
+  [[ -z $text ]] || text+="NO_PROXY=${V[proxy_no]//$'\n'/,}"$'\n'
+  file=/etc/default/$UNIT
+  if [[ -n $text ]]; then
+    install_text "$file" 0600 "$text"
+    set -a
+    # shellcheck disable=SC2034 # for curl and the installer
+    http_proxy=${V[proxy_http]} https_proxy=${V[proxy_https]} no_proxy=${V[proxy_no]//$'\n'/,}
+    set +a
+  else
+    remove_file "$file"
+  fi
+  [[ $DID == unchanged ]] || RESTART=true
+}
+
+# NetworkManager would take the network plugin's interfaces over and break its routes.
+leave_interfaces_to_cni() {
+  systemctl is-active --quiet NetworkManager || return 0
+  install_text /etc/NetworkManager/conf.d/opstella-cni.conf 0644 $'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali\n'
+  [[ $DID == unchanged ]] || systemctl reload NetworkManager
+}
+
+# The CIS profile ends RKE2 at once unless the kernel already has these values.
+set_cis_sysctls() {
+  local path line
+  grep -Eq '^"?profile"?:[[:space:]]*"?cis' <<<"${V[config_yaml]}" || return 0
+  id etcd >/dev/null 2>&1 || die "the CIS profile needs the user etcd, which is missing" "run the preparation of this host with cis: true"
+  for path in /usr/local/share/rke2 /opt/rke2/share/rke2 /usr/share/rke2; do
+    [[ ! -r $path/rke2-cis-sysctl.conf ]] || break
+  done
+  line=$(<"$path/rke2-cis-sysctl.conf")
+  install_text /etc/sysctl.d/60-rke2-cis.conf 0644 "$line"$'\n'
+  [[ $DID == changed ]] || return 0
+  if ! sysctl -q -p /etc/sysctl.d/60-rke2-cis.conf >"$STAGE/sysctl" 2>&1; then
+    in_container || die "the kernel does not take the sysctls of the CIS profile: $(tail -n 1 "$STAGE/sysctl")" "set them by hand; they stand in /etc/sysctl.d/60-rke2-cis.conf"
+    warning "the sysctls of the CIS profile belong to the machine around this container; set them there"
+  fi
+}
+
+install_settings() {
+  local n=0 name
+  install -d -m 0755 "$CONFIG"
+  install_text "$CONFIG/config.yaml" 0600 "${V[config_yaml]}"
+  [[ $DID == unchanged ]] || RESTART=true
+  if [[ -n ${V[registries_yaml]} ]]; then
+    install_text "$CONFIG/registries.yaml" 0600 "${V[registries_yaml]}"
+  else
+    remove_file "$CONFIG/registries.yaml"
+  fi
+  [[ $DID == unchanged ]] || RESTART=true
+  [[ ${V[type]} == server ]] || return 0
+  list manifests
+  # RKE2 watches this folder: no restart.
+  for name in ${LIST[@]+"${LIST[@]}"}; do
+    n=$((n + 1))
+    [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "the manifest name '$name' is not a file name" "use letters, digits, dot, dash" 2
+    require_text "manifest_$n"
+    [[ -d $DATA/server ]] || install -d -m 0700 "$DATA/server"
+    install_text "$DATA/server/manifests/$name" 0600 "${V[manifest_$n]}"
+  done
+}
+
+# ---- remove -----------------------------------------------------------------------------------
+
+# The mark of ownership stays: the host is still prepared for this stack and may be used by it again.
+remove_rke2() {
+  local folder found=
+  for folder in /usr/local/bin /opt/rke2/bin /usr/bin; do
+    [[ ! -x $folder/rke2-uninstall.sh ]] || { found=$folder/rke2-uninstall.sh; break; }
+  done
+  if [[ -n $found ]]; then
+    if ! "$found" >"$STAGE/uninstall" 2>&1 </dev/null; then
+      tail -n 30 "$STAGE/uninstall" | redact >&2
+      die "$found failed" "read its lines above"
+    fi
+    changed "RKE2 removed"
+  else
+    unchanged "RKE2 is not installed"
+  fi
+  rm -rf -- "$CONFIG" "$DATA" "$MEDIA"
+  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf "$STATE/in-use/rke2"
+}
+
+# ---- run --------------------------------------------------------------------------------------
+
+start() {
+  service_enable "$UNIT"
+  local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
+  if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT"; then
+    unchanged "$UNIT runs"
+    return
+  fi
+  systemctl reset-failed "$UNIT" 2>/dev/null || true
+  systemctl restart --no-block "$UNIT"
+  if ! wait_until "$((DEADLINE - SECONDS))" "$UNIT to be active" service_is_up; then
+    give_up "the service $UNIT did not become active"
+  fi
+  now_in_use rke2 "$settings"
+  changed "$UNIT started"
+}
+
+service_is_up() {
+  local restarts
+  systemctl is-active --quiet "$UNIT" && [[ $(systemctl show -P Job "$UNIT") =~ ^0?$ ]] && return 0
+  # It restarts itself for ever; ten times over, waiting longer is no use.
+  restarts=$(systemctl show -P NRestarts "$UNIT")
+  ((restarts < 10)) || give_up "the service $UNIT starts and ends again ($restarts times)"
+  return 1
+}
+
+give_up() {
+  journal_tail "$UNIT" 30
+  die "$1" "read the lines above; on a joining host check that it reaches port 9345 of the registration address, and that the token is the cluster's. Running again continues here"
+}
+
+wait_for_node() {
+  [[ ${V[type]} == server ]] || return 0
+  wait_until "$((DEADLINE - SECONDS))" "the Kubernetes API on this host to be ready" api_is_ready || give_up "the Kubernetes API of this host did not become ready (/readyz)"
+  wait_until "$((DEADLINE - SECONDS))" "node ${V[node_name]} to be Ready" node_is_ready || give_up "node ${V[node_name]} did not become Ready"
+  unchanged "node ${V[node_name]} is Ready"
+}
+
+# api PATH: a request as administrator, with the certificates of RKE2's own kubeconfig.
+api() {
+  local key
+  [[ -s $CONFIG/rke2.yaml ]] || return 1
+  for key in certificate-authority-data client-certificate-data client-key-data; do
+    (umask 077 && awk -v key="$key:" '$1 == key { print $2; exit }' "$CONFIG/rke2.yaml" | base64 -d >"$STAGE/$key") || return 1
+  done
+  curl --fail --silent --max-time 10 --noproxy '*' --cacert "$STAGE/certificate-authority-data" --cert "$STAGE/client-certificate-data" \
+    --key "$STAGE/client-key-data" "$(awk '$1 == "server:" { print $2; exit }' "$CONFIG/rke2.yaml")$1"
+}
+
+api_is_ready() { [[ $(api /readyz) == ok ]]; }
+
+node_is_ready() {
+  local answer
+  answer=$(api "/api/v1/nodes/${V[node_name]}") || return 1
+  [[ $(tr -d '[:space:]' <<<"$answer") =~ \"type\":\"Ready\",\"status\":\"True\" ]]
+}
