@@ -1,0 +1,1 @@
+"""The resources: each component takes frozen arguments of plain values and Inputs, and declares what it outputs."""

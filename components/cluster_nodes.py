@@ -1,0 +1,134 @@
+"""`ClusterNodes`: one RKE2 cluster on its machines.
+
+Order: the load balancer (the fixed registration address), the first server, every further server by itself, then all
+agents side by side. Each node is then looked at from the first server until it is Ready, and leaves from there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_random as random
+
+from components.host import Host
+from config.model import Settings
+from plan import dns, hosts, media, rke2
+from plan.topology import ClusterHosts
+from plan.topology import Host as PlannedHost
+
+_INSTALL_SECONDS = 1800  # pulling or unpacking the images dominates
+_READY_SECONDS = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterNodesArgs:
+    """The cluster, its machines by planned name, and `registration`: what must stand before anything joins."""
+
+    cluster: ClusterHosts
+    settings: Settings
+    stack: str
+    hosts: Mapping[str, Host]
+    registration: pulumi.Resource
+
+
+class ClusterNodes(pulumi.ComponentResource):
+    """Outputs: `kubeconfig` (secret; cluster-admin, through the load balancer), `token` (secret), `api_url`.
+
+    `ready` are the resources after which every node has been seen Ready.
+    """
+
+    kubeconfig: pulumi.Output[str]
+    token: pulumi.Output[str]
+    ready: tuple[pulumi.Resource, ...]
+
+    def __init__(self, name: str, args: ClusterNodesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("opstella:cluster:ClusterNodes", name, None, opts)
+        self._name, self._args = name, args
+        cluster = args.cluster
+        secret = random.RandomPassword(
+            f"{name}-token",
+            length=64,
+            special=False,
+            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["result", "bcrypt_hash"]),
+        )
+        self.token = secret.result
+        previous: tuple[pulumi.Resource, ...] = (args.registration,)
+        seen: list[pulumi.Resource] = []
+        for wave in rke2.join_order(cluster):
+            joined = {node: self._join(node, previous) for node in wave}
+            looked_at = [self._watch(node, command) for node, command in joined.items()]
+            seen += looked_at
+            # A server counts for the next one only when it is Ready; agents do not wait for each other.
+            if wave[0].role == "master":
+                previous = tuple(looked_at)
+        self.ready = tuple(seen)
+        first = args.hosts[cluster.masters[0].name]
+        self.api_url = rke2.api_url(cluster)
+        self.kubeconfig = first.run(
+            "kubeconfig",
+            {"server_url": self.api_url, "cluster": cluster.name},
+            name=f"{name}-kubeconfig",
+            parent=self,
+            seconds=60,
+            secret=True,
+            after=seen[:1],
+        ).stdout
+        self.register_outputs({"kubeconfig": self.kubeconfig, "token": self.token, "api_url": self.api_url})
+
+    def _join(self, node: PlannedHost, after: tuple[pulumi.Resource, ...]) -> pulumi.Resource:
+        """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there."""
+        args, settings = self._args, self._args.settings
+        config = rke2.node_config(
+            args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name)
+        )
+        airgap = settings.media.source == "airgap"
+        sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
+        return args.hosts[node.name].run(
+            "rke2",
+            {
+                "type": "agent" if node.role == "worker" else "server",
+                "version": media.rke2_version(settings),
+                "method": "tar",
+                "source": settings.media.source,
+                "install_url": media.RKE2_INSTALLER,
+                "artifacts_url": settings.media.artifacts or "",
+                "artifacts_sha256": sums,
+                "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **config})),
+                "registries_yaml": rke2.to_yaml(rke2.registries(settings.media)),
+                "manifests": [],
+                "identity": hosts.identity(node, args.stack),
+                "node_name": node.name,
+                "timeout_seconds": _READY_SECONDS,
+                "cis": settings.kubernetes.cis_profile,
+                "proxy_http": settings.proxy.http or "",
+                "proxy_https": settings.proxy.https or "",
+                "proxy_no": hosts.no_proxy(settings),
+            },
+            name=f"{self._name}-{node.name}-rke2",
+            parent=self,
+            seconds=_INSTALL_SECONDS,
+            secret=True,
+            delete="rke2-remove",
+            after=after,
+        )
+
+    def _watch(self, node: PlannedHost, joined: pulumi.Resource) -> pulumi.Resource:
+        """Seen from the first server: the node is Ready with its labels and taints; leaving takes it out of the
+        cluster together with its node password."""
+        first = self._args.hosts[self._args.cluster.masters[0].name]
+        return first.run(
+            "node",
+            {
+                "node_name": node.name,
+                "labels": [f"{key}={value}" for key, value in node.labels],
+                "taints": [f"{t.key}={t.value}:{t.effect}" for t in node.taints],
+                "timeout_seconds": _READY_SECONDS,
+            },
+            name=f"{self._name}-{node.name}-ready",
+            parent=self,
+            seconds=_READY_SECONDS + 60,
+            delete="node-remove",
+            after=(joined,),
+        )

@@ -1,0 +1,66 @@
+"""`GitLabServer`: GitLab Omnibus on its own machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_random as random
+
+from components.host import Host
+from config.model import Settings
+from plan import gitlab, media
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitLabServerArgs:
+    """`certificate` is a PEM chain for `domain`, leaf first; `trusted_ca` (PEM) is what GitLab trusts outbound."""
+
+    host: Host
+    settings: Settings
+    domain: str
+    certificate: pulumi.Input[str]
+    private_key: pulumi.Input[str]
+    trusted_ca: pulumi.Input[str]
+
+
+class GitLabServer(pulumi.ComponentResource):
+    """GitLab. Outputs: `url`, `root_password` (secret; what the first installation set, GitLab keeps only its hash)."""
+
+    root_password: pulumi.Output[str]
+
+    def __init__(self, name: str, args: GitLabServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("opstella:scm:GitLabServer", name, None, opts)
+        settings = args.settings
+        password = random.RandomPassword(
+            f"{name}-root-password",
+            length=32,
+            special=False,
+            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["result", "bcrypt_hash"]),
+        )
+        package = media.gitlab_package(settings)
+        airgap = settings.media.source == "airgap"
+        version = media.gitlab_version(settings)
+        self.installed: pulumi.Resource = args.host.run(
+            "gitlab",
+            {
+                "gitlab_rb": gitlab.gitlab_rb(args.domain, version),
+                "version": version,
+                "edition": settings.gitlab.edition,
+                "source": settings.media.source,
+                "package_url": f"{settings.media.artifacts}/{package}" if airgap else "",
+                "package_sha256": settings.media.sha256[package] if airgap else "",
+                "host": args.domain,
+                "certificate": args.certificate,
+                "private_key": args.private_key,
+                "trusted_ca": args.trusted_ca,
+                "root_password": password.result,
+            },
+            name=f"{name}-omnibus",
+            parent=self,
+            seconds=3600,
+            secret=True,
+        )
+        self.url = f"https://{args.domain}"
+        self.root_password = password.result
+        self.register_outputs({"url": self.url, "root_password": self.root_password})

@@ -1,0 +1,113 @@
+"""What an interrupted run leaves of a Helm release, taken away before the release is made or changed again.
+
+An engine that is killed, or loses its machine, leaves Helm's record of the release at `pending-…`, or a record of a
+release that the state knows nothing of. Helm then refuses every further run ("cannot re-use a name that is still in
+use", "another operation is in progress"). Only the record goes: the objects stay, and Helm takes over those that carry
+its name of the release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+
+OWNER_LABEL = "app.kubernetes.io/managed-by"
+"""Its value on a namespace says whose the namespace is; records are removed from those of `OWNER` only."""
+OWNER = "opstella"
+
+
+def hooks(name: str, kubeconfig: pulumi.Input[str]) -> pulumi.ResourceHookBinding:
+    """Hooks for every Helm release of one cluster; `name` is unique in the stack.
+
+    The engine lets only one run work on a stack, so nobody else can be installing what it is about to make.
+    """
+    text: pulumi.Output[str] = pulumi.Output.from_input(kubeconfig)
+
+    async def before_create(args: pulumi.ResourceHookArgs) -> None:
+        await _clear(text, args.new_inputs, pending_only=False)
+
+    async def before_update(args: pulumi.ResourceHookArgs) -> None:
+        await _clear(text, args.new_inputs, pending_only=True)
+
+    return pulumi.ResourceHookBinding(
+        before_create=[pulumi.ResourceHook(f"{name}-before-create", before_create)],
+        before_update=[pulumi.ResourceHook(f"{name}-before-update", before_update)],
+    )
+
+
+async def _clear(kubeconfig: pulumi.Output[str], inputs: Mapping[str, Any] | None, *, pending_only: bool) -> None:
+    known = await kubeconfig.future()
+    if known and inputs:
+        cleared = await asyncio.to_thread(clear, known, inputs["namespace"], inputs["name"], pending_only=pending_only)
+        for record in cleared:
+            pulumi.log.info(f"removed {record}, which an interrupted run left")
+
+
+def clear(kubeconfig: str, namespace: str, release: str, *, pending_only: bool) -> list[str]:
+    """Removes Helm's records of `release` (with `pending_only`, those of an operation that never ended).
+
+    Returns what was removed. Touches nothing in a namespace that is not this program's. Raises RuntimeError when the
+    API server does not answer, or refuses.
+    """
+    request = _requests(kubeconfig)
+    path = f"/api/v1/namespaces/{namespace}"
+    found = request("GET", path)
+    if not found or found["metadata"].get("labels", {}).get(OWNER_LABEL) != OWNER:
+        return []
+    records = request("GET", f"{path}/secrets?labelSelector=owner%3Dhelm,name%3D{release}")
+    removed = []
+    for record in (records or {}).get("items", []):
+        meta = record["metadata"]
+        status = meta["labels"].get("status", "unknown")
+        if pending_only and not status.startswith("pending-"):
+            continue
+        request("DELETE", f"{path}/secrets/{meta['name']}")
+        removed.append(f"Helm's record {namespace}/{meta['name']} ({status})")
+    return removed
+
+
+def _requests(kubeconfig: str) -> Any:
+    """A function `(method, path)` that returns the API's answer, None for what is not there."""
+    config = yaml.safe_load(kubeconfig)
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
+    with tempfile.TemporaryDirectory(prefix="opstella-") as folder:
+        certificate, key = Path(folder, "certificate"), Path(folder, "key")
+        key.touch(mode=0o600)
+        certificate.write_text(_text(user["client-certificate-data"]), encoding="utf-8")
+        key.write_text(_text(user["client-key-data"]), encoding="utf-8")
+        context.load_cert_chain(certificate, key)
+
+    def request(method: str, path: str) -> dict[str, Any] | None:
+        asked = urllib.request.Request(cluster["server"] + path, method=method)
+        try:
+            with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise RuntimeError(
+                f"{method} {cluster['server']}{path} answers {error.code}; run `pulumi up` again"
+            ) from None
+        except OSError as error:
+            raise RuntimeError(
+                f"{method} {cluster['server']}{path}: {error}; the cluster's API must answer here: check its load balancer "
+                "and its masters, then run `pulumi up` again"
+            ) from None
+
+    return request
+
+
+def _text(data: str) -> str:
+    return base64.b64decode(data).decode()

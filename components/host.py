@@ -1,0 +1,218 @@
+"""`Host`: one machine reached over SSH, and the only place that sends anything to it.
+
+A phase is one script of `scripts/`, sent with its values as the standard input of `bash -s`: nothing is installed
+on the host for it, nothing secret stands in a command line, and every run is bounded by `timeout` on the host itself
+(a cancelled run leaves the remote process behind otherwise).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+from pulumi_command import local, remote
+
+from plan import payload
+from plan.hosts import Values
+from plan.topology import Host as PlannedHost
+
+_SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+# Dials of one command: 100 ms apart, growing to 5 s, so about two and a half minutes; enough for a reboot in between.
+_DIALS = 35
+_DIAL_SECONDS = 15
+# The engine's own limit on a step: what the script may take, and the dials.
+_MARGIN_SECONDS = 240
+
+
+@functools.cache
+def program(phase: str) -> str:
+    """lib.sh and the phase, without the lines that hold only a comment or nothing."""
+    text = "\n".join((_SCRIPTS / f"{name}.sh").read_text(encoding="utf-8") for name in ("lib", phase))
+    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return "\n".join(lines) + "\n"
+
+
+def standard_input(phase: str, values: Values) -> str:
+    """What `bash -s` reads: the program, then its call with the payload."""
+    return f"{program(phase)}main <<'OPSTELLA_PAYLOAD'\n{payload.render(values)}OPSTELLA_PAYLOAD\n"
+
+
+def command_line(phase: str, seconds: int, *, sudo: bool = True) -> str:
+    """The remote command of a phase that may take `seconds`."""
+    return f"{'sudo -n ' if sudo else ''}timeout --kill-after=10 {seconds} bash -s -- {phase}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How every machine of the stack is reached. `host_keys` pins public keys by host name."""
+
+    user: str
+    private_key: pulumi.Input[str]
+    port: int
+    sudo: bool
+    host_keys: Mapping[str, str]
+    wait_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    """`bastion` is None for the bastion itself, which is dialled at `dial` (default: its planned address)."""
+
+    host: PlannedHost
+    access: Access
+    preflight: Values
+    bastion: Host | None = None
+    dial: str | None = None
+
+
+class Host(pulumi.ComponentResource):
+    """One machine after first contact: its host key pinned, its facts known and fit for the plan.
+
+    Outputs: `host_key` (one public key line), `facts` (one JSON line, see scripts/README.md). `ready` is what must stand
+    before anything else is run here.
+    """
+
+    host_key: pulumi.Output[str]
+    facts: pulumi.Output[str]
+
+    def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("opstella:host:Host", name, None, opts)
+        self._name = name
+        self.plan = args.host
+        self._args = args
+        self.ready: tuple[pulumi.Resource, ...] = ()
+        self.host_key = self._pin()
+        self._connection = self._connect()
+        preflight = self.run("preflight", args.preflight, seconds=180, parent=self, name=f"{name}-preflight")
+        self.facts = preflight.stdout
+        self.first_contact: pulumi.Resource = preflight
+        self.register_outputs({"host_key": self.host_key, "facts": self.facts})
+
+    def run(
+        self,
+        phase: str,
+        values: Mapping[str, pulumi.Input[object]],
+        *,
+        name: str,
+        parent: pulumi.Resource,
+        seconds: int,
+        secret: bool = False,
+        delete: str | None = None,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> remote.Command:
+        """Runs `phase` with `values` on this machine, after what `ready_after` named and after `after`.
+
+        `seconds` bounds the script; `secret` hides its input and outputs in state and diff; `delete` is a phase that
+        gets the same values when the resource goes. A change of script or values runs the phase again.
+        """
+        # Only what is not known yet goes through the engine's futures: a task per value would be most of a preview.
+        later = {k: v for k, v in values.items() if isinstance(v, pulumi.Output) or inspect.isawaitable(v)}
+        text: pulumi.Input[str] = (
+            pulumi.Output.all(**later).apply(lambda known: standard_input(phase, {**values, **known}))
+            if later
+            else standard_input(phase, values)
+        )
+        return remote.Command(
+            name,
+            connection=self._connection,
+            create=command_line(phase, seconds, sudo=self._args.access.sudo),
+            delete=command_line(delete, seconds, sudo=self._args.access.sudo) if delete else None,
+            stdin=pulumi.Output.secret(text) if secret else text,
+            add_previous_output_in_env=False,
+            logging=remote.Logging.NONE,
+            opts=pulumi.ResourceOptions(
+                parent=parent,
+                depends_on=[*self.ready, *after],
+                additional_secret_outputs=["stdout", "stderr"] if secret else None,
+                custom_timeouts=_timeouts(seconds),
+            ),
+        )
+
+    def ready_after(self, *resources: pulumi.Resource) -> None:
+        """Whatever is run from now on waits for `resources`, which ran here and so waited for those named before."""
+        self.ready = resources
+
+    def _pin(self) -> pulumi.Output[str]:
+        """The machine's host key: the one given, checked on first contact, or the one recorded then.
+
+        A recorded key is never asked for again: only another address or port makes a new first contact.
+        """
+        host, access = self.plan, self._args.access
+        address = self._dial
+        values: Values = {
+            "name": host.name,
+            "address": address,
+            "port": access.port,
+            "timeout_seconds": access.wait_seconds,
+            "expected": access.host_keys.get(host.name, ""),
+        }
+        seconds = access.wait_seconds + 60
+        bastion = self._args.bastion
+        opts = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=[bastion.first_contact] if bastion else None,
+            ignore_changes=["connection", "create", "stdin", "interpreter"],
+            delete_before_replace=True,
+            custom_timeouts=_timeouts(seconds),
+        )
+        triggers = [address, access.port, values["expected"]]
+        if bastion is None:
+            # The operator's own machine asks, without sudo.
+            recorded: local.Command | remote.Command = local.Command(
+                f"{self._name}-hostkey",
+                create="bash -s -- hostkey",
+                stdin=standard_input("hostkey", values),
+                add_previous_output_in_env=False,
+                logging=local.Logging.NONE,
+                triggers=triggers,
+                opts=opts,
+            )
+        else:
+            recorded = remote.Command(
+                f"{self._name}-hostkey",
+                connection=bastion._connection,
+                create=command_line("hostkey", seconds, sudo=access.sudo),
+                stdin=standard_input("hostkey", values),
+                add_previous_output_in_env=False,
+                logging=remote.Logging.NONE,
+                triggers=triggers,
+                opts=opts,
+            )
+        return recorded.stdout
+
+    @property
+    def _dial(self) -> str:
+        return self._args.dial or str(self.plan.address)
+
+    def _connect(self) -> remote.ConnectionArgs:
+        access, bastion = self._args.access, self._args.bastion
+        proxy = None
+        if bastion is not None:
+            proxy = remote.ProxyConnectionArgs(
+                host=bastion._dial,
+                port=access.port,
+                user=access.user,
+                private_key=access.private_key,
+                host_key=bastion.host_key,
+                dial_error_limit=_DIALS,
+                per_dial_timeout=_DIAL_SECONDS,
+            )
+        return remote.ConnectionArgs(
+            host=self._dial,
+            port=access.port,
+            user=access.user,
+            private_key=access.private_key,
+            host_key=self.host_key,
+            proxy=proxy,
+            dial_error_limit=_DIALS,
+            per_dial_timeout=_DIAL_SECONDS,
+        )
+
+
+def _timeouts(seconds: int) -> pulumi.CustomTimeouts:
+    limit = f"{seconds + _MARGIN_SECONDS}s"
+    return pulumi.CustomTimeouts(create=limit, update=limit, delete=limit)

@@ -1,0 +1,1 @@
+"""Composition: a plan becomes components, and components become outputs."""

@@ -1,0 +1,117 @@
+"""The platform of a plan. Standalone and multi-cluster are the same composition over one or several clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.cluster_nodes import ClusterNodes, ClusterNodesArgs
+from components.fleet import Fleet, FleetArgs
+from components.gitlab_server import GitLabServer, GitLabServerArgs
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from components.nfs_share import NfsShare, NfsShareArgs
+from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
+from components.tool_stack import ToolStack, ToolStackArgs
+from plan.hosts import extra_authorities
+from plan.plan import Plan
+from plan.topology import ClusterHosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The components of one cluster."""
+
+    load_balancer: LoadBalancer
+    nfs: NfsShare
+    nodes: ClusterNodes
+    tools: ToolStack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """All components of a stack; `clusters` by name, in the order of the settings."""
+
+    pki: PkiChain
+    fleet: Fleet
+    gitlab: GitLabServer
+    clusters: dict[str, Cluster]
+
+
+def deploy(plan: Plan) -> Platform:
+    """Declares every resource of `plan`."""
+    settings = plan.settings
+    pki = PkiChain(
+        "pki",
+        PkiChainArgs(tree=plan.ca, intermediate=settings.pki.intermediate, extra=_trusted(plan)),
+    )
+    fleet = Fleet(
+        "host",
+        FleetArgs(
+            plan=plan,
+            private_key=pulumi.Output.secret(settings.ssh.private_key.get_secret_value()),
+            ca_bundle=pki.ca_bundle,
+        ),
+    )
+    certificate = _provided(plan)
+    gitlab_certificate = certificate or pki.leaves["gitlab"]
+    gitlab = GitLabServer(
+        "gitlab",
+        GitLabServerArgs(
+            host=fleet.hosts[plan.topology.gitlab.name],
+            settings=settings,
+            domain=f"{settings.domains['gitlab']}.{settings.domain}",
+            certificate=gitlab_certificate.chain,
+            private_key=gitlab_certificate.private_key,
+            trusted_ca=pki.ca_bundle,
+        ),
+    )
+    clusters = {c.name: _cluster(c, plan, fleet, pki, certificate) for c in plan.topology.clusters}
+    return Platform(pki=pki, fleet=fleet, gitlab=gitlab, clusters=clusters)
+
+
+def _cluster(
+    cluster: ClusterHosts, plan: Plan, fleet: Fleet, pki: PkiChain, certificate: ServerCertificate | None
+) -> Cluster:
+    hosts = fleet.hosts
+    balancer = LoadBalancer(
+        f"{cluster.name}-lb", LoadBalancerArgs(host=hosts[cluster.load_balancer.name], cluster=cluster)
+    )
+    share = NfsShare(f"{cluster.name}-nfs", NfsShareArgs(host=hosts[cluster.nfs.name], cluster=cluster))
+    nodes = ClusterNodes(
+        f"{cluster.name}-nodes",
+        ClusterNodesArgs(
+            cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts, registration=balancer.configured
+        ),
+    )
+    tools = ToolStack(
+        f"{cluster.name}-tools",
+        ToolStackArgs(
+            cluster=cluster.name,
+            kubeconfig=nodes.kubeconfig,
+            releases=plan.releases[cluster.name],
+            authority_chain=pki.authority_chain,
+            authority_key=pki.intermediate_key,
+            ca_bundle=pki.ca_bundle,
+            certificate=certificate,
+            after=(*nodes.ready, share.exported),
+        ),
+    )
+    return Cluster(load_balancer=balancer, nfs=share, nodes=nodes, tools=tools)
+
+
+def _provided(plan: Plan) -> ServerCertificate | None:
+    """The user's certificate for `*.domain`, if TLS comes from there."""
+    tls = plan.settings.tls
+    if tls.source == "internal" or tls.certificate is None or tls.private_key is None:
+        return None
+    return ServerCertificate(
+        chain=pulumi.Output.from_input(tls.certificate + (tls.chain or "")),
+        private_key=pulumi.Output.secret(tls.private_key.get_secret_value()),
+    )
+
+
+def _trusted(plan: Plan) -> tuple[str, ...]:
+    """What is trusted besides our own root: the user's extra authorities, and the issuers of a provided certificate."""
+    chain = plan.settings.tls.chain if plan.settings.tls.source == "provided" else None
+    return (*extra_authorities(plan.settings), *((chain,) if chain else ()))
