@@ -1,0 +1,1 @@
+../../standin/__init__.py

@@ -1,0 +1,1 @@
+../../standin/random_package.py

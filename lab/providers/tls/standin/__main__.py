@@ -1,0 +1,1 @@
+../../standin/__main__.py

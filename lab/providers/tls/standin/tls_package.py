@@ -1,0 +1,1 @@
+../../standin/tls_package.py
