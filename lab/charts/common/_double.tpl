@@ -1,0 +1,132 @@
+{{/* What the stand-in charts share. Every object is rendered from data; a chart's own names stand in its files. */}}
+
+{{/* Name as most charts make it: fullnameOverride, else the release with the chart's name where it lacks it. */}}
+{{- define "double.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}{{ .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name -}}{{ .Release.Name }}
+{{- else -}}{{ .Release.Name }}-{{ $name }}{{- end -}}
+{{- end }}
+
+{{/* Labels of every object. Takes root, selector (a map), and may take extra (a map). */}}
+{{- define "double.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+opstella.lab/double: "true"
+{{ toYaml .selector }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A workload. Takes root, kind, name, selector, containers (a list), and may take replicas, serviceName,
+     account, podSecurity, hostNetwork, affinity, nodeSelector, tolerations, volumes, priority, extra. */}}
+{{- define "double.workload" -}}
+apiVersion: apps/v1
+kind: {{ .kind }}
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "double.labels" . | nindent 4 }}
+spec:
+  {{- if ne .kind "DaemonSet" }}
+  replicas: {{ .replicas }}
+  {{- end }}
+  {{- with .serviceName }}
+  serviceName: {{ . }}
+  {{- end }}
+  selector:
+    matchLabels: {{- toYaml .selector | nindent 6 }}
+  template:
+    metadata:
+      labels: {{- toYaml .selector | nindent 8 }}
+    spec:
+      serviceAccountName: {{ .account | default "default" }}
+      {{- with .hostNetwork }}
+      hostNetwork: {{ . }}
+      {{- end }}
+      {{- with .priority }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      {{- with .podSecurity }}
+      securityContext: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .affinity }}
+      affinity: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .nodeSelector }}
+      nodeSelector: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .tolerations }}
+      tolerations: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      containers: {{- toYaml .containers | nindent 8 }}
+      {{- with .volumes }}
+      volumes: {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end }}
+
+{{/* A Service. Takes root, name, selector, ports (a list), and may take spec (a map) and extra. */}}
+{{- define "double.service" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "double.labels" . | nindent 4 }}
+spec:
+  {{- with .spec }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  selector: {{- toYaml .selector | nindent 4 }}
+  ports: {{- toYaml .ports | nindent 4 }}
+{{- end }}
+
+{{/* A ServiceAccount. Takes root, name, selector, and may take annotations. */}}
+{{- define "double.account" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "double.labels" . | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* A hook Job of one container. Takes root, name, selector, hook (the annotations), container, account. */}}
+{{- define "double.hook" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "double.labels" . | nindent 4 }}
+  annotations: {{- toYaml .hook | nindent 4 }}
+spec:
+  backoffLimit: 4
+  template:
+    metadata:
+      labels: {{- toYaml .selector | nindent 8 }}
+    spec:
+      serviceAccountName: {{ .account }}
+      restartPolicy: OnFailure
+      {{- with .podSecurity }}
+      securityContext: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      containers: {{- toYaml (list .container) | nindent 8 }}
+{{- end }}
+
+{{/* The tool's own definitions, from the files of the chart. Takes root and keep. */}}
+{{- define "double.crds" -}}
+{{- range $path, $_ := .root.Files.Glob "definitions/*.yaml" }}
+{{- $definition := $.root.Files.Get $path | fromYaml }}
+{{- $own := $definition.metadata.annotations | default dict }}
+{{- if $.keep }}{{ $own = merge (dict "helm.sh/resource-policy" "keep") $own }}{{ end }}
+{{- $_ := set $definition.metadata "annotations" $own }}
+---
+{{ toYaml $definition }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,106 @@
+"""Package the stand-in charts: OUT/index.yaml and OUT/NAME-VERSION.tgz, a plain HTTP Helm repository.
+
+    python3 lab/charts/package.py OUT DEFINITIONS
+
+Names and versions are those of plan/versions.py. DEFINITIONS is a folder with `cert-manager.yaml`,
+`cloudnative-pg.yaml`, `traefik.yaml` and `argo-cd.yaml`: each tool's own custom resource definitions. The same
+inputs give the same bytes, whenever and wherever.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import sys
+import tarfile
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOM = Path(__file__).resolve().parent
+ROOT = ROOM.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lab.charts.key_lists import key_list, schema  # noqa: E402  (the repository's root has to be on the path first)
+from plan import versions  # noqa: E402
+
+# Helm installs what lies in crds/ before anything else; the other charts template their definitions.
+CRDS_FOLDER = {"traefik": "crds"}
+
+
+def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
+    """Path inside of the archive to content."""
+    source = ROOM / "double" / chart.name
+    about = {
+        "apiVersion": "v2",
+        "name": chart.name,
+        "version": chart.version,
+        "appVersion": chart.app_version,
+        "type": "application",
+        "description": f"double of {chart.name} {chart.version}: the same keys and object names, for the lab only",
+        "annotations": {"opstella.lab/double": "true"},
+    }
+    found = {
+        "Chart.yaml": _yaml(about),
+        "values.yaml": (source / "values.yaml").read_bytes(),
+        "values.schema.json": json.dumps(schema(key_list(chart.name, chart.version)), indent=1).encode(),
+        "templates/_double.tpl": (ROOM / "common" / "_double.tpl").read_bytes(),
+    }
+    for file in sorted((source / "templates").iterdir()):
+        found[f"templates/{file.name}"] = file.read_bytes()
+    if chart.name not in _without_definitions():
+        folder = CRDS_FOLDER.get(chart.name, "definitions")
+        tool = definitions / f"{chart.name}.yaml"
+        for document in yaml.load_all(tool.read_text(), Loader=_LOADER):
+            if document:
+                found[f"{folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
+    return {f"{chart.name}/{path}": content for path, content in found.items()}
+
+
+def _without_definitions() -> tuple[str, ...]:
+    return versions.CSI_DRIVER_NFS.name, versions.KEYCLOAK.name
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _yaml(data: object) -> bytes:
+    return yaml.dump(data, Dumper=_DUMPER, sort_keys=False).encode()
+
+
+def archive(content: dict[str, bytes]) -> bytes:
+    """A .tgz of `content` without times, owners or anything else of the machine that made it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path, data in content.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(data), 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return gzip.compress(packed.getvalue(), mtime=0)
+
+
+def package(out: Path, definitions: Path) -> None:
+    """Write every chart and the index to `out`."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for chart in versions.CHARTS:
+        content = files(chart, definitions)
+        data = archive(content)
+        name = f"{chart.name}-{chart.version}.tgz"
+        (out / name).write_bytes(data)
+        made = datetime.combine(chart.chosen, time(), UTC).isoformat()
+        about = yaml.safe_load(content[f"{chart.name}/Chart.yaml"])
+        # A relative address: the repository can be served from anywhere.
+        entries[chart.name] = [{**about, "urls": [name], "digest": hashlib.sha256(data).hexdigest(), "created": made}]
+    generated = datetime.combine(max(c.chosen for c in versions.CHARTS), time(), UTC).isoformat()
+    (out / "index.yaml").write_bytes(_yaml({"apiVersion": "v1", "generated": generated, "entries": entries}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    package(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,3 @@
+module opstella.dev/lab/gitlab
+
+go 1.26.0
