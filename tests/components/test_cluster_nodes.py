@@ -1,0 +1,179 @@
+"""ClusterNodes: who joins when, what each node is told, and what is secret about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from components.cluster_nodes import ClusterNodes, ClusterNodesArgs
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from plan import dns, media, rke2
+from plan.plan import Plan
+from tests.support.platform import airgap, met, plan_of
+from tests.support.sent import sent
+from tests.support.stack import UNKNOWN, Recording, Secret, run
+
+TAINT = {"key": "node-role.kubernetes.io/control-plane", "value": "true", "effect": "NoSchedule"}
+CLUSTER: dict[str, Any] = {
+    "clusters": {
+        "standalone": {
+            "masters": {"count": 3, "taints": [TAINT]},
+            "workers": {"count": 2, "labels": {"example.com/zone": "a"}},
+        }
+    }
+}
+MASTERS = ["master-1", "master-2", "master-3"]
+WORKERS = ["worker-1", "worker-2"]
+
+
+def nodes(plan: Plan, preview: bool = False) -> Recording:
+    cluster = plan.topology.clusters[0]
+
+    def stack() -> None:
+        hosts = met(plan, "haproxy", *(h.name for h in cluster.nodes))
+        balancer = LoadBalancer("lb", LoadBalancerArgs(host=hosts["haproxy"], cluster=cluster))
+        ready = ClusterNodes(
+            "c",
+            ClusterNodesArgs(
+                cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts,
+                registration=balancer.configured,
+            ),
+        ).ready  # fmt: skip
+        pulumi.ComponentResource("test:after:After", "after", None, pulumi.ResourceOptions(depends_on=list(ready)))
+
+    return run(stack, preview=preview)
+
+
+def test_names_types_and_parents(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    component = found.named("c")
+    assert component.type == "opstella:cluster:ClusterNodes"
+    steps = {f"c-{node}-{step}" for node in (*MASTERS, *WORKERS) for step in ("rke2", "ready")}
+    assert {c.name for c in found.children(component)} == {"c-token", "c-kubeconfig", *steps}
+    assert found.named("c-token").type == "random:index/randomPassword:RandomPassword"
+    assert found.named("c-token").inputs["length"] >= 32
+
+
+def test_the_registration_address_stands_before_anyone_joins(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    for node in (*MASTERS, *WORKERS):
+        assert found.before(found.named("lb-haproxy"), found.named(f"c-{node}-rke2"))
+
+
+def test_servers_join_one_after_another_each_after_the_one_before_is_ready(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    for earlier, later in zip(MASTERS, MASTERS[1:], strict=False):
+        assert found.before(found.named(f"c-{earlier}-ready"), found.named(f"c-{later}-rke2"))
+        assert found.before(found.named(f"c-{earlier}-rke2"), found.named(f"c-{later}-rke2"))
+
+
+def test_agents_join_after_all_servers_and_side_by_side(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    for worker in WORKERS:
+        for master in MASTERS:
+            assert found.before(found.named(f"c-{master}-ready"), found.named(f"c-{worker}-rke2"))
+    one, two = (found.named(f"c-{worker}-rke2") for worker in WORKERS)
+    assert not found.before(one, two) and not found.before(two, one)
+    assert not found.before(found.named("c-worker-1-ready"), two)
+
+
+def test_every_node_has_been_seen_ready_before_what_comes_after(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    for node in (*MASTERS, *WORKERS):
+        seen = found.named(f"c-{node}-ready")
+        assert found.before(found.named(f"c-{node}-rke2"), seen)
+        assert found.before(seen, found.named("after"))
+
+
+def test_each_node_is_told_its_own_configuration() -> None:
+    plan = plan_of(changes=CLUSTER)
+    cluster, settings = plan.topology.clusters[0], plan.settings
+    found = nodes(plan)
+    token = found.named("c-token").outputs["result"].value
+    for node in cluster.nodes:
+        command = found.named(f"c-{node.name}-rke2")
+        told = sent(command)
+        assert told.phase == "rke2"
+        assert command.inputs["connection"]["host"] == str(node.address)
+        config = yaml.safe_load(told.values["config_yaml"])
+        wanted = rke2.node_config(cluster, node, settings.kubernetes, dns.api_name(settings, "standalone"))
+        assert config == {"token": token, **wanted}
+        assert told.values["type"] == ("agent" if node.role == "worker" else "server")
+        assert told.values["node_name"] == config["node-name"] == node.name
+        assert told.values["identity"] == f"opstella/standalone/standalone/{node.role}"
+        assert told.values["version"] == media.rke2_version(settings)
+        assert (told.values["source"], told.values["artifacts_sha256"]) == ("online", "")
+        # The script must give up before its own bound cuts it off without a word.
+        assert int(told.values["timeout_seconds"]) < told.seconds
+    assert "server" not in yaml.safe_load(sent(found.named("c-master-1-rke2")).values["config_yaml"])
+
+
+def test_air_gapped_nodes_get_every_artifact_with_its_sum() -> None:
+    plan = plan_of(changes={**airgap()})
+    told = sent(nodes(plan).named("c-worker-1-rke2")).values
+    assert told["artifacts_url"] == "http://media.example.com/opstella"
+    sums = dict(reversed(line.split("  ")) for line in told["artifacts_sha256"].splitlines())
+    assert sums == {name: plan.settings.media.sha256[name] for name in media.rke2_artifacts("calico")}
+
+
+def test_what_is_secret(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    hidden = [f"c-{node}-rke2" for node in (*MASTERS, *WORKERS)] + ["c-kubeconfig"]
+    for name in hidden:
+        assert {"stdout", "stderr"} <= set(found.named(name).request.additionalSecretOutputs), name
+        assert preview or "stdin" in found.named(name).secrets, name
+    token = found.named("c-token")
+    assert {"result", "bcryptHash"} <= set(token.request.additionalSecretOutputs)
+    declared = found.outputs_of("c")
+    assert declared["api_url"] == "https://192.168.72.12:6443"
+    if preview:
+        assert declared["kubeconfig"] is declared["token"] is UNKNOWN
+    else:
+        assert declared["kubeconfig"] == Secret("stdout-of-c-kubeconfig")
+        assert declared["token"] == token.outputs["result"]
+
+
+def test_the_kubeconfig_comes_from_the_first_server_and_leads_to_the_load_balancer(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview)
+    command = found.named("c-kubeconfig")
+    assert found.before(found.named("c-master-1-ready"), command)
+    if not preview:
+        assert sent(command).values == {"server_url": "https://192.168.72.12:6443", "cluster": "standalone"}
+        assert command.inputs["connection"]["host"] == "192.168.72.15"
+
+
+def test_nodes_are_looked_at_from_the_first_server() -> None:
+    found = nodes(plan_of(changes=CLUSTER))
+    for node in (*MASTERS, *WORKERS):
+        command = found.named(f"c-{node}-ready")
+        assert command.inputs["connection"]["host"] == "192.168.72.15"
+        told = sent(command)
+        assert (told.phase, told.values["node_name"]) == ("node", node)
+        master = node in MASTERS
+        assert told.values["labels"].splitlines() == ([] if master else ["example.com/zone=a"])
+        taint = "node-role.kubernetes.io/control-plane=true:NoSchedule"
+        assert told.values["taints"].splitlines() == ([taint] if master else [])
+        assert int(told.values["timeout_seconds"]) < told.seconds
+
+
+@pytest.mark.parametrize(("step", "leave"), [("rke2", "rke2-remove"), ("ready", "node-remove")])
+def test_leaving_runs_a_phase_that_its_program_knows(step: str, leave: str) -> None:
+    """The node goes from the cluster first: what depends on it is deleted before it."""
+    found = nodes(plan_of(changes=CLUSTER))
+    command = found.named(f"c-worker-2-{step}")
+    assert command.inputs["delete"].endswith(f" bash -s -- {leave}")
+    assert f"$PHASE == {leave}" in sent(command).program
+    assert found.before(found.named("c-worker-2-rke2"), found.named("c-worker-2-ready"))
+
+
+def test_one_more_worker_changes_nothing_of_the_others() -> None:
+    more = {"clusters": {"standalone": {**CLUSTER["clusters"]["standalone"], "workers": {"count": 3, "labels": {"example.com/zone": "a"}}}}}  # fmt: skip
+    before, after = nodes(plan_of(changes=CLUSTER)), nodes(plan_of(changes=more))
+    for node in (*MASTERS, *WORKERS):
+        for step in ("rke2", "ready"):
+            one, two = (sent(found.named(f"c-{node}-{step}")).values for found in (before, after))
+            token = before.named("c-token").outputs["result"].value, after.named("c-token").outputs["result"].value
+            assert {k: v.replace(*token) for k, v in one.items()} == two

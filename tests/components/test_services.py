@@ -1,0 +1,143 @@
+"""LoadBalancer, NfsShare and GitLabServer: one machine each, told what the plan says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.gitlab_server import GitLabServer, GitLabServerArgs
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from components.nfs_share import NfsShare, NfsShareArgs
+from plan import gitlab, haproxy, media, nfs
+from plan.plan import Plan
+from tests.support.platform import airgap, met, plan_of
+from tests.support.sent import sent
+from tests.support.stack import UNKNOWN, Recording, Secret, run
+
+
+def balancer(plan: Plan, preview: bool = False) -> Recording:
+    cluster = plan.topology.clusters[0]
+
+    def stack() -> None:
+        LoadBalancer("c-lb", LoadBalancerArgs(host=met(plan, "haproxy")["haproxy"], cluster=cluster))
+
+    return run(stack, preview=preview)
+
+
+def share(plan: Plan, preview: bool = False) -> Recording:
+    cluster = plan.topology.clusters[0]
+
+    def stack() -> None:
+        NfsShare("c-nfs", NfsShareArgs(host=met(plan, "nfs")["nfs"], cluster=cluster))
+
+    return run(stack, preview=preview)
+
+
+def server(plan: Plan, preview: bool = False, key: Any = "") -> Recording:
+    def stack() -> None:
+        GitLabServer(
+            "gitlab",
+            GitLabServerArgs(
+                host=met(plan, "gitlab")["gitlab"],
+                settings=plan.settings,
+                domain="gitlab.devops.example.com",
+                certificate="chain",
+                private_key=key or pulumi.Output.secret("the key"),
+                trusted_ca="bundle",
+            ),
+        )
+
+    return run(stack, preview=preview)
+
+
+def test_load_balancer(preview: bool) -> None:
+    plan = plan_of()
+    found = balancer(plan, preview)
+    component = found.named("c-lb")
+    assert component.type == "opstella:network:LoadBalancer"
+    assert [c.name for c in found.children(component)] == ["c-lb-haproxy"]
+    told = sent(found.named("c-lb-haproxy"))
+    assert told.phase == "haproxy"
+    assert told.values == {"config": haproxy.configuration(plan.topology.clusters[0])}
+    assert found.named("c-lb-haproxy").secrets <= {"connection"}
+    assert found.outputs_of("c-lb") == {
+        "address": "192.168.72.12",
+        "api_url": "https://192.168.72.12:6443",
+        "registration_url": "https://192.168.72.12:9345",
+    }
+
+
+@pytest.mark.parametrize("kind", ["kernel", "ganesha"])
+def test_nfs_share(preview: bool, kind: str) -> None:
+    plan = plan_of(changes={"clusters": {"standalone": {"nfs": {"server": kind, "path": "/data"}}}})
+    cluster = plan.topology.clusters[0]
+    found = share(plan, preview)
+    component = found.named("c-nfs")
+    assert component.type == "opstella:storage:NfsShare"
+    assert [c.name for c in found.children(component)] == ["c-nfs-nfs"]
+    told = sent(found.named("c-nfs-nfs"))
+    assert told.phase == "nfs"
+    assert told.values == {
+        "server": kind,
+        "path": "/data",
+        "exports": nfs.exports(cluster),
+        "ganesha_conf": nfs.ganesha_conf(cluster),
+        "nfs_conf": nfs.nfs_conf(),
+    }
+    assert found.outputs_of("c-nfs") == {"server": "192.168.72.13", "path": "/data"}
+
+
+def test_gitlab_server() -> None:
+    found = server(plan_of())
+    component = found.named("gitlab-omnibus")
+    assert component.parent == found.named("gitlab").urn
+    told = sent(component)
+    password = found.named("gitlab-root-password").outputs["result"]
+    assert told.phase == "gitlab"
+    assert told.values == {
+        "gitlab_rb": gitlab.gitlab_rb("gitlab.devops.example.com", media.gitlab_version(plan_of().settings)),
+        "version": media.gitlab_version(plan_of().settings),
+        "edition": "ce",
+        "source": "online",
+        "package_url": "",
+        "package_sha256": "",
+        "host": "gitlab.devops.example.com",
+        "certificate": "chain",
+        "private_key": "the key",
+        "trusted_ca": "bundle",
+        "root_password": password.value,
+    }
+    assert found.outputs_of("gitlab") == {"url": "https://gitlab.devops.example.com", "root_password": password}
+
+
+def test_gitlab_names_types_and_secrets(preview: bool) -> None:
+    found = server(plan_of(), preview)
+    component = found.named("gitlab")
+    assert component.type == "opstella:scm:GitLabServer"
+    assert {c.name: c.type for c in found.children(component)} == {
+        "gitlab-root-password": "random:index/randomPassword:RandomPassword",
+        "gitlab-omnibus": "command:remote:Command",
+    }
+    assert {"stdout", "stderr"} <= set(found.named("gitlab-omnibus").request.additionalSecretOutputs)
+    assert {"result", "bcryptHash"} <= set(found.named("gitlab-root-password").request.additionalSecretOutputs)
+    assert found.named("gitlab-root-password").inputs["length"] >= 20
+    if preview:
+        assert found.named("gitlab-omnibus").inputs["stdin"] is UNKNOWN
+    else:
+        assert "stdin" in found.named("gitlab-omnibus").secrets
+        assert isinstance(found.outputs_of("gitlab")["root_password"], Secret)
+
+
+def test_what_gitlab_gets_is_secret_even_with_a_key_that_is_not_marked() -> None:
+    assert "stdin" in server(plan_of(), key="the key").named("gitlab-omnibus").secrets
+
+
+def test_an_air_gapped_gitlab_comes_from_the_users_own_media() -> None:
+    plan = plan_of(changes=airgap())
+    told = sent(server(plan).named("gitlab-omnibus")).values
+    package = media.gitlab_package(plan.settings)
+    assert told["source"] == "airgap"
+    assert told["package_url"] == f"http://media.example.com/opstella/{package}"
+    assert told["package_sha256"] == plan.settings.media.sha256[package]

@@ -1,0 +1,197 @@
+"""ToolStack: what each tool becomes, in which order, and where its secrets are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.pki_chain import ServerCertificate
+from components.tool_stack import ToolStack, ToolStackArgs
+from plan.tools.model import Release
+from tests.support.platform import plan_of, provided
+from tests.support.stack import UNKNOWN, Recording, Registered, Secret, clear_texts, run
+
+HELM = "kubernetes:helm.sh/v3:Release"
+RELEASES: tuple[Release, ...] = plan_of().releases["standalone"]
+KEY = "the intermediate's key"
+
+
+def tools(
+    releases: tuple[Release, ...] = RELEASES, *, preview: bool = False, certificate: ServerCertificate | None = None
+) -> Recording:
+    def stack() -> None:
+        own = certificate and ServerCertificate(
+            chain=pulumi.Output.from_input("the user's chain"), private_key=pulumi.Output.secret("the user's key")
+        )
+        gate = pulumi.ComponentResource("test:gate:Gate", "gate")
+        ready = ToolStack("gate", _args((), None), pulumi.ResourceOptions(parent=gate))
+        ToolStack("t", _args(releases, own, (ready._provider,)))
+
+    return run(stack, preview=preview)
+
+
+def _args(releases: tuple[Release, ...], certificate: Any, after: tuple[pulumi.Resource, ...] = ()) -> ToolStackArgs:
+    return ToolStackArgs(
+        cluster="one",
+        kubeconfig=pulumi.Output.secret("the kubeconfig"),
+        releases=releases,
+        authority_chain="the authority's chain",
+        authority_key=pulumi.Output.secret(KEY),
+        ca_bundle="the bundle",
+        certificate=certificate,
+        after=after,
+    )
+
+
+def secrets_of(found: Recording) -> list[Registered]:
+    return [r for r in found.resources if r.type == "kubernetes:core/v1:Secret"]
+
+
+def test_the_provider(preview: bool) -> None:
+    found = tools(preview=preview)
+    provider = found.named("t-kubernetes")
+    assert provider.type == "pulumi:providers:kubernetes"
+    assert provider.inputs["clusterIdentifier"] == "one"  # a new kubeconfig replaces nothing in the cluster
+    assert "kubeconfig" in provider.secrets
+    assert found.before(found.named("gate-kubernetes"), provider)
+    inside = [r for r in found.resources if r.type.startswith("kubernetes:") and r.name.startswith("t-")]
+    assert len(inside) > 15
+    for resource in inside:
+        assert resource.request.provider.startswith(f"{provider.urn}::"), resource.name
+        assert found.before(found.named("gate-kubernetes"), resource)
+
+
+def test_every_release_is_the_catalogues(preview: bool) -> None:
+    found = tools(preview=preview)
+    assert [r.name for r in RELEASES] and {r.name for r in found.of_type(HELM)} == {f"t-{r.name}" for r in RELEASES}
+    for release in RELEASES:
+        chart = found.named(f"t-{release.name}", HELM)
+        assert chart.parent == found.named("t").urn
+        inputs = chart.inputs
+        assert (inputs["name"], inputs["namespace"]) == (release.name, release.namespace)
+        assert (inputs["chart"], inputs["version"]) == (release.chart, release.version)
+        assert inputs["repositoryOpts"] == {"repo": release.repository}
+        assert inputs["values"] == release.values
+        # A first installation that failed is taken back, or the next run meets "another operation is in progress".
+        assert inputs["atomic"] is True and inputs["timeout"] == release.timeout_seconds
+        limits = chart.request.customTimeouts
+        assert int(limits.create.removesuffix("s")) > release.timeout_seconds
+
+
+def test_releases_wait_for_what_they_need(preview: bool) -> None:
+    found = tools(preview=preview)
+    needs = [(need, release.name) for release in RELEASES for need in release.needs]
+    assert len(needs) >= 4
+    for need, name in needs:
+        needed = next(r for r in RELEASES if r.name == need)
+        then = found.named(f"t-{name}", HELM)
+        for first in (found.named(f"t-{need}", HELM), *(found.named(f"t-{m.name}") for m in needed.after)):
+            assert found.before(first, then), (first.name, name)
+
+
+def test_releases_that_do_not_need_each_other_do_not_wait() -> None:
+    found = tools()
+    first, second = (found.named(f"t-{name}", HELM) for name in ("csi-driver-nfs", "cert-manager"))
+    assert not found.before(first, second) and not found.before(second, first)
+
+
+def test_secrets_namespaces_and_bundles_stand_before_their_release(preview: bool) -> None:
+    found = tools(preview=preview)
+    counted = 0
+    for release in RELEASES:
+        chart = found.named(f"t-{release.name}", HELM)
+        first = [f"t-{s.namespace}-{s.name}" for s in release.secrets] + [f"t-{m.name}" for m in release.before]
+        first += [f"t-{release.namespace}-{release.ca_bundle}"] if release.ca_bundle else []
+        for name in first:
+            counted += 1
+            assert found.before(found.named(name), chart), (name, release.name)
+        for manifest in release.after:
+            assert found.before(chart, found.named(f"t-{manifest.name}"))
+        namespaces = [r for r in found.of_type("kubernetes:core/v1:Namespace") if r.inputs["metadata"]["name"] == release.namespace]  # fmt: skip
+        assert len(namespaces) == 1 and found.before(namespaces[0], chart)
+        level = namespaces[0].inputs["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        assert level == release.pod_security
+    assert counted >= 6
+
+
+def test_a_manifest_that_is_waited_for_says_so(preview: bool) -> None:
+    found = tools(preview=preview)
+    manifests = [m for r in RELEASES for m in (*r.before, *r.after)]
+    assert any(m.wait_for for m in manifests)
+    for manifest in manifests:
+        made = found.named(f"t-{manifest.name}").inputs
+        assert (made["apiVersion"], made["kind"], made["spec"]) == (
+            manifest.body["apiVersion"], manifest.body["kind"], manifest.body["spec"],
+        )  # fmt: skip
+        assert made["metadata"]["name"] == manifest.body["metadata"]["name"]
+        annotations = made["metadata"].get("annotations", {})
+        assert annotations.get("pulumi.com/waitFor") == manifest.wait_for
+
+
+def test_the_content_of_every_secret_comes_from_where_the_catalogue_says() -> None:
+    found = tools()
+    made = {r.name: r for r in secrets_of(found)}
+    declared = [s for r in RELEASES for s in r.secrets]
+    assert set(made) == {f"t-{s.namespace}-{s.name}" for s in declared}
+    for resource in made.values():
+        assert isinstance(resource.marked["stringData"], Secret), resource.name
+        assert all(value for value in resource.inputs["stringData"].values())
+    issuer = made["t-cert-manager-opstella-ca"].inputs
+    assert issuer["stringData"] == {"tls.crt": "the authority's chain", "tls.key": KEY}
+    assert issuer["type"] == "kubernetes.io/tls"
+    owner = made["t-keycloak-keycloak-db-owner"].inputs["stringData"]
+    assert owner == {"username": "keycloak", "password": found.named("t-keycloak-database").outputs["result"].value}
+
+
+def test_in_preview_secrets_keep_their_keys_out_of_sight() -> None:
+    for resource in secrets_of(tools(preview=True)):
+        assert resource.inputs["stringData"] is UNKNOWN or "stringData" in resource.secrets
+
+
+def test_passwords_are_random_and_hidden(preview: bool) -> None:
+    found = tools(preview=preview)
+    passwords = found.of_type("random:index/randomPassword:RandomPassword")
+    assert {p.name for p in passwords} == {f"t-{p.name}" for r in RELEASES for p in r.passwords}
+    for password in passwords:
+        assert password.inputs["length"] >= 20
+        assert {"result", "bcryptHash"} <= set(password.request.additionalSecretOutputs)
+    assert not [r for r in found.resources if "RandomString" in r.type]
+
+
+def test_nothing_secret_stands_in_a_charts_values_or_anywhere_in_clear() -> None:
+    found = tools()
+    hidden = [KEY, "the kubeconfig"]
+    hidden += [p.outputs["result"].value for p in found.of_type("random:index/randomPassword:RandomPassword")]
+    assert len(hidden) >= 5
+    for resource in found.resources:
+        for text in (*clear_texts(resource.marked), *clear_texts(resource.outputs)):
+            assert not [h for h in hidden if h in text], resource.name
+
+
+def test_credentials_are_where_people_log_in(preview: bool) -> None:
+    found = tools(preview=preview)
+    credentials = found.outputs_of("t")["credentials"]
+    logins = {r.name: r.login for r in RELEASES if r.login}
+    assert set(credentials) == set(logins) and logins
+    for name, login in logins.items():
+        password = UNKNOWN if preview else found.named(f"t-{login.password}").outputs["result"]
+        assert credentials[name] == {"url": login.url, "username": login.username, "password": password}
+
+
+def test_the_users_certificate_is_what_the_ingress_shows(tmp_path: Path) -> None:
+    releases = provided(tmp_path).releases["standalone"]
+    found = tools(releases, certificate=True)  # type: ignore[arg-type]
+    holders = [r for r in secrets_of(found) if "the user's key" in r.inputs["stringData"].values()]
+    assert len(holders) == 1
+    assert holders[0].inputs["stringData"] == {"tls.crt": "the user's chain", "tls.key": "the user's key"}
+    with pytest.raises(ValueError, match="no certificate was provided"):
+        tools(releases)
+
+
+def test_labels_are_left_out_where_there_are_none() -> None:
+    """An empty map of labels comes back as none from the API, and would be a difference at every run."""
+    for resource in secrets_of(tools()):
+        assert resource.inputs["metadata"].get("labels", {"some": "label"})

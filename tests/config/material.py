@@ -1,0 +1,115 @@
+"""Certificates and keys for the fixtures, made anew at each run: none is committed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from config.reference import ARCHITECTURES
+
+DOMAIN = "devops.example.com"
+NOW = datetime.now(UTC)
+YEAR = timedelta(days=365)
+
+Key = ec.EllipticCurvePrivateKey
+
+
+def certificate(
+    name: str,
+    key: Key,
+    issuer: tuple[x509.Certificate, Key] | None = None,
+    *,
+    names: list[str] | None = None,
+    start: datetime = NOW - YEAR,
+    end: datetime = NOW + YEAR,
+) -> x509.Certificate:
+    """A certificate of `key`; without `names` it is an authority, without `issuer` a root."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+    )
+    if names is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+    return builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+
+
+def pem(*certificates: x509.Certificate) -> str:
+    return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
+
+
+def private_pem(key: Key, encryption: KeySerializationEncryption | None = None) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption()).decode()
+
+
+def make(folder: Path) -> dict[str, str]:
+    """Writes every file the fixtures name; returns what stands for `${name}`: its path, or with `_text` a JSON text."""
+    root_key, other_key, leaf_key, intermediate_key, lower_key = (
+        ec.generate_private_key(ec.SECP256R1()) for _ in "12345"
+    )
+    root, other_root = certificate("Root", root_key), certificate("Other Root", other_key)
+    intermediate = certificate("Intermediate", intermediate_key, (root, root_key))
+    expired = certificate(
+        "Expired Intermediate", intermediate_key, (root, root_key), start=NOW - 3 * YEAR, end=NOW - timedelta(days=1)
+    )
+    issuer, wildcard = (intermediate, intermediate_key), [f"*.{DOMAIN}"]
+    services = [f"{label}.{DOMAIN}" for label in ARCHITECTURES["standalone"]["domains"].values()]
+    leaf = certificate("Leaf", leaf_key, issuer, names=[f"*.{DOMAIN.upper()}"])
+    ssh = ed25519.Ed25519PrivateKey.generate()
+    openssh = {
+        lock: ssh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption).decode()
+        for lock, encryption in ((False, NoEncryption()), (True, BestAvailableEncryption(b"passphrase")))
+    }
+    texts = {
+        "root": pem(root),
+        "other_root": pem(other_root),
+        "intermediate": pem(intermediate),
+        "intermediate_expired": pem(expired),
+        "intermediate_key": private_pem(intermediate_key),
+        "lower": pem(certificate("Lower", lower_key, issuer)),
+        "lower_key": private_pem(lower_key),
+        "chain": pem(intermediate, root),
+        "chain_reversed": pem(root, intermediate),
+        "chain_broken": pem(intermediate, other_root),
+        "leaf": pem(leaf),
+        "leaf_key": private_pem(leaf_key),
+        "leaf_key_locked": private_pem(leaf_key, BestAvailableEncryption(b"passphrase")),
+        "leaf_names": pem(certificate("Names", leaf_key, issuer, names=services)),
+        "leaf_one_missing": pem(certificate("Names", leaf_key, issuer, names=services[:-1])),
+        "leaf_elsewhere": pem(certificate("Elsewhere", leaf_key, issuer, names=["*.other.example.com", DOMAIN])),
+        "leaf_expired": pem(certificate("Old", leaf_key, issuer, names=wildcard, end=NOW - timedelta(minutes=1))),
+        "leaf_future": pem(certificate("New", leaf_key, issuer, names=wildcard, start=NOW + timedelta(days=1))),
+        "leaf_of_expired": pem(certificate("Leaf", leaf_key, (expired, intermediate_key), names=wildcard)),
+        "leaf_garbled": "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n",
+        "other_key": private_pem(other_key),
+        "ssh": openssh[False],
+        "ssh_locked": openssh[True],
+        "ssh_public": ssh.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
+        "ssh_garbled": openssh[False][:80] + "\n-----END OPENSSH PRIVATE KEY-----\n",
+    }
+    names = {"dir": str(folder)}
+    for name, text in texts.items():
+        path = folder / f"{name}.pem"
+        path.write_text(text)
+        names |= {name: str(path), f"{name}_text": json.dumps(text)}
+    return names

@@ -1,0 +1,94 @@
+"""What an nftables ruleset of the plan lets in, read from its text alone: a second opinion beside the plan's own.
+
+Knows exactly the statements that the plan's rulesets use, and raises ValueError for any other. It says nothing about
+the kernel; test_network_kernel.py asks that.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+_SET = re.compile(
+    r"    set (?P<name>\w+) \{\n        type ipv4_addr\n        flags interval\n"
+    r"        elements = \{ (?P<elements>[0-9./, ]+) \}\n    \}\n"
+)
+_CHAIN = re.compile(r"    chain (?P<name>\w+) \{\n(?P<body>(?:        .+\n)*)    \}\n")
+_RULE = re.compile(
+    r"(?:ip saddr @(?P<set>\w+) )?"
+    r"(?:meta l4proto \{ (?P<both>tcp, udp) \} th|(?P<one>tcp|udp)) dport \{ (?P<ports>[0-9, ]+) \} "
+    r'(?P<verdict>counter accept|return) comment "[^"]{1,128}"'
+)
+_HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting) priority \w+; policy (?P<policy>accept|drop);")
+_JUMP = re.compile(
+    r"fib daddr type local meta l4proto \{ tcp, udp \} th dport (?P<low>\d+)-(?P<high>\d+) jump (?P<chain>\w+)"
+)
+# Statements that a new TCP or UDP connection from another machine passes by.
+_PASSED = re.compile(
+    r"ct state established,related (accept|return)|ct state invalid counter drop|iifname \"lo\" (accept|return)"
+    r"|icmp(v6)? type \{ [a-z0-9, -]+ \} accept|limit rate .* log prefix .*|counter"
+)
+
+
+@dataclass
+class PacketFilter:
+    """A parsed ruleset."""
+
+    sets: dict[str, list[IPv4Network]] = field(default_factory=dict)
+    chains: dict[str, list[str]] = field(default_factory=dict)
+
+    def lets_in(self, source: IPv4Address, protocol: str, port: int) -> bool:
+        """Whether a new connection to the machine itself passes every base chain."""
+        hooks = {}
+        for name, body in self.chains.items():
+            if match := _HOOK.fullmatch(body[0]):
+                hooks[match["hook"]] = (name, match["policy"])
+        if "input" not in hooks:
+            raise ValueError("no chain filters what comes in")
+        return all(
+            self._verdict(self.chains[name][1:], source, protocol, port, policy) for name, policy in hooks.values()
+        )
+
+    def _verdict(self, body: list[str], source: IPv4Address, protocol: str, port: int, policy: str) -> bool:
+        for line in body:
+            if line == "counter drop":
+                return False
+            if jump := _JUMP.fullmatch(line):
+                if int(jump["low"]) <= port <= int(jump["high"]):
+                    # In the called chain `return` leads back here, where nothing follows but the policy.
+                    return self._verdict(self.chains[jump["chain"]], source, protocol, port, policy)
+            elif rule := _RULE.fullmatch(line):
+                protocols = rule["both"].split(", ") if rule["both"] else [rule["one"]]
+                inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
+                if inside and protocol in protocols and port in map(int, rule["ports"].split(", ")):
+                    return True
+            elif not _PASSED.fullmatch(line):
+                raise ValueError(f"unknown statement: {line}")
+        return policy == "accept"
+
+
+def parse(text: str) -> PacketFilter:
+    """The ruleset `text`. Raises ValueError for what is not understood, duplicate rules and overlapping elements."""
+    head, tail = "table inet opstella {}\ndelete table inet opstella\ntable inet opstella {\n", "}\n"
+    if not text.startswith(head) or not text.endswith(tail):
+        raise ValueError("not one table, replaced as a whole")
+    rest, result = text.removeprefix(head).removesuffix(tail), PacketFilter()
+    while rest := rest.lstrip("\n"):
+        if match := _SET.match(rest):
+            networks = [IPv4Network(e) for e in match["elements"].split(", ")]
+            for index, network in enumerate(networks):
+                if any(network.overlaps(other) for other in networks[:index]):
+                    raise ValueError(f"set {match['name']}: {network} stands in it twice")
+            if match["name"] in result.sets:
+                raise ValueError(f"two sets {match['name']}")
+            result.sets[match["name"]] = networks
+        elif match := _CHAIN.match(rest):
+            lines = [line.strip() for line in match["body"].splitlines()]
+            if len(set(lines)) != len(lines) or match["name"] in result.chains:
+                raise ValueError(f"chain {match['name']} has a rule twice, or stands twice")
+            result.chains[match["name"]] = lines
+        else:
+            raise ValueError(f"not understood: {rest[:200]}")
+        rest = rest[match.end() :]
+    return result

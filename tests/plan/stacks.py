@@ -1,0 +1,123 @@
+"""Settings for the tests of the plan: the reference's two architectures, and any valid stack."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from config.checks import ENCRYPTED
+from config.errors import ConfigurationError
+from config.load import from_values
+from config.model import Settings
+from plan.plan import Plan, build
+
+DOMAIN = "devops.example.com"
+
+
+def read(architecture: str = "standalone", **sections: Any) -> Settings:
+    """Settings as a user would write them: `sections` are the top-level keys beside the required ones."""
+    values = {"architecture": architecture, "domain": DOMAIN, "ssh": {"privateKey": ENCRYPTED}, **sections}
+    return from_values(values, "test")
+
+
+def plan(architecture: str = "standalone", **sections: Any) -> Plan:
+    return build(read(architecture, **sections), f"opstella/{architecture}")
+
+
+def examples(count: int) -> settings:
+    """As many random examples; how long one takes says only how busy the machine is.
+
+    A failing stack is shown as it was found: making it smaller would take minutes.
+    """
+    return settings(
+        max_examples=count,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+_labels = st.dictionaries(
+    st.sampled_from(["zone", "example.com/rack", "example.com/disk"]), st.sampled_from(["", "a", "1"]), max_size=2
+)
+_taints = st.lists(
+    st.fixed_dictionaries(
+        {
+            "key": st.sampled_from(["dedicated", "example.com/gpu"]),
+            "effect": st.sampled_from(["NoSchedule", "NoExecute"]),
+        },
+        optional={"value": st.sampled_from(["", "tools"])},
+    ),
+    max_size=2,
+    unique_by=lambda taint: (taint["key"], taint["effect"]),
+)
+
+
+@st.composite
+def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
+    """What a user may write: one to three clusters of any shape, some addresses given and the others allocated."""
+    first_address = draw(st.integers(2, 12))
+    names = draw(st.lists(st.sampled_from(["blue", "c1", "dev", "observability"]), min_size=1, max_size=3, unique=True))
+    values: dict[str, Any] = {"machines": {"firstAddress": first_address}, "clusters": {}}
+    for number, name in enumerate(names):
+        counts = {"masters": draw(st.sampled_from([1, 3, 5])), "workers": draw(st.integers(1, most_workers))}
+        machines = ["loadBalancer", "nfs", *(["bastion", "gitlab"] if number == 0 else [])]
+        total = len(machines) + sum(counts.values())
+        # From a network into which the machines just fit, to one with a lot of room.
+        tightest = 32 - (total + first_address).bit_length()
+        prefix = draw(st.integers(20, tightest))
+        subnet = (
+            IPv4Network((f"10.{number}.0.0", prefix))
+            if prefix < 24
+            else IPv4Network(
+                (f"192.168.{number}.{draw(st.integers(0, 2 ** (prefix - 24) - 1)) << (32 - prefix)}", prefix)
+            )
+        )
+        pool = draw(st.lists(st.integers(1, subnet.num_addresses - 2), unique=True, max_size=total))
+        given = iter([str(subnet[n]) for n in pool])
+        # At least a /25 of pods for each node.
+        tightest_pods = 25 - (sum(counts.values()) - 1).bit_length()
+        cluster: dict[str, Any] = {
+            "subnet": str(subnet),
+            "podSubnet": f"172.{16 + number}.0.0/{draw(st.integers(16, tightest_pods))}",
+            "serviceSubnet": f"172.31.{number * 4}.0/22",
+        }
+        for machine in machines:
+            address = next(given, None) if draw(st.booleans()) else None
+            place = values if machine in ("bastion", "gitlab") else cluster
+            place[machine] = {} if address is None else {"address": address}
+        cluster["nfs"]["server"] = draw(st.sampled_from(["kernel", "ganesha"]))
+        prefix_of_names = "" if len(names) == 1 else f"{name}-"
+        for group, count in counts.items():
+            addresses = [a for _ in range(draw(st.integers(0, count))) if (a := next(given, None))]
+            cluster[group] = {"count": count, "addresses": addresses, "labels": draw(_labels), "taints": draw(_taints)}
+            if draw(st.booleans()):
+                node = f"{prefix_of_names}{group[:-1]}-{draw(st.integers(1, count))}"
+                cluster[group]["nodeLabels"] = {node: draw(_labels)}
+        values["clusters"][name] = cluster
+    values["firewall"] = {
+        "operatorNetworks": draw(
+            st.lists(st.sampled_from(["10.200.0.0/16", "10.200.7.0/24", "203.0.113.9/32"]), max_size=3)
+        )
+    }
+    values["kubernetes"] = {"cisProfile": draw(st.booleans())}
+    return values
+
+
+def stacks(most_workers: int = 8) -> st.SearchStrategy[Plan]:
+    """The plan of any valid stack."""
+    return written(most_workers).filter(_fits).map(lambda values: plan("custom", **values))
+
+
+def _fits(values: dict[str, Any]) -> bool:
+    """Given addresses below the first allocated one leave the others enough room in almost every draw."""
+    try:
+        read("custom", **values)
+    except ConfigurationError as error:
+        if all("free addresses" in p.what for p in error.problems):
+            return False
+        raise
+    return True

@@ -1,0 +1,249 @@
+"""Rendered files and node settings, for the reference and for any stack."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.model import Time
+from plan import chrony, gitlab, haproxy, nfs, payload, rke2
+from plan.plan import Plan
+from tests.plan.stacks import examples, plan, read, stacks
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+# RKE2
+
+
+@examples(40)
+@given(stacks())
+def test_nodes_join_through_the_load_balancer_one_server_at_a_time(stack: Plan) -> None:
+    for cluster in stack.topology.clusters:
+        waves = rke2.join_order(cluster)
+        assert [h for wave in waves for h in wave] == [*cluster.masters, *cluster.workers]
+        assert all(len(wave) == 1 for wave in waves[:-1]) and waves[-1] == cluster.workers
+        configs = {h.name: rke2.node_config(cluster, h, stack.settings.kubernetes, "api.x") for h in cluster.nodes}
+        url = f"https://{cluster.load_balancer.address}:9345"
+        assert {name for name, c in configs.items() if "server" not in c} == {cluster.masters[0].name}
+        assert {c["server"] for c in configs.values() if "server" in c} <= {url}
+        for host in cluster.nodes:
+            config = configs[host.name]
+            assert (config["node-name"], config["node-ip"]) == (host.name, str(host.address))
+            assert dict(entry.split("=", 1) for entry in config.get("node-label", [])) == dict(host.labels)
+            taints = [re.fullmatch(r"(.+)=(.*):(\w+)", t) for t in config.get("node-taint", [])]
+            assert [m.groups() for m in taints if m] == [(t.key, t.value, t.effect) for t in host.taints]
+            assert ("profile" in config) == stack.settings.kubernetes.cis_profile
+            assert yaml.safe_load(rke2.to_yaml(config)) == config
+            assert "token" not in config
+
+
+@examples(40)
+@given(stacks())
+def test_servers_of_a_cluster_agree(stack: Plan) -> None:
+    """RKE2 refuses a server whose cluster-wide settings differ from the first one's."""
+    for cluster in stack.topology.clusters:
+        own = ("node-name", "node-ip", "node-label", "server")
+        configs = [
+            {k: v for k, v in rke2.node_config(cluster, m, stack.settings.kubernetes, "api.x").items() if k not in own}
+            for m in cluster.masters
+        ]
+        assert all(c == configs[0] for c in configs)
+        (first, settings) = configs[0], cluster.settings
+        assert first["cni"] == "calico"
+        assert first["cluster-cidr"] == str(settings.pod_subnet)
+        assert first["service-cidr"] == str(settings.service_subnet)
+        assert first["cluster-dns"] == str(settings.service_subnet[10])
+        assert {str(cluster.load_balancer.address), "api.x", *(str(m.address) for m in cluster.masters)} == set(
+            first["tls-san"]
+        )
+        (argument,) = first["kube-controller-manager-arg"]
+        mask = int(argument.removeprefix("node-cidr-mask-size="))
+        assert 2 ** (mask - settings.pod_subnet.prefixlen) >= len(cluster.nodes), "a pod network for every node"
+        assert 2 ** (32 - mask) >= 110, "an address for every pod of a node"
+
+
+def test_agents_carry_no_setting_of_a_server() -> None:
+    stack = plan()
+    cluster = stack.topology.clusters[0]
+    config = rke2.node_config(cluster, cluster.workers[0], stack.settings.kubernetes, "api.x")
+    assert set(config) == {"server", "node-name", "node-ip"}
+
+
+def test_etcd_snapshots_every_six_hours_five_kept() -> None:
+    stack = plan()
+    cluster = stack.topology.clusters[0]
+    config = rke2.node_config(cluster, cluster.masters[0], stack.settings.kubernetes, "api.x")
+    assert (config["etcd-snapshot-schedule-cron"], config["etcd-snapshot-retention"]) == ("0 */6 * * *", 5)
+
+
+def test_registries_only_with_a_mirror() -> None:
+    assert rke2.to_yaml(rke2.registries(read().media)) == ""
+    mirror = read(media={"registryMirror": "https://registry.example.com:5000"}).media
+    assert yaml.safe_load(rke2.to_yaml(rke2.registries(mirror))) == {
+        "mirrors": {"*": {"endpoint": ["https://registry.example.com:5000"]}}
+    }
+
+
+# HAProxy
+
+
+@examples(40)
+@given(stacks())
+def test_load_balancer_leads_each_port_to_its_machines(stack: Plan) -> None:
+    for cluster in stack.topology.clusters:
+        text = haproxy.configuration(cluster)
+        fronts = dict(re.findall(r"frontend (\S+)\n    bind :(\d+)\n    default_backend \1\n", text))
+        backs = {
+            name: set(re.findall(r"    server (\S+) (\S+):(\d+) check\b", body))
+            for name, body in re.findall(
+                r"backend (\S+)\n    balance leastconn\n    option tcp-check\n((?: .+\n)*)", text
+            )
+        }
+        workers, masters = (
+            lambda port: {(h.name, str(h.address), port) for h in cluster.workers},
+            lambda port: {(h.name, str(h.address), port) for h in cluster.masters},
+        )
+        assert {fronts[name]: backs[name] for name in fronts} == {
+            "80": workers("30080"), "443": workers("30443"), "6443": masters("6443"), "9345": masters("9345"),
+        }  # fmt: skip
+        assert re.findall(r"bind 127\.0\.0\.1:\d+", text) == ["bind 127.0.0.1:8404"]
+        assert "ssl" not in text, "TLS stays end to end"
+
+
+# NFS
+
+
+@examples(40)
+@given(stacks())
+def test_share_is_exported_to_exactly_the_workers(stack: Plan) -> None:
+    for cluster in stack.topology.clusters:
+        workers = {str(w.address) for w in cluster.workers}
+        path, *clients = nfs.exports(cluster).split()
+        assert path == cluster.settings.nfs.path
+        assert {c.partition("(")[0] for c in clients} == workers and len(clients) == len(workers)
+        assert all("rw" in c and "no_root_squash" in c for c in clients)
+        ganesha = nfs.ganesha_conf(cluster)
+        (listed,) = re.findall(r"Clients = ([^;]+);", ganesha)
+        assert set(listed.split(", ")) == workers
+        # By default nobody has access, and the listed clients write.
+        assert ganesha.index("Access_Type = NONE;") < ganesha.index("CLIENT {") < ganesha.index("Access_Type = RW;")
+        assert f"Path = {path};" in ganesha and f"Pseudo = {path};" in ganesha
+
+
+def test_both_nfs_servers_have_the_fixed_ports() -> None:
+    cluster = plan().topology.clusters[0]
+    assert "[nfsd]\nport=2049\n" in nfs.nfs_conf() and "[mountd]\nport=33333\n" in nfs.nfs_conf()
+    assert "NFS_Port = 2049;" in nfs.ganesha_conf(cluster) and "MNT_Port = 33333;" in nfs.ganesha_conf(cluster)
+
+
+# GitLab
+
+
+def ruby(literal: str) -> str:
+    """The text of a single-quoted Ruby literal: a backslash escapes a quote or a backslash, and is itself else."""
+    body = re.fullmatch(r"'((?:[^'\\]|\\.)*)'", literal, re.DOTALL)
+    assert body, f"no single-quoted literal: {literal}"
+    return re.sub(r"\\([\\'])", r"\1", body[1])
+
+
+@examples(200)
+@given(st.text() | st.text(alphabet="'\\#{}\n\"a"))
+def test_any_text_is_one_ruby_literal(text: str) -> None:
+    line = gitlab.render({"nginx['x']": text})
+    assert line.startswith("nginx['x'] = ") and line.endswith("\n")
+    assert ruby(line.removeprefix("nginx['x'] = ")[:-1]) == text
+
+
+def test_ruby_literals_of_each_kind() -> None:
+    assert gitlab.render({"a": True, "b": False, "c": 7, "d": ["x", "it's"], "external_url": "https://h"}) == (
+        "a = true\nb = false\nc = 7\nd = ['x', 'it\\'s']\nexternal_url 'https://h'\n"
+    )
+
+
+@pytest.mark.parametrize(("version", "prefix"), [("19.2.0", "gitlab_rails['nginx']"), ("18.11.3", "nginx")])
+def test_nginx_settings_follow_the_version(version: str, prefix: str) -> None:
+    text = gitlab.gitlab_rb("gitlab.example.com", version)
+    assert f"\n{prefix}['redirect_http_to_https'] = true\n" in text
+    assert text.startswith("external_url 'https://gitlab.example.com'\n")
+    assert "prometheus['listen_address'] = '0.0.0.0:9090'\n" in text
+    assert "gitlab_rails['gitlab_shell_ssh_port'] = 22\n" in text
+    assert "password'] = '" not in text
+
+
+# chrony
+
+
+def test_chrony_asks_the_stacks_servers_and_answers_nobody() -> None:
+    lines = chrony.configuration(Time(servers=("10.0.0.1", "ntp.example.com"))).splitlines()
+    assert [line for line in lines if line.startswith("server ")] == [
+        "server 10.0.0.1 iburst",
+        "server ntp.example.com iburst",
+    ]
+    assert {"port 0", "cmdport 0", "makestep 1.0 3", "rtcsync"} <= set(lines)
+
+
+# The payload of the host scripts
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+names = st.from_regex(r"[a-z0-9_]{1,12}", fullmatch=True)
+
+
+def decoded(rendered: str) -> dict[str, str]:
+    assert rendered == "" or rendered.endswith("\n")
+    lines = [line.split(" ") for line in rendered.split("\n")[:-1]]
+    return {name: base64.b64decode(value, validate=True).decode() for name, value in lines}
+
+
+@examples(200)
+@given(st.dictionaries(names, texts, max_size=4))
+def test_payload_keeps_any_text(values: dict[str, str]) -> None:
+    assert decoded(payload.render(values)) == values
+
+
+def test_payload_of_each_kind() -> None:
+    values = {"yes": True, "no": False, "number": 30, "list": ["a", "b"], "none": (), "empty": "", "text": "ä\n\n'$x\n"}
+    assert decoded(payload.render(values)) == {
+        "yes": "true", "no": "false", "number": "30", "list": "a\nb", "none": "", "empty": "", "text": "ä\n\n'$x\n",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "with space", "dash-ed", "new\nline", "ends\n", "ünicode", "a=b"])
+def test_payload_refuses_a_bad_name(name: str) -> None:
+    with pytest.raises(ValueError, match="payload name"):
+        payload.render({name: "x"})
+
+
+@pytest.mark.parametrize("items", [["a\nb"], ["a", "b\n"], ("\n",)])
+def test_payload_refuses_an_item_that_would_be_two(items: list[str] | tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="payload value 'list': .*line break"):
+        payload.render({"list": items})
+
+
+@pytest.mark.parametrize("value", ["a\0b", ["a\0"]])
+def test_payload_refuses_what_no_shell_can_hold(value: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="payload value 'text'"):
+        payload.render({"text": value})
+
+
+@examples(8)
+@given(st.lists(texts, min_size=10, max_size=40))
+def test_host_scripts_read_what_was_rendered(values: list[str]) -> None:
+    """By the reader that runs on the hosts, in bash."""
+    values = [*values, "", "\n", "trailing\n\n", "ä€𝄞", "'\"$(id)`\\"]
+    sent = payload.render({f"v{n}": text for n, text in enumerate(values)})
+    program = f". {SCRIPTS / 'lib.sh'}\npayload_read\n" + "".join(
+        f"printf '%s\\0' \"${{V[v{n}]}}\"\n" for n in range(len(values))
+    )
+    run = subprocess.run(
+        ["bash", "-c", f"declare -A V\nPHASE=test\n{program}"], input=sent.encode(), capture_output=True
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    assert [part.decode() for part in run.stdout.split(b"\0")[:-1]] == values

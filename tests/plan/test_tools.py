@@ -1,0 +1,297 @@
+"""The tool catalogue: order, overrides, names, and that nothing secret or unknown to the charts stands in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.errors import ConfigurationError
+from lab.charts.key_lists import Schema, allows, key_list, schema
+from plan import haproxy, versions
+from plan.tools import catalogue as module
+from plan.tools.catalogue import NAMES, catalogue
+from plan.tools.common import merge
+from plan.tools.model import Bcrypt, FromPki, Generated, Override, Release, ToolInputs
+
+DOMAIN = "devops.example.com"
+INPUTS = ToolInputs(
+    domain=DOMAIN,
+    hosts={"keycloak": f"opstella-idp.{DOMAIN}", "argocd": f"argocd.{DOMAIN}"},
+    nfs_server="192.168.72.13",
+    nfs_path="/srv/nfs",
+)
+
+any_inputs = st.builds(
+    lambda **changes: replace(INPUTS, **changes),
+    replicas=st.integers(1, 5),
+    database_instances=st.sampled_from((1, 3)),
+    certificate=st.sampled_from(("cert-manager", "provided")),
+    ingress_class=st.sampled_from(("traefik", "internal")),
+    storage_class=st.sampled_from(("nfs", "ceph")),
+    load_balancer=st.sampled_from((None, "192.168.72.12")),
+    trusted_proxies=st.sampled_from(((), ("10.0.0.0/8",))),
+    image_registry=st.sampled_from((None, "registry.example.com:5000/mirror")),
+    chart_repository=st.sampled_from((None, "https://charts.example.com")),
+    ca_bundle=st.sampled_from((None, "opstella-ca-bundle")),
+    tools=st.one_of(st.none(), st.just(("csi-driver-nfs", "cert-manager", "traefik"))),
+)
+
+
+# Other work on the machine must not fail a test by its time.
+examples = settings(deadline=None)
+
+
+@cache
+def values_schema(chart: str, version: str) -> Schema:
+    return schema(key_list(chart, version))
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every path of a nested map to what is no map, or an empty one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def by_name(inputs: ToolInputs = INPUTS) -> dict[str, Release]:
+    return {release.name: release for release in catalogue(inputs)}
+
+
+@given(any_inputs)
+@examples
+def test_the_real_charts_have_every_key(inputs: ToolInputs) -> None:
+    for release in catalogue(inputs):
+        accepted = values_schema(release.chart, release.version)
+        for path, value in leaves(release.values):
+            assert allows(accepted, path, value), f"{release.name}: {'.'.join(path)} is no key of {release.chart}"
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "value"),
+    [
+        ("traefik", ("deployment", "knd"), "DaemonSet"),
+        ("traefik", ("ports", "web", "nodeport"), 30080),
+        ("argo-cd", ("server", "ingress", "host"), "x"),
+        ("csi-driver-nfs", ("storageClass", "server"), "x"),
+        ("keycloakx", ("ingress", "enabled"), {"x": True}),
+        ("cert-manager", ("crds", "enabled"), "yes"),
+    ],
+)
+def test_a_misspelt_key_or_wrong_type_is_noticed(chart: str, path: tuple[str, ...], value: Any) -> None:
+    version = next(c.version for c in versions.CHARTS if c.name == chart)
+    assert not allows(values_schema(chart, version), path, value)
+
+
+@given(any_inputs)
+@examples
+def test_needs_come_first(inputs: ToolInputs) -> None:
+    seen: set[str] = set()
+    for release in catalogue(inputs):
+        assert set(release.needs) <= seen
+        for manifest in release.before:
+            assert set(manifest.needs) <= set(release.needs)
+        seen.add(release.name)
+        for manifest in release.after:
+            assert set(manifest.needs) <= seen
+
+
+@given(any_inputs)
+@examples
+def test_the_same_inputs_give_the_same_releases(inputs: ToolInputs) -> None:
+    assert catalogue(inputs) == catalogue(replace(inputs))
+
+
+@given(any_inputs)
+@examples
+def test_no_value_holds_a_secret(inputs: ToolInputs) -> None:
+    names = {"existingSecret", "existingSecretKey", "secretName"}  # they name a Secret, or a key in it
+    for release in catalogue(inputs):
+        for path, value in leaves(release.values):
+            if re.search("password|secret|token|credential", path[-1], re.IGNORECASE) and not isinstance(value, bool):
+                assert path[-1] in names, f"{release.name}: {'.'.join(path)} = {value!r}"
+        for manifest in (*release.before, *release.after):
+            assert manifest.body["kind"] != "Secret"
+
+
+@given(any_inputs)
+@examples
+def test_every_source_of_a_secret_is_declared(inputs: ToolInputs) -> None:
+    releases = catalogue(inputs)
+    passwords = [p.name for release in releases for p in release.passwords]
+    assert len(passwords) == len(set(passwords))
+    for release in releases:
+        own = {p.name for p in release.passwords}
+        for secret in release.secrets:
+            for source in secret.data.values():
+                if isinstance(source, Generated | Bcrypt):
+                    assert source.password in own
+                if isinstance(source, FromPki) and source.item.startswith("wildcard."):
+                    assert inputs.certificate == "provided"
+        assert release.login is None or release.login.password in own
+
+
+@given(any_inputs)
+@examples
+def test_names_are_unique(inputs: ToolInputs) -> None:
+    releases = catalogue(inputs)
+    for names in (
+        [r.name for r in releases],
+        [r.namespace for r in releases],
+        [r.host for r in releases if r.host],
+        [(s.namespace, s.name) for r in releases for s in r.secrets],
+        [w for r in releases for w in r.workloads],
+    ):
+        assert len(names) == len(set(names))
+    for release in releases:
+        assert (release.host is None) == (release.domain_key is None)
+        assert release.host is None or release.host.endswith(f".{DOMAIN}")
+
+
+def test_traefik_listens_where_the_load_balancer_sends() -> None:
+    ports = by_name()["traefik"].values["ports"]
+    assert (ports["web"]["nodePort"], ports["websecure"]["nodePort"]) == (haproxy.INGRESS_HTTP, haproxy.INGRESS_HTTPS)
+
+
+def test_the_default_certificate_covers_the_domain() -> None:
+    (certificate,) = by_name()["traefik"].before
+    assert certificate.body["spec"]["dnsNames"] == [DOMAIN, f"*.{DOMAIN}"]
+    assert certificate.body["spec"]["duration"] == "720h"
+    assert (
+        certificate.body["spec"]["secretName"]
+        == (by_name()["traefik"].values["tlsStore"]["default"]["defaultCertificate"]["secretName"])
+    )
+    issuer = certificate.body["spec"]["issuerRef"]["name"]
+    assert issuer == by_name()["cert-manager"].after[0].name
+
+
+def test_a_provided_certificate_takes_the_place_of_the_issued_one() -> None:
+    traefik = by_name(replace(INPUTS, certificate="provided"))["traefik"]
+    assert traefik.before == () and traefik.needs == ()
+    (secret,) = traefik.secrets
+    assert secret.type == "kubernetes.io/tls" and secret.name == "ingress-tls"
+
+
+def test_keycloak_and_its_database_agree() -> None:
+    release = by_name()["keycloak"]
+    (cluster,) = release.before
+    spec, database = cluster.body["spec"], release.values["database"]
+    initdb = spec["bootstrap"]["initdb"]
+    assert database["hostname"] == f"{cluster.name}-rw"
+    assert (database["database"], database["username"]) == (initdb["database"], initdb["owner"])
+    assert database["existingSecret"] == initdb["secret"]["name"]
+    secret = next(s for s in release.secrets if s.name == database["existingSecret"])
+    assert secret.type == "kubernetes.io/basic-auth" and set(secret.data) == {"username", "password"}
+    assert spec["enablePDB"] is False
+
+
+def test_the_nfs_controller_stays_where_the_share_is_exported_to() -> None:
+    values = by_name()["csi-driver-nfs"].values
+    (term,) = values["controller"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"][0] == {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
+
+
+def test_a_mirror_takes_every_image() -> None:
+    registry = "registry.example.com:5000"
+    for release in catalogue(replace(INPUTS, image_registry=registry)):
+        text = repr(release.values) + repr([m.body for m in release.before])
+        assert registry in text
+        assert not re.search(r"(quay\.io|ghcr\.io|docker\.io|registry\.k8s\.io|ecr-public)", text)
+
+
+def test_one_repository_can_hold_all_charts() -> None:
+    releases = catalogue(replace(INPUTS, chart_repository="https://charts.example.com"))
+    assert {release.repository for release in releases} == {"https://charts.example.com"}
+
+
+def test_overrides() -> None:
+    override = Override(version="1.2.3", values={"deployment": {"replicas": 7}, "logs": {"level": "DEBUG"}})
+    release = by_name(replace(INPUTS, overrides={"traefik": override}))["traefik"]
+    assert release.version == "1.2.3"
+    assert release.values["deployment"] == {"kind": "DaemonSet", "replicas": 7}
+    assert release.values["logs"] == {"level": "DEBUG"}
+    assert by_name()["traefik"].version == versions.TRAEFIK.version
+
+
+def test_an_unknown_tool_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"opstella:tools\.traefk: there is no tool 'traefk'") as caught:
+        catalogue(replace(INPUTS, overrides={"traefk": Override()}))
+    assert "name one of csi-driver-nfs, cert-manager" in str(caught.value)
+
+
+def test_a_tool_whose_needs_are_left_out_is_named_with_them() -> None:
+    overrides = {"cloudnative-pg": Override(enabled=False), "traefik": Override(enabled=False)}
+    with pytest.raises(ConfigurationError) as caught:
+        catalogue(replace(INPUTS, overrides=overrides))
+    assert [p.what for p in caught.value.problems] == [
+        "keycloak needs cloudnative-pg, which is left out",
+        "keycloak needs traefik, which is left out",
+        "argo-cd needs traefik, which is left out",
+    ]
+
+
+def test_a_tool_without_a_name_is_a_problem_of_the_domains() -> None:
+    with pytest.raises(ConfigurationError, match=r"opstella:domains\.keycloak: keycloak needs a name"):
+        catalogue(replace(INPUTS, hosts={"argocd": f"argocd.{DOMAIN}"}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_tool_can_be_left_out_with_what_needs_it(name: str) -> None:
+    out = {name}
+    for release in catalogue(INPUTS):  # needs come first, so one pass finds all
+        if out & set(release.needs):
+            out.add(release.name)
+    left = catalogue(replace(INPUTS, overrides={n: Override(enabled=False) for n in out}))
+    assert {r.name for r in left} == set(NAMES) - out
+
+
+_maps = st.recursive(
+    st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+).filter(lambda value: isinstance(value, dict))
+
+
+@given(_maps, _maps)
+@settings(max_examples=200, deadline=None)
+def test_merge_takes_every_leaf_of_the_upper_and_keeps_the_rest(base: dict[str, Any], over: dict[str, Any]) -> None:
+    before = deepcopy((base, over))
+    merged = merge(base, over)
+    assert (base, over) == before
+    for path, value in leaves(over):
+        node: Any = merged
+        for key in path:
+            node = node[key]
+        assert node == value or (value == {} and isinstance(node, dict))
+    assert merge(merged, over) == merged
+    assert merge(base, {}) == base and merge({}, over) == over
+    for key in set(base) - set(over):
+        assert merged[key] == base[key]
+
+
+def test_every_version_says_where_it_comes_from() -> None:
+    assert len({v.name for v in versions.ALL}) == len(versions.ALL)
+    for version in versions.ALL:
+        assert version.source and version.support
+        assert version.released is None or version.released <= version.chosen
+        assert version.end_of_life is None or version.end_of_life > version.chosen
+    assert {release.chart for release in catalogue(INPUTS)} == {chart.name for chart in versions.CHARTS}
+    for release in catalogue(INPUTS):
+        chart = next(c for c in versions.CHARTS if c.name == release.chart)
+        assert (release.version, release.repository) == (chart.version, chart.repository)
+
+
+def test_the_tools_are_listed_in_an_order_that_works() -> None:
+    assert NAMES == tuple(tool.name for tool in module.TOOLS)
+    assert [release.name for release in catalogue(INPUTS)] == list(NAMES)

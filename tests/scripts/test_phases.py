@@ -1,0 +1,186 @@
+"""Every phase as it is sent: lint, missing values, refusals, and what the read-only phases print."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.host import program
+from tests.scripts.sender import SCRIPTS, Values, bash, send
+
+PHASES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib")
+
+# Every value that a phase requires, each in a form that gets past its own check.
+COMPLETE: dict[str, dict[str, str]] = {
+    "confirm": {"ruleset_sha256": "0" * 64},
+    "fleet": {"facts": "{}"},
+    "gitlab": dict.fromkeys(
+        ("gitlab_rb", "version", "source", "edition", "host", "certificate", "private_key", "package_url", "package_sha256", "trusted_ca", "root_password"), "x"
+    ),
+    "haproxy": {"config": "x"},
+    "hostkey": {"name": "h", "address": "127.0.0.1", "port": "22", "timeout_seconds": "0"},
+    "kubeconfig": {"server_url": "https://api.example.com:6443"},
+    "nfs": dict.fromkeys(("server", "path", "exports", "ganesha_conf", "nfs_conf"), "x"),
+    "node": dict.fromkeys(("node_name", "timeout_seconds", "labels", "taints"), "1"),
+    "preflight": dict.fromkeys(
+        ("name", "role", "identity", "address", "cpu", "memory_mb", "disk_gb", "size_check", "ports", "time_servers", "max_skew_seconds", "urls"), "1"
+    ),
+    "prepare": dict.fromkeys(
+        (
+            "hostname", "identity", "hosts_file", "time_servers", "dns_servers", "chrony_conf", "modules", "sysctl", "ca_bundle",
+            "proxy_http", "proxy_https", "proxy_no", "packages_debian", "packages_rhel", "ruleset",
+        ), "1",
+    ),
+    "rke2": dict.fromkeys(
+        (
+            "type", "version", "method", "source", "install_url", "artifacts_url", "artifacts_sha256", "config_yaml", "registries_yaml",
+            "manifests", "identity", "node_name", "timeout_seconds",
+        ), "1",
+    ),
+}  # fmt: skip
+
+
+def test_no_phase_is_untested() -> None:
+    assert sorted(COMPLETE) == PHASES
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_program_as_sent_is_clean(phase: str, tmp_path: Path) -> None:
+    """Linted together with the library, as it runs; directives are comments, so before they are stripped."""
+    whole = tmp_path / "whole.sh"
+    whole.write_text("".join((SCRIPTS / f"{name}.sh").read_text() for name in ("lib", phase)))
+    done = subprocess.run(["shellcheck", "-s", "bash", str(whole)], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert subprocess.run(["bash", "-n"], input=program(phase), text=True, capture_output=True, check=False).stderr == ""
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_stripping_comments_changes_no_text(phase: str) -> None:
+    """A line that looks like a comment, inside a here-document or a string, would be lost on the way."""
+
+    def functions(source: str) -> str:
+        done = subprocess.run(["bash", "-c", f"{source}\ndeclare -f"], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    plain = "".join((SCRIPTS / f"{name}.sh").read_text() for name in ("lib", phase))
+    assert functions(program(phase)) == functions(plain)
+
+
+@pytest.mark.parametrize(("phase", "missing"), [(phase, name) for phase, names in COMPLETE.items() for name in names])
+def test_a_missing_value_is_named(phase: str, missing: str) -> None:
+    values = {name: value for name, value in COMPLETE[phase].items() if name != missing}
+    done = send(phase, values)
+    assert done.status == 2
+    assert re.search(rf"^{phase}: error: phase {phase} was sent no value for: .*\b{missing}\b", done.stderr, re.M)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("phase", "change", "message"),
+    [
+        ("rke2", {"type": "both"}, "the value 'type' is 'both'"),
+        ("rke2", {"type": "server", "source": "airgap", "timeout_seconds": "soon"}, "the value 'timeout_seconds' is 'soon'"),
+        ("rke2", {"type": "server", "source": "airgap", "method": "zip"}, "the value 'method' is 'zip'"),
+        ("rke2", {"type": "server", "source": "airgap", "method": "tar", "version": "latest"}, "the RKE2 version 'latest' is not one"),
+        ("nfs", {"server": "samba"}, "the value 'server' is 'samba'"),
+        ("nfs", {"server": "kernel", "path": "srv"}, "the value 'path' is 'srv'"),
+        ("gitlab", {"source": "airgap", "edition": "free"}, "the value 'edition' is 'free'"),
+        ("prepare", {"cis": "perhaps"}, "the value 'cis' is 'perhaps'"),
+        ("prepare", {"hostname": ""}, "sent an empty value for: hostname"),
+        ("kubeconfig", {"server_url": "http://x|y"}, "the value 'server_url' is 'http://x|y'"),
+        ("hostkey", {"expected": "0123"}, "the host key given for h is not one"),
+    ],
+)
+def test_a_wrong_value_is_named(phase: str, change: Values, message: str) -> None:
+    done = send(phase, {**COMPLETE[phase], **change})
+    assert done.status == 2
+    assert message in done.stderr and "what to do:" in done.stderr
+
+
+# ---- hostkey ----------------------------------------------------------------------------------
+
+
+def test_an_unreachable_host_says_what_was_tried_and_for_how_long() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        done = send("hostkey", {"name": "worker-3", "address": "127.0.0.1", "port": port, "timeout_seconds": 3})
+    assert done.status == 1 and done.stdout == ""
+    assert re.search(rf"host worker-3 \(127\.0\.0\.1 port {port}\) gave no ssh-ed25519 host key: asked \d+ times .* over \d s; last answer: .*refused", done.stderr)
+
+
+# ---- preflight and fleet ----------------------------------------------------------------------
+
+
+def facts(**change: str) -> str:
+    host = {"name": "a", "hostname": "a", "machine_id": "11", "addresses": "10.0.0.1", **change}
+    code = (
+        f"printf '{{\"name\":%s,\"hostname\":%s,\"machine_id\":%s,\"addresses\":%s}}' "
+        f"\"$(json_string '{host['name']}')\" \"$(json_string '{host['hostname']}')\" \"$(json_string '{host['machine_id']}')\" \"$(json_list {host['addresses']})\""
+    )
+    return bash(code).stdout
+
+
+def test_json_is_json() -> None:
+    text = "quote \" slash \\ tab \t newline \n ü"
+    assert json.loads(bash('json_string "$T"', T=text).stdout) == text
+    assert json.loads(bash('json_list "a b" "$T"', T=text).stdout) == ["a b", text]
+    assert bash("json_list").stdout == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"machine_id": "11"}, "a and b have the same machine-id '11'"),
+        ({"hostname": "a"}, "a and b have the same hostname 'a'"),
+        ({"addresses": "10.0.0.1 172.17.0.1"}, "a and b have the same address '10.0.0.1'"),
+    ],
+)
+def test_hosts_that_share_what_must_be_unique_are_both_named(change: dict[str, str], message: str) -> None:
+    other = {"name": "b", "hostname": "b", "machine_id": "22", "addresses": "10.0.0.2 172.17.0.1", **change}
+    done = send("fleet", {"facts": [facts(addresses="10.0.0.1 172.17.0.1"), facts(**other)]})
+    assert done.status == 1
+    assert message in done.stderr
+    assert done.stderr.count(" have the same ") == 1
+
+
+def test_different_hosts_pass() -> None:
+    hosts = [facts(), facts(name="b", hostname="b", machine_id="22", addresses="10.0.0.2")]
+    assert send("fleet", {"facts": hosts}).status == 0
+
+
+def test_facts_of_another_making_are_refused() -> None:
+    assert "line 1 of the facts was not written by the preflight phase" in send("fleet", {"facts": "{}"}).stderr
+
+
+def test_all_problems_of_a_host_are_told_at_once() -> None:
+    """On whatever machine runs the tests: an impossible plan for it."""
+    with socket.socket() as held:
+        held.bind(("0.0.0.0", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        done = send(
+            "preflight",
+            {
+                "name": "worker-1", "role": "worker", "identity": "p/s/w", "address": "203.0.113.9", "cpu": 4000,
+                "memory_mb": 99_000_000, "disk_gb": 9_000_000, "size_check": "error", "ports": [f"tcp/{port}"],
+                "time_servers": "127.0.0.1", "max_skew_seconds": 30, "urls": "http://127.0.0.1:9/none",
+            },
+        )  # fmt: skip
+    assert done.status == 1 and done.stdout == ""
+    for part in (
+        "host worker-1 (worker, 203.0.113.9) cannot be used yet",
+        "the address 203.0.113.9 is on none of its interfaces",
+        "too small: CPUs: planned 4000, found",
+        "too small: memory: planned 99000000 MB, found",
+        "too small: disk at /var/lib: planned 9000000 GB, found",
+        f"port {port}/tcp is taken by ",
+        "cannot reach http://127.0.0.1:9/none",
+        "no usable time from: 127.0.0.1",
+    ):
+        assert part in done.stderr

@@ -1,0 +1,73 @@
+"""`__main__.py` as the engine runs it: a stack from its configuration, or one page of errors and nothing else."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pulumi
+import pytest
+
+from tests.support.platform import ssh_key
+from tests.support.stack import STACK, Recording, run
+
+ROOT = Path(__file__).parents[2]
+SSH = json.dumps({"user": "ops", "privateKey": ssh_key()})
+GOOD = {"opstella:architecture": "standalone", "opstella:domain": "devops.example.com", "opstella:ssh": SSH}
+
+
+def program(config: dict[str, str], *, preview: bool = False) -> Recording:
+    def stack() -> None:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+    return run(stack, preview=preview, config=config, secret_keys=["opstella:ssh"])
+
+
+@pytest.mark.parametrize("preview", [False, True], ids=["update", "preview"])
+def test_a_configuration_becomes_a_stack(preview: bool) -> None:
+    found = program(GOOD, preview=preview)
+    assert len(found.of_type("opstella:host:Host")) == 10
+    assert {"urls", "credentials", "kubeconfigs"} <= set(found.exports)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"opstella:domain": "no domain"}, "opstella:domain"),
+        ({"opstella:clusters": json.dumps({"standalone": {"masters": {"count": 2}}})}, "opstella:clusters.standalone.masters.count"),  # fmt: skip
+        ({"opstella:media": json.dumps({"source": "airgap", "artifacts": "http://m.example.com", "chartRepository": "http://c.example.com"})}, "opstella:media.sha256"),  # fmt: skip
+        ({"opstella:surprise": "x"}, "opstella:surprise"),
+    ],
+)
+def test_a_faulty_configuration_ends_with_its_page_and_registers_nothing(
+    change: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[str] = []
+    original = pulumi.Resource.__init__
+
+    def noting(self: pulumi.Resource, token: str, *rest: object, **more: object) -> None:
+        registered.append(token)
+        original(self, token, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pulumi.Resource, "__init__", noting)
+    with pytest.raises(pulumi.RunError) as caught:
+        program(GOOD | change)
+    assert said in str(caught.value) and "fix: " in str(caught.value)
+    assert "nothing was changed" in str(caught.value)
+    assert registered == [STACK]
+    # A RunError is printed without a stack trace; a cause or context would come along.
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_the_registering_is_noted_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(program(GOOD).resources) > 100
+
+
+def test_warnings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: told.append(message))
+    program(GOOD)
+    from tests.support.platform import plan_of
+
+    assert told == list(plan_of().warnings)

@@ -1,0 +1,193 @@
+"""Whole stacks: what they register, what they tell, and how certificates and media change them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config import material
+from tests.support.platform import ARCHITECTURES, airgap, deployed, plan_of, provided, reference
+from tests.support.sent import sent
+from tests.support.stack import CERTIFICATE, UNKNOWN, Recording, Secret, bare
+
+HELM = "kubernetes:helm.sh/v3:Release"
+ROOT, MIDDLE = (CERTIFICATE.format(name=name) for name in ("pki-root", "pki-intermediate"))
+OUTPUTS = {
+    "urls", "kubernetes_api", "kubeconfigs", "credentials", "ca_bundle", "dns_records", "host_keys", "sizing",
+}  # fmt: skip
+TOOLS = {"csi-driver-nfs", "cert-manager", "traefik", "cloudnative-pg", "keycloak", "argo-cd"}
+
+architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
+both = pytest.mark.parametrize("preview", [False, True], ids=["update", "preview"])
+
+
+def components(found: Recording) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for one in found.components:
+        counted[one.type.rpartition(":")[2]] = counted.get(one.type.rpartition(":")[2], 0) + 1
+    return counted
+
+
+@both
+def test_standalone_is_ten_machines(preview: bool) -> None:
+    assert components(reference("standalone", preview)) == {
+        "PkiChain": 1, "Fleet": 1, "Host": 10, "GitLabServer": 1, "LoadBalancer": 1, "NfsShare": 1,
+        "ClusterNodes": 1, "ToolStack": 1,
+    }  # fmt: skip
+    assert {r.name for r in reference("standalone", preview).of_type(HELM)} == {f"standalone-tools-{t}" for t in TOOLS}
+
+
+@both
+def test_multicluster_is_thirty_six_machines(preview: bool) -> None:
+    found = reference("multicluster", preview)
+    assert components(found) == {
+        "PkiChain": 1, "Fleet": 1, "Host": 36, "GitLabServer": 1, "LoadBalancer": 4, "NfsShare": 4,
+        "ClusterNodes": 4, "ToolStack": 4,
+    }  # fmt: skip
+    plan = plan_of("multicluster")
+    assert {r.name for r in found.of_type(HELM)} == {
+        f"{cluster}-tools-{release.name}" for cluster, releases in plan.releases.items() for release in releases
+    }
+    assert {r.name for r in plan.releases["dev"]} >= {"argo-cd"}
+
+
+@both
+@architectures
+def test_preview_and_update_register_the_same(architecture: str, preview: bool) -> None:
+    """Nothing that is registered depends on a value that only an update knows."""
+    one, other = reference(architecture, preview), reference(architecture, not preview)
+    assert [r.urn for r in sorted(one.resources, key=lambda r: r.urn)] == sorted(r.urn for r in other.resources)
+    for resource in one.resources:
+        twin = other.by_urn[resource.urn]
+        assert resource.waits_for == twin.waits_for, resource.name
+        assert set(resource.inputs) == set(twin.inputs), resource.name
+
+
+@both
+@architectures
+def test_outputs(architecture: str, preview: bool) -> None:
+    plan = plan_of(architecture)
+    found = reference(architecture, preview)
+    told = found.exports
+    assert set(told) == OUTPUTS
+    names = {c.name for c in plan.topology.clusters}
+    assert set(told["kubeconfigs"]) == set(told["kubernetes_api"]) == names
+    for cluster in plan.topology.clusters:
+        assert told["kubernetes_api"][cluster.name] == f"https://{cluster.load_balancer.address}:6443"
+        config = told["kubeconfigs"][cluster.name]
+        assert config is UNKNOWN if preview else config == Secret(f"stdout-of-{cluster.name}-nodes-kubeconfig")
+    assert set(told["host_keys"]) == {h.name for h in plan.topology.hosts}
+    for name, key in told["host_keys"].items():
+        assert key is UNKNOWN if preview else key == f"stdout-of-host-{name}-hostkey"
+    assert told["dns_records"] == {r.name: str(r.address) for r in plan.records}
+    assert told["sizing"]["true"]["nodes"] == len(plan.topology.hosts)
+    assert told["ca_bundle"] is UNKNOWN if preview else told["ca_bundle"] == ROOT
+
+
+@architectures
+def test_urls_are_of_what_is_deployed_only(architecture: str) -> None:
+    told = reference(architecture).exports["urls"]
+    expected = {"gitlab", "keycloak", *(("argocd",) if architecture == "standalone" else ("argocdDev", "argocdPrd"))}
+    assert set(told) == expected
+    assert told["gitlab"] == "https://gitlab.devops.example.com"
+    assert all(url.startswith("https://") and url.endswith(".devops.example.com") for url in told.values())
+
+
+def test_a_tool_that_is_left_out_leaves_no_url_and_no_login() -> None:
+    told = deployed(plan_of(changes={"tools": {"argo-cd": {"enabled": False}}})).exports
+    assert set(told["urls"]) == {"gitlab", "keycloak"}
+    assert set(told["credentials"]) == {"gitlab", "keycloak"}
+
+
+@architectures
+def test_credentials_are_secret(architecture: str) -> None:
+    told = reference(architecture).exports["credentials"]
+    assert set(told) == (
+        {"gitlab", "keycloak", "argo-cd"}
+        if architecture == "standalone"
+        else {"gitlab", "keycloak-devsecops", "argo-cd-dev", "argo-cd-prd"}
+    )
+    for entry in told.values():
+        assert set(entry) == {"url", "username", "password"}
+        assert isinstance(entry["password"], Secret) and bare(entry["password"]).startswith("hidden-")
+
+
+# ---- certificates ---------------------------------------------------------------------------
+
+
+def trusted_by_hosts(found: Recording) -> set[str]:
+    return {sent(r).values["ca_bundle"] for r in found.commands if r.name.endswith("-prepare")}
+
+
+def issuer(found: Recording) -> dict[str, Any]:
+    return found.named("standalone-tools-cert-manager-opstella-ca").inputs["stringData"]
+
+
+def test_internal_certificates_come_from_our_root() -> None:
+    found = reference("standalone")
+    gitlab = sent(found.named("gitlab-omnibus")).values
+    assert gitlab["certificate"] == CERTIFICATE.format(name="pki-gitlab") + MIDDLE
+    assert gitlab["private_key"] == found.named("pki-gitlab-key").outputs["privateKeyPem"].value
+    assert gitlab["trusted_ca"] == ROOT
+    assert trusted_by_hosts(found) == {ROOT}
+    assert issuer(found)["tls.crt"] == MIDDLE + ROOT
+    assert issuer(found)["tls.key"] == found.named("pki-intermediate-key").outputs["privateKeyPem"].value
+    bundles = found.of_type("kubernetes:core/v1:ConfigMap")
+    assert bundles and {r.inputs["data"]["ca.crt"] for r in bundles} == {ROOT}
+
+
+def test_a_provided_certificate_is_shown_by_gitlab_and_ingress_and_its_issuers_are_trusted(tmp_path: Path) -> None:
+    plan = provided(tmp_path)
+    found = deployed(plan)
+    leaf, chain = ((tmp_path / f"{name}.pem").read_text() for name in ("leaf", "chain"))
+    key = (tmp_path / "leaf_key.pem").read_text()
+    gitlab = sent(found.named("gitlab-omnibus")).values
+    assert (gitlab["certificate"], gitlab["private_key"]) == (leaf + chain, key)
+    assert trusted_by_hosts(found) == {ROOT + chain} == {found.exports["ca_bundle"]}
+    shown = [r.inputs["stringData"] for r in found.of_type("kubernetes:core/v1:Secret") if key in r.inputs["stringData"].values()]  # fmt: skip
+    assert shown == [{"tls.crt": leaf + chain, "tls.key": key}]
+    assert not [r.name for r in found.resources if r.name.startswith("pki-gitlab")]
+    # Inside the cluster, cert-manager still signs with our own intermediate.
+    assert issuer(found)["tls.crt"] == MIDDLE + ROOT
+
+
+def test_the_users_intermediate_replaces_root_and_intermediate(tmp_path: Path) -> None:
+    names = material.make(tmp_path)
+    given = {"certificate": "intermediate", "privateKey": "intermediate_key", "chain": "root"}
+    found = deployed(plan_of(changes={"pki": {"intermediate": {k: f"file:{names[v]}" for k, v in given.items()}}}))
+    middle, key, root = ((tmp_path / f"{name}.pem").read_text() for name in given.values())
+    assert not found.of_type("tls:index/selfSignedCert:SelfSignedCert")
+    assert trusted_by_hosts(found) == {root} == {found.exports["ca_bundle"]}
+    assert issuer(found) == {"tls.crt": middle + root, "tls.key": key}
+    assert sent(found.named("gitlab-omnibus")).values["certificate"] == CERTIFICATE.format(name="pki-gitlab") + middle
+
+
+def test_extra_authorities_are_trusted_everywhere(tmp_path: Path) -> None:
+    material.make(tmp_path)
+    company = (tmp_path / "other_root.pem").read_text()
+    found = deployed(plan_of(changes={"extraCaCertificates": [company]}))
+    assert trusted_by_hosts(found) == {ROOT + company}
+    assert sent(found.named("gitlab-omnibus")).values["trusted_ca"] == ROOT + company
+    # First contact already fetches, before anything is installed.
+    assert {sent(r).values["ca_bundle"] for r in found.commands if r.name.endswith("-preflight")} == {company}
+
+
+# ---- media ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["online", "airgap"])
+def test_media(source: str) -> None:
+    found = deployed(plan_of(changes=airgap())) if source == "airgap" else reference("standalone")
+    everything = [r for r in found.commands if r.name.endswith(("-rke2", "-omnibus"))]
+    assert len(everything) == 7
+    for command in everything:
+        told = sent(command).values
+        assert told["source"] == source
+        place = told.get("artifacts_url", told.get("package_url"))
+        assert str(place).startswith("http://media.example.com/opstella") == (source == "airgap")
+    repositories = {r.inputs["repositoryOpts"]["repo"] for r in found.of_type(HELM)}
+    assert (repositories == {"http://charts.example.com"}) == (source == "airgap")
+    looked_for = {u for r in found.commands if r.name.endswith("-preflight") for u in sent(r).values["urls"].split()}
+    assert looked_for and all(u.startswith("http://media.example.com/") == (source == "airgap") for u in looked_for)

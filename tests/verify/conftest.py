@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from plan.plan import as_data
+from tests.support.platform import plan_of
+from verify.stack import Stack
+
+Make = Callable[..., Stack]
+
+
+@pytest.fixture
+def make() -> Make:
+    """A stack as the engine would tell of it: `make(architecture, changes, public_address)`."""
+
+    def stack(
+        architecture: str = "standalone", changes: dict[str, Any] | None = None, public_address: str | None = None
+    ) -> Stack:
+        data = as_data(plan_of(architecture, changes))
+        keys = {host["name"]: f"ssh-ed25519 key-of-{host['name']}" for host in data["hosts"]}
+        return Stack(
+            name=architecture, plan=data, outputs={"host_keys": keys}, private_key="the private key\n",
+            public_address=public_address,
+        )  # fmt: skip
+
+    return stack
