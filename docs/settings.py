@@ -1,0 +1,135 @@
+"""`python -m docs.settings`: writes docs/settings.md from the comments and defaults of Pulumi.standalone.yaml.
+
+That file holds every setting there is (tests/config holds it to the model); here it becomes a list to search in.
+`--check` writes nothing and exits 1 when the list differs from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE, FILE = ROOT / "Pulumi.standalone.yaml", ROOT / "docs/settings.md"
+EXAMPLE = "  # example"
+
+HEAD = """\
+# Settings
+
+Every setting, its default in `standalone`, and what it means: the comments of [Pulumi.standalone.yaml](../Pulumi.standalone.yaml),
+from which `python -m docs.settings` makes this page. Write settings in the stack file; that file says how.
+`none` means: no default, and the column shows what a value looks like. [Pulumi.multicluster.yaml](../Pulumi.multicluster.yaml)
+has the same settings with four clusters; `architecture: custom` takes clusters of any name.
+
+- Sizes are CPU cores and GB (2**30 bytes). Times are seconds unless the name says otherwise.
+- A certificate or key may be `file:PATH`, relative to the project's folder. A private key is a file or encrypted
+  (`lab/toolchain/pulumi config set --secret --path opstella:ssh.privateKey < KEY`), never in clear.
+- An unknown key is an error that names the nearest known one.
+- `python -m plan --config-file Pulumi.standalone.yaml` prints the plan that follows from a file, as JSON, without an engine.
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`path` without the namespace; `value` is a default or, with `example`, what one looks like; `leaf` has no settings below."""
+
+    path: str
+    value: str
+    example: bool
+    meaning: str
+    leaf: bool
+
+
+def settings(text: str) -> Iterator[Setting]:
+    """The settings of a stack file in which all stand, commented out or not."""
+    stack: list[tuple[int, str, bool]] = []
+    comment: list[str] = []
+    lines = [_uncommented(line) for line in text.partition("config:\n")[2].splitlines()]
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if stripped.startswith("# "):
+            comment.append(stripped[2:])
+            continue
+        found = re.match(r"( *)((?:opstella:)?[A-Za-z][\w.-]*):(?: (.*))?$", line)
+        if not found:
+            comment = []
+            continue
+        indent, name, value = len(found[1]), found[2], found[3] or ""
+        while stack and stack[-1][0] >= indent:
+            stack.pop()
+        parents = [n for _, n, _ in stack]
+        inside_example = any(example for _, _, example in stack)
+        example = f"  {value}".endswith(EXAMPLE)
+        value = f"  {value}".removesuffix(EXAMPLE).strip()
+        following = next(
+            (later for later in lines[number + 1 :] if later.strip() and not later.strip().startswith("# ")), ""
+        )
+        leaf = bool(value) or len(following) - len(following.lstrip()) <= indent
+        stack.append((indent, name, example and not value))
+        # An example's own keys (a label, a file name) are no settings, but those of an optional group are.
+        if not inside_example or parents[-1] == "intermediate":
+            path = ".".join([*parents, name]).removeprefix("opstella:")
+            yield Setting(
+                path.replace("clusters.standalone", "clusters.NAME"),
+                value,
+                example or inside_example,
+                " ".join(comment),
+                leaf,
+            )
+        comment = []
+
+
+def _uncommented(line: str) -> str:
+    """`#key: value` and `#  # text` as the file would have them; text of its own (`# text`) stays."""
+    found = re.match(r"( *)#((?:  )*(?:[A-Za-z#-].*))$", line)
+    return found[1] + found[2] if found else line
+
+
+def page(text: str) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    rows: list[str] = []
+    for setting in settings(text):
+        if "." not in setting.path:
+            parts += rows and ["| setting | default | meaning |\n|---|---|---|\n" + "".join(rows)]
+            rows = []
+            parts.append(f"\n## {setting.path}\n\n" + (f"{_plain(setting.meaning)}\n\n" if setting.meaning else ""))
+        if setting.leaf or setting.example:
+            meaning = _plain(setting.meaning) if "." in setting.path else ""
+            shown = f"`{setting.value}`" if setting.value else ""
+            default = f"none {shown}".strip() if setting.example else shown
+            rows.append(f"| `opstella:{setting.path}` | {_cell(default)} | {_cell(meaning)} |\n")
+    parts += rows and ["| setting | default | meaning |\n|---|---|---|\n" + "".join(rows)]
+    return "".join(parts)
+
+
+def _plain(text: str) -> str:
+    return text.replace("EDIT: ", "**must be set**: ", 1)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.settings", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    text = page(SOURCE.read_text(encoding="utf-8"))
+    if parser.parse_args().check:
+        if FILE.read_text(encoding="utf-8") != text:
+            print(
+                f"error: {FILE} is not what {SOURCE.name} says; write it again: python -m docs.settings",
+                file=sys.stderr,
+            )
+            return 1
+        return 0
+    FILE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
