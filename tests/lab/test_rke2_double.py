@@ -325,8 +325,9 @@ def test_restart_keeps_the_state_and_stop_leaves_no_process(machines: dict[str, 
     assert s1.run(f"cat {DATA}/server/node-token").stdout == token
     assert s1.run(f"cat {DATA}/server/tls/serving-kube-apiserver.crt").stdout == certificate
     # A child that dies comes back, and one whose parent is killed does not outlive it.
-    s1.run("kill -9 $(pidof kube-scheduler)")
-    until("the scheduler to be back", 20, lambda: s1.run("pidof kube-scheduler", check=False).stdout != "")
+    scheduler = s1.run("pidof kube-scheduler").stdout
+    s1.run(f"kill -9 {scheduler}")
+    until("the scheduler to be back", 20, lambda: s1.run("pidof kube-scheduler", check=False).stdout not in ("", scheduler))
     before = set(s1.run("pidof etcd kube-apiserver kwok").stdout.split())
     killed = s1.run("systemctl show -P MainPID rke2-server").stdout
     s1.run(f"kill -9 {killed}")
