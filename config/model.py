@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
     AbsolutePath,
     Address,
@@ -32,6 +33,7 @@ from config.types import (
     PemKey,
     Port,
     Rke2Version,
+    SecretText,
     Sha256,
     Url,
     UserName,
@@ -274,3 +276,11 @@ class Settings(Frozen):
     kubernetes: Kubernetes = Kubernetes()
     firewall: Firewall = Firewall()
     tools: dict[str, Tool] = {}
+    identity: Identity = Identity()
+    object_store: ObjectStore = ObjectStore()
+    vault: Vault = Vault()
+    alerts: Alerts = Alerts()
+    argocd: ArgoCd = ArgoCd()
+    opstella: OpstellaApp = OpstellaApp()
+    secrets: dict[DnsLabel, SecretText] = {}
+    """Secrets that other settings name; encrypted, by `pulumi config set --secret --path opstella:secrets.NAME`."""

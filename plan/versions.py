@@ -122,5 +122,176 @@ ARGO_CD = Chart(
     support="the three newest minor versions of Argo CD",
 )
 
+TRUST_MANAGER = Chart(
+    name="trust-manager",
+    version="v0.24.0",
+    app_version="v0.24.0",
+    released=date(2026, 6, 27),
+    chosen=CHOSEN,
+    repository="https://charts.jetstack.io",
+    source="https://github.com/cert-manager/trust-manager, tag v0.24.0",
+    support="the newest minor version",
+)
+VALKEY = Chart(
+    name="valkey",
+    version="0.11.0",
+    app_version="9.1.1",
+    released=date(2026, 7, 22),
+    chosen=CHOSEN,
+    repository="https://valkey.io/valkey-helm/",
+    source="https://github.com/valkey-io/valkey-helm, tag valkey-0.11.0",
+    support="not stated",
+)
+MINIO = Chart(
+    name="minio",
+    version="5.4.0",
+    app_version="RELEASE.2024-12-18T13-15-44Z",
+    released=date(2025, 1, 2),
+    chosen=CHOSEN,
+    repository="https://charts.min.io/",
+    source="https://github.com/minio/minio, helm/minio",
+    support="none: minio/minio is no longer maintained since February 2026",
+)
+OAUTH2_PROXY = Chart(
+    name="oauth2-proxy",
+    version="10.1.4",
+    app_version="7.14.3",
+    released=None,
+    chosen=CHOSEN,
+    repository="https://oauth2-proxy.github.io/manifests",
+    source="https://github.com/oauth2-proxy/manifests",
+    support="the newest version",
+)
+HEADLAMP = Chart(
+    name="headlamp",
+    version="0.45.0",
+    app_version="0.45.0",
+    released=date(2026, 8, 20),
+    chosen=CHOSEN,
+    repository="https://kubernetes-sigs.github.io/headlamp/",
+    source="https://github.com/kubernetes-sigs/headlamp, charts/headlamp",
+    support="the newest version",
+)
+HARBOR = Chart(
+    name="harbor",
+    version="1.19.1",
+    app_version="2.15.1",
+    released=date(2026, 5, 12),
+    chosen=CHOSEN,
+    repository="https://helm.goharbor.io",
+    source="https://github.com/goharbor/harbor-helm, tag v1.19.1",
+    support="the three newest minor versions of Harbor",
+)
+VAULT = Chart(
+    name="vault",
+    version="0.34.1",
+    app_version="2.0.4",
+    released=date(2026, 8, 13),
+    chosen=CHOSEN,
+    repository="https://helm.releases.hashicorp.com",
+    source="https://github.com/hashicorp/vault-helm, tag v0.34.1",
+    support="the newest version",
+)
+LOKI = Chart(
+    name="loki",
+    version="18.11.0",
+    app_version="3.7.6",
+    released=date(2026, 8, 20),
+    chosen=CHOSEN,
+    repository="https://grafana-community.github.io/helm-charts",
+    source="https://github.com/grafana-community/helm-charts, tag loki-18.11.0",
+    support="the newest minor version of Loki 3",
+)
+TEMPO = Chart(
+    name="tempo",
+    version="2.2.4",
+    app_version="2.10.8",
+    released=date(2026, 8, 13),
+    chosen=CHOSEN,
+    repository="https://grafana-community.github.io/helm-charts",
+    source="https://github.com/grafana-community/helm-charts, tag tempo-2.2.4",
+    support="the newest minor version of Tempo 2",
+)
+GRAFANA = Chart(
+    name="grafana",
+    version="12.11.1",
+    app_version="13.0.2",
+    released=None,
+    chosen=CHOSEN,
+    repository="https://grafana-community.github.io/helm-charts",
+    source="https://github.com/grafana-community/helm-charts, tag grafana-12.11.1",
+    support="the newest minor version",
+)
+MIMIR = Chart(
+    name="mimir-distributed",
+    version="6.2.0",
+    app_version="3.2.0",
+    released=date(2026, 8, 20),
+    chosen=CHOSEN,
+    repository="https://grafana.github.io/helm-charts",
+    source="https://github.com/grafana/mimir, operations/helm/charts/mimir-distributed",
+    support="the two newest minor versions of Mimir",
+)
+ALLOY = Chart(
+    name="alloy",
+    version="1.11.1",
+    app_version="v1.18.1",
+    released=date(2026, 8, 6),
+    chosen=CHOSEN,
+    repository="https://grafana.github.io/helm-charts",
+    source="https://github.com/grafana/alloy, operations/helm/charts/alloy",
+    support="the newest minor version",
+)
+KUBE_PROMETHEUS_STACK = Chart(
+    name="kube-prometheus-stack",
+    version="88.5.3",
+    app_version="v0.93.1",
+    released=date(2026, 8, 21),
+    chosen=CHOSEN,
+    repository="https://prometheus-community.github.io/helm-charts",
+    source="https://github.com/prometheus-community/helm-charts, tag kube-prometheus-stack-88.5.3",
+    support="the newest version",
+)
+METRICS_SERVER = Chart(
+    name="metrics-server",
+    version="3.13.1",
+    app_version="0.8.1",
+    released=date(2026, 6, 8),
+    chosen=CHOSEN,
+    repository="https://kubernetes-sigs.github.io/metrics-server/",
+    source="https://github.com/kubernetes-sigs/metrics-server, charts/metrics-server",
+    support="the newest minor version",
+)
+SONARQUBE = Chart(
+    name="sonarqube",
+    version="2026.5.0",
+    app_version="2026.4.0",
+    released=date(2026, 7, 23),
+    chosen=CHOSEN,
+    repository="https://SonarSource.github.io/helm-chart-sonarqube",
+    source="https://github.com/SonarSource/helm-chart-sonarqube",
+    support="the newest Community Build, one a month",
+)
+DEFECTDOJO = Chart(
+    name="defectdojo",
+    version="1.9.29",
+    app_version="2.58.4",
+    released=date(2026, 5, 26),
+    chosen=CHOSEN,
+    repository="https://raw.githubusercontent.com/DefectDojo/django-DefectDojo/helm-charts",
+    source="https://github.com/DefectDojo/django-DefectDojo, tag 2.58.4",
+    support="none: the last version 2; version 3 dropped single sign-on from the open-source edition",
+)
+GITLAB_RUNNER = Chart(
+    name="gitlab-runner",
+    version="0.86.0",
+    app_version="18.9.0",
+    released=None,
+    chosen=CHOSEN,
+    repository="https://charts.gitlab.io",
+    source="https://gitlab.com/gitlab-org/charts/gitlab-runner, tag v0.86.0",
+    support="as the GitLab version of the same number",
+)
+
 CHARTS: tuple[Chart, ...] = (TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD)
 ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, *CHARTS)

@@ -51,6 +51,7 @@ def catalogue(inputs: ToolInputs) -> tuple[Release, ...]:
     ]
     if problems:
         raise ConfigurationError(problems, "tools")
+    inputs = replace(inputs, present=frozenset(tool.name for tool in tools))
     releases = [_release(tool, inputs) for tool in tools]
     there = {release.name for release in releases}
     problems = [
@@ -74,6 +75,6 @@ def _release(tool: Tool, inputs: ToolInputs) -> Release:
     return replace(
         release,
         version=override.version or release.version,
-        repository=inputs.chart_repository or release.repository,
+        repository=release.repository and (inputs.chart_repository or release.repository),
         values=merge(release.values, override.values),
     )

@@ -10,17 +10,23 @@ from plan.tools import argo_cd, catalogue
 from plan.tools.model import Override, ToolInputs
 from plan.topology import ClusterHosts, Topology
 
-# Service keys of the settings that stand for one tool: the multi-cluster architecture has an Argo CD per stage.
-_SAME = {"argocdDev": argo_cd.DOMAIN_KEY, "argocdPrd": argo_cd.DOMAIN_KEY}
+# Service keys of the settings that stand for one tool: the multi-cluster architecture has an Argo CD per stage, and an
+# object store in two clusters.
+_SAME = {
+    "argocdDev": argo_cd.DOMAIN_KEY,
+    "argocdPrd": argo_cd.DOMAIN_KEY,
+    "minioDevsecops": "minio",
+    "minioObservability": "minio",
+    "minioApiDevsecops": "minioApi",
+    "minioApiObservability": "minioApi",
+}
 
 
 def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -> ToolInputs:
     """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users."""
-    hosts = {
-        _SAME.get(record.service, record.service): record.name
-        for record in dns.records(settings, topology)
-        if record.cluster == cluster.name
-    }
+    records = dns.records(settings, topology)
+    hosts = {_SAME.get(r.service, r.service): r.name for r in records if r.cluster == cluster.name}
+    nodes = (*cluster.masters, *cluster.workers)
     several = len(cluster.masters) > 1
     return ToolInputs(
         domain=settings.domain,
@@ -33,6 +39,20 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         database_instances=3 if several else 1,
         load_balancer=str(cluster.load_balancer.address),
         chart_repository=settings.media.chart_repository,
+        cluster=cluster.name,
+        all_hosts=MappingProxyType({r.service: r.name for r in records}),
+        workers=len(cluster.workers),
+        masters=tuple(str(m.address) for m in cluster.masters),
+        machines=tuple(str(n.address) for n in nodes),
+        gitlab=str(topology.gitlab.address),
+        pod_network=str(cluster.settings.pod_subnet),
+        service_network=str(cluster.settings.service_subnet),
+        identity=settings.identity,
+        object_store=settings.object_store,
+        vault=settings.vault,
+        alerts=settings.alerts,
+        argocd=settings.argocd,
+        opstella=settings.opstella,
         overrides=MappingProxyType(
             {
                 name: Override(enabled=tool.enabled, version=tool.version, values=tool.values)

@@ -10,73 +10,29 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
+from plan.tools.needs import Cache, Database, Flow, Job, OidcClient, StorageAccess
+from plan.tools.sources import Bcrypt as Bcrypt
+from plan.tools.sources import CaBundle as CaBundle
+from plan.tools.sources import Clear as Clear
+from plan.tools.sources import Composed as Composed
+from plan.tools.sources import FromPki as FromPki
+from plan.tools.sources import Generated as Generated
+from plan.tools.sources import Given as Given
+from plan.tools.sources import Password as Password
+from plan.tools.sources import Secret as Secret
+from plan.tools.sources import Source as Source
+
 Values = dict[str, Any]
 PodSecurity = Literal["privileged", "baseline", "restricted"]
-PkiItem = Literal[
-    "intermediate.chain",  # PEM: the intermediate, then what stands above it, up to and with the root
-    "intermediate.key",
-    "wildcard.chain",  # PEM: the user's certificate of *.domain, then its chain
-    "wildcard.key",
-]
 
 # The bundle of CA certificates that the stack trusts: one ConfigMap of this name in each namespace that needs it.
 CA_BUNDLE_KEY = "ca.crt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Password:
-    """A generated password; `name` is unique in the stack of one cluster. Letters and digits only, unless `special`."""
-
-    name: str
-    length: int = 32
-    special: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clear:
-    """A value that is no secret, in a secret because the reader looks there."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generated:
-    """The value of the Password `password`."""
-
-    password: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bcrypt:
-    """The bcrypt hash of the Password `password`; must stay the same from run to run."""
-
-    password: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FromPki:
-    """A certificate or key of the stack's PKI."""
-
-    item: PkiItem
-
-
-Source = Clear | Generated | Bcrypt | FromPki
-
-
-@dataclass(frozen=True, kw_only=True)
-class Secret:
-    """A Kubernetes Secret that stands before the release does; `data` maps each key to its value's source."""
-
-    name: str
-    namespace: str
-    data: Mapping[str, Source]
-    type: str = "Opaque"
-    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """One custom resource.
+    """One Kubernetes object that no chart brings, of any kind.
 
     `body` is the whole object, apiVersion to spec. `needs` are releases that must be deployed before it. `wait_for`
     is a condition as the annotation `pulumi.com/waitFor` takes it, or None where applying it is enough.
@@ -101,11 +57,21 @@ class Login:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A workload that must be available once the release is deployed; for the checks from outside."""
+    """A workload that must be available once the release is deployed.
+
+    `cpu` and `memory` are what one of its pods requests (Kubernetes quantities, all containers together); a DaemonSet
+    has one a worker, `replicas` aside. `selector` is the labels of its pods; given, and with several replicas, a
+    PodDisruptionBudget is made for it. `autoscale` is the greatest number of replicas, at 70 % CPU.
+    """
 
     kind: Literal["Deployment", "DaemonSet", "StatefulSet"]
     name: str
     namespace: str
+    replicas: int = 1
+    cpu: str = "0"
+    memory: str = "0"
+    selector: Mapping[str, str] = field(default_factory=dict)
+    autoscale: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +91,8 @@ class Release:
     namespace: str
     chart: str
     version: str
-    repository: str
+    repository: str | None
+    """URL of the Helm repository; None for a chart of this project, where `chart` is its folder."""
     values: Values
     needs: tuple[str, ...] = ()
     pod_security: PodSecurity = "restricted"
@@ -141,6 +108,22 @@ class Release:
     host: str | None = None
     login: Login | None = None
     timeout_seconds: int = 600
+    databases: tuple[Database, ...] = ()
+    caches: tuple[Cache, ...] = ()
+    storage: tuple[StorageAccess, ...] = ()
+    clients: tuple[OidcClient, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    ports_for_ingress: tuple[int, ...] = ()
+    """Ports of its pods that the ingress may reach."""
+    ports_for_metrics: tuple[int, ...] = ()
+    """Ports of its pods that the monitoring may reach."""
+    jobs: tuple[Job, ...] = ()
+    path: str = "/"
+    """What a check asks under `https://<host>`, without being logged in."""
+    other_hosts: tuple[str, ...] = ()
+    """Further names under which users reach it."""
+    missing: tuple[str, ...] = ()
+    """What the user still has to give, a sentence each; shown in the outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +164,26 @@ class ToolInputs:
     image_registry: str | None = None
     chart_repository: str | None = None
     ca_bundle: str | None = "opstella-ca-bundle"
+    cluster: str = "standalone"
+    all_hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service key to full name, of the whole platform: the VM's GitLab, and what other clusters serve."""
+    present: frozenset[str] = frozenset()
+    """The tools that this cluster carries; set by the catalogue. For what is wired only if the other side is there."""
+    workers: int = 5
+    masters: tuple[str, ...] = ()
+    """Addresses of the cluster's masters: where the API server's own connections come from."""
+    machines: tuple[str, ...] = ()
+    """Addresses of all nodes of the cluster."""
+    gitlab: str | None = None
+    """Address of GitLab's machine."""
+    pod_network: str = "172.16.72.0/22"
+    service_network: str = "172.16.76.0/22"
+    identity: Identity = Identity()
+    object_store: ObjectStore = ObjectStore()
+    vault: Vault = Vault()
+    alerts: Alerts = Alerts()
+    argocd: ArgoCd = ArgoCd()
+    opstella: OpstellaApp = OpstellaApp()
     overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
 
 

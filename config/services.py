@@ -1,0 +1,122 @@
+"""Settings of what the tools do together: logins, object store, Vault, alerts, deployments, Opstella's own services."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from config.types import DnsLabel, Flag, Frozen, Port, whole
+
+
+class User(Frozen):
+    """A person's account, with a first password that has to be changed at the first login."""
+
+    email: Annotated[str, Field(min_length=3, max_length=254)] | None = None
+    """`None`: `<name>@<domain>`."""
+    first_name: str = ""
+    last_name: str = ""
+    groups: tuple[Literal["platform-admins", "developers", "viewers"], ...] = ("viewers",)
+
+
+class Identity(Frozen):
+    """The realm of all tools in Keycloak."""
+
+    realm: DnsLabel = "opstella"
+    adopt: Flag = False
+    """Take over a realm of this name that exists and was not made by this stack."""
+    users: dict[DnsLabel, User] = {"opstella-admin": User(groups=("platform-admins",))}
+
+
+class ObjectStore(Frozen):
+    """Buckets of the platform's own MinIO."""
+
+    adopt: tuple[str, ...] = ()
+    """Buckets that exist, were not made by this stack, and are to be taken over."""
+
+
+class VaultSeal(Frozen):
+    """A seal stanza of Vault's configuration (`transit`, `awskms`, `azurekeyvault`, `gcpckms`, …)."""
+
+    type: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    parameters: dict[str, str] = {}
+    environment: dict[str, DnsLabel] = {}
+    """Variable to the name of a secret of opstella:secrets, for the seal's credentials."""
+
+
+class Vault(Frozen):
+    """How Vault is unsealed."""
+
+    unseal: Literal["secret", "pgp", "auto"] = "secret"
+    """`secret`: shares in a Kubernetes Secret that one unsealer reads; `pgp`: each share encrypted for a custodian, who
+    unseals by hand after a restart; `auto`: by `seal`."""
+    shares: Annotated[int, whole(1, 16)] = 5
+    threshold: Annotated[int, whole(1, 16)] = 3
+    pgp_keys: tuple[str, ...] = ()
+    """Of `pgp` (and of the recovery keys of `auto`): one public key a share, Base64 as `gpg --export | base64` prints it."""
+    seal: VaultSeal | None = None
+
+
+class Mail(Frozen):
+    """A mail server for alerts."""
+
+    smarthost: str
+    sender: str
+    to: tuple[str, ...]
+    username: str | None = None
+    password: DnsLabel | None = None
+    """Name of a secret of opstella:secrets."""
+
+
+class Alerts(Frozen):
+    """Where alerts go; without a receiver they are only shown."""
+
+    webhook: DnsLabel | None = None
+    """Name of a secret of opstella:secrets that holds the URL."""
+    mail: Mail | None = None
+
+
+class GitRepository(Frozen):
+    """A repository that Argo CD may read."""
+
+    url: Annotated[str, Field(min_length=8)]
+    username: str | None = None
+    password: DnsLabel | None = None
+    """Name of a secret of opstella:secrets."""
+
+
+class Apps(Frozen):
+    """The app of apps: a folder of Argo CD Applications."""
+
+    repository: DnsLabel
+    """A key of opstella:argocd.repositories."""
+    path: str = "apps"
+    revision: str = "HEAD"
+
+
+class ArgoCd(Frozen):
+    """What Argo CD deploys."""
+
+    repositories: dict[DnsLabel, GitRepository] = {}
+    apps: Apps | None = None
+
+
+class OpstellaPart(Frozen):
+    """One of Opstella's own services; it is licensed, so its image is the user's to name."""
+
+    image: str | None = None
+    """`None`: it is left out, and the outputs say so."""
+    port: Port = 8080
+    environment: dict[str, str] = {}
+    secret_environment: dict[str, DnsLabel] = {}
+    """Variable to the name of a secret of opstella:secrets."""
+
+
+class OpstellaApp(Frozen):
+    """Opstella's own services."""
+
+    ui: OpstellaPart = OpstellaPart()
+    core: OpstellaPart = OpstellaPart()
+    clear_session: OpstellaPart = OpstellaPart()
+    pull_secret: DnsLabel | None = None
+    """Name of a secret of opstella:secrets: a Docker configuration (JSON) with the registry's credentials."""

@@ -1,0 +1,156 @@
+"""What tools need of one another, as data: connections, databases, caches, buckets, logins, provisioning.
+
+plan/tools/wiring.py provides each of them by one mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from plan.tools.sources import Source
+
+KUBERNETES_API = "kubernetes-api"  # the API server: on the masters' addresses, port 6443
+OUTSIDE = "outside"  # any address that is neither a pod's nor a service's: the platform's VMs, the internet
+ITSELF = "itself"  # the tool's own namespace
+NODES = "nodes"  # the cluster's machines: kubelets, node exporters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """A TCP connection (or `protocol`) that pods of a tool open, or, with `inbound`, that is opened to them.
+
+    `peer` is a release's name (its namespace), or one of the words above. Ports are the target pods' own, not the
+    services'. `pods` narrows this tool's side by labels, `peer_pods` the other's; empty means all of the namespace. A
+    flow to another release opens both sides. DNS, and the ingress to a tool with `ports_for_ingress`, need no flow.
+    """
+
+    peer: str
+    ports: tuple[int, ...]
+    inbound: bool = False
+    protocol: Literal["TCP", "UDP"] = "TCP"
+    pods: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    peer_pods: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A PostgreSQL database of the tool's own: the CloudNativePG cluster `name` in the tool's namespace.
+
+    The primary answers at `<name>-rw:5432`. The Secret `<name>-owner` (basic-auth: `username`, `password`) holds
+    `owner`'s password, the generated Password `<name>`. `statements` run once in the new database. It is backed up to
+    the object store where there is one.
+    """
+
+    name: str
+    database: str
+    owner: str
+    storage: str = "5Gi"
+    cpu: str = "100m"
+    memory: str = "256Mi"
+    memory_limit: str = "512Mi"
+    statements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """A user of Valkey, who sees only keys that begin with `prefix` (empty: all), on logical databases of its own.
+
+    The Secret `secret` of the tool's namespace holds the generated Password `valkey-<user>` under each of `keys`.
+    """
+
+    user: str
+    secret: str
+    keys: tuple[str, ...] = ("password",)
+    prefix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A bucket of the object store. Objects are deleted after `expire_days`, if given."""
+
+    name: str
+    versioning: bool = False
+    expire_days: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageAccess:
+    """A credential of the object store that reads and writes in `buckets` and nowhere else.
+
+    Access key is `user`, secret key the generated Password `s3-<user>`; the Secret `secret` of the tool's namespace
+    holds them under `access_key` and `secret_key`. `extra` are further keys of that Secret. None for `secret` where no
+    Secret is wanted (GitLab, on its VM, takes them from the plan).
+    """
+
+    user: str
+    buckets: tuple[Bucket, ...]
+    secret: str | None
+    access_key: str = "accessKey"
+    secret_key: str = "secretKey"
+    extra: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OidcClient:
+    """A client of the realm `opstella`.
+
+    `roles` maps each group that may log in to what it is in the tool: the tool's own word (`Admin`,
+    `role:readonly`), put into the tool's configuration by its release and into the SSO matrix. The generated Password
+    `client-<client_id>` is its secret, in the Secret `secret` of the tool's namespace: under the key `secret_key`, beside
+    `extra`. A public client (`public`) has none and must use PKCE. `protocol` saml is for what knows no OIDC.
+    The token's claim `groups` holds the names of the groups, without a leading slash.
+    """
+
+    client_id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    roles: Mapping[str, str]
+    secret: str | None = None
+    secret_key: str = "clientSecret"
+    extra: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the Secret."""
+    web_origins: tuple[str, ...] = ()
+    post_logout_redirect_uris: tuple[str, ...] = ()
+    public: bool = False
+    pkce: bool = False
+    protocol: Literal["openid-connect", "saml"] = "openid-connect"
+    audiences: tuple[str, ...] = ()
+    """Further audiences of its access tokens, beside its own id."""
+    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Client attributes in Keycloak's own words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromSecret:
+    """An environment variable out of a Secret of the same namespace."""
+
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A provisioning Job: idempotent, run after the release, and again whenever what it is given changes.
+
+    `files` (name to content, no secrets) appear under /opstella, the CA bundle under /etc/opstella/ca, and the Secrets
+    of `secret_files` (name to Secret) under /opstella/secrets/<name>/, one file a key. `rules` are RBAC rules of its own
+    ServiceAccount, which has no token without them. `needs` are further releases that must stand before. Runs as an
+    unprivileged user on a read-only root file system with an empty /tmp.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    files: Mapping[str, str]
+    environment: Mapping[str, str | FromSecret] = field(default_factory=lambda: MappingProxyType({}))
+    secret_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    rules: tuple[Mapping[str, Any], ...] = ()
+    cluster_rules: tuple[Mapping[str, Any], ...] = ()
+    flows: tuple[Flow, ...] = ()
+    """Of the Job's pods, beyond those of its tool; their label is `opstella.io/job: <name>`."""
+    needs: tuple[str, ...] = ()
+    timeout_seconds: int = 600
