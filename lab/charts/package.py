@@ -2,8 +2,8 @@
 
     python3 lab/charts/package.py OUT DEFINITIONS
 
-Names and versions are those of plan/versions.py. DEFINITIONS is a folder with `cert-manager.yaml`,
-`cloudnative-pg.yaml`, `traefik.yaml` and `argo-cd.yaml`: each tool's own custom resource definitions. The same
+Names and versions are those of plan/versions.py; charts of the project itself are not in there. DEFINITIONS is a folder
+with a file CHART.yaml for every chart of lab/workloads/crds.tsv: the tool's own custom resource definitions. The same
 inputs give the same bytes, whenever and wherever.
 """
 
@@ -28,8 +28,16 @@ sys.path.insert(0, str(ROOT))
 from lab.charts.key_lists import key_list, schema  # noqa: E402  (the repository's root has to be on the path first)
 from plan import versions  # noqa: E402
 
-# Helm installs what lies in crds/ before anything else; the other charts template their definitions.
-CRDS_FOLDER = {"traefik": "crds"}
+DEFINITIONS_TABLE = ROOT / "lab/workloads/crds.tsv"
+
+
+def definition_folders() -> dict[str, str]:
+    """Chart to the folder in which it has its custom resource definitions; a chart without any is not in there.
+
+    Helm installs what lies in `crds` before anything else; those in `definitions` are templates of the double.
+    """
+    rows = [line.split("\t") for line in DEFINITIONS_TABLE.read_text().splitlines() if line and not line.startswith("#")]
+    return {name: folder for name, folder, *_ in rows}
 
 
 def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
@@ -52,17 +60,13 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
     }
     for file in sorted((source / "templates").iterdir()):
         found[f"templates/{file.name}"] = file.read_bytes()
-    if chart.name not in _without_definitions():
-        folder = CRDS_FOLDER.get(chart.name, "definitions")
+    folder = definition_folders().get(chart.name)
+    if folder:
         tool = definitions / f"{chart.name}.yaml"
         for document in yaml.load_all(tool.read_text(), Loader=_LOADER):
             if document:
                 found[f"{folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
     return {f"{chart.name}/{path}": content for path, content in found.items()}
-
-
-def _without_definitions() -> tuple[str, ...]:
-    return versions.CSI_DRIVER_NFS.name, versions.KEYCLOAK.name
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
