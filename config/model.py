@@ -67,6 +67,8 @@ class GitLab(Machine):
     edition: Literal["ce", "ee"] = "ce"
     version: GitLabVersion | None = None
     """`None` takes the version in plan/versions.py."""
+    object_storage: Flag = True
+    """Whether uploads, artifacts and packages lie in the platform's object store instead of on GitLab's own disk."""
 
 
 class Nfs(Machine):
@@ -234,6 +236,8 @@ class Kubernetes(Frozen):
     """`None` takes the version in plan/versions.py."""
     cni: Literal["calico"] = "calico"
     cis_profile: Flag = False
+    registry_mirror: Literal["harbor", "none"] = "harbor"
+    """Whether nodes ask the platform's Harbor for images first; they fall back to the images' own registries."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
 
 
@@ -252,6 +256,10 @@ class Tool(Frozen):
 
     enabled: Flag = True
     version: ChartVersion | None = None
+    replicas: Annotated[int, whole(1, 50)] | None = None
+    """Pods of what serves users; `None`: one, or two in a cluster of several masters."""
+    storage: Gigabytes | None = None
+    """Size of each volume that the tool keeps its data on; `None`: the tool's own default."""
     values: dict[str, Any] = {}
 
 

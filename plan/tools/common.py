@@ -55,3 +55,15 @@ def merge(base: Any, over: Any) -> Any:
     if hasattr(over, "items"):
         return {key: merge({}, value) for key, value in over.items()}
     return over
+
+
+def replicas_of(inputs: ToolInputs, tool: str) -> int:
+    """Pods of what serves users: the user's number for `tool`, or the cluster's own."""
+    override = inputs.overrides.get(tool)
+    return inputs.replicas if override is None or override.replicas is None else override.replicas
+
+
+def storage_of(inputs: ToolInputs, tool: str, default: str) -> str:
+    """Size of a volume of `tool` as a Kubernetes quantity: the user's, or `default`."""
+    override = inputs.overrides.get(tool)
+    return default if override is None or override.storage is None else f"{override.storage}Gi"

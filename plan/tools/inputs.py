@@ -55,7 +55,13 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         opstella=settings.opstella,
         overrides=MappingProxyType(
             {
-                name: Override(enabled=tool.enabled, version=tool.version, values=tool.values)
+                name: Override(
+                    enabled=tool.enabled,
+                    version=tool.version,
+                    values=tool.values,
+                    replicas=tool.replicas,
+                    storage=tool.storage,
+                )
                 for name, tool in settings.tools.items()
             }
         ),

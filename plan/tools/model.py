@@ -133,6 +133,9 @@ class Override:
     enabled: bool = True
     version: str | None = None
     values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    replicas: int | None = None
+    storage: int | None = None
+    """GB of each of its volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
