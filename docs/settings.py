@@ -16,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, FILE = ROOT / "Pulumi.standalone.yaml", ROOT / "docs/settings.md"
 EXAMPLE = "  # example"
+# Settings that are only there when wanted: marked as examples, what stands below them are settings all the same.
+GROUPS = ("intermediate", "seal", "mail", "apps")
+# Settings by a name that the user chooses; the page says NAME for it.
+MAPS = ("clusters", "tools", "users", "repositories")
 
 HEAD = """\
 # Settings
@@ -34,6 +38,16 @@ has the same settings with four clusters; `architecture: custom` takes clusters 
 
 
 @dataclass(frozen=True)
+class _Open:
+    """A key under which the lines stand that are being read; `free`: the keys below it are the user's."""
+
+    indent: int
+    name: str
+    example: bool
+    free: bool
+
+
+@dataclass(frozen=True)
 class Setting:
     """`path` without the namespace; `value` is a default or, with `example`, what one looks like; `leaf` has no settings below."""
 
@@ -45,8 +59,9 @@ class Setting:
 
 
 def settings(text: str) -> Iterator[Setting]:
-    """The settings of a stack file in which all stand, commented out or not."""
-    stack: list[tuple[int, str, bool]] = []
+    """The settings of a stack file in which all stand, commented out or not; below a map, those of its first names."""
+    stack: list[_Open] = []
+    seen: set[str] = set()
     comment: list[str] = []
     lines = [_uncommented(line) for line in text.partition("config:\n")[2].splitlines()]
     for number, line in enumerate(lines):
@@ -58,28 +73,26 @@ def settings(text: str) -> Iterator[Setting]:
         if not found:
             comment = []
             continue
-        indent, name, value = len(found[1]), found[2], found[3] or ""
-        while stack and stack[-1][0] >= indent:
+        indent, name, value = len(found[1]), found[2].removeprefix("opstella:"), found[3] or ""
+        while stack and stack[-1].indent >= indent:
             stack.pop()
-        parents = [n for _, n, _ in stack]
-        inside_example = any(example for _, _, example in stack)
-        example = f"  {value}".endswith(EXAMPLE)
+        named = bool(stack) and stack[-1].name in MAPS
+        parents = [o.name for o in stack]
+        inside_example = any(o.example for o in stack)
+        marked = f"  {value}".endswith(EXAMPLE)
         value = f"  {value}".removesuffix(EXAMPLE).strip()
         following = next(
             (later for later in lines[number + 1 :] if later.strip() and not later.strip().startswith("# ")), ""
         )
-        leaf = bool(value) or len(following) - len(following.lstrip()) <= indent
-        stack.append((indent, name, example and not value))
-        # An example's own keys (a label, a file name) are no settings, but those of an optional group are.
-        if not inside_example or parents[-1] == "intermediate":
-            path = ".".join([*parents, name]).removeprefix("opstella:")
-            yield Setting(
-                path.replace("clusters.standalone", "clusters.NAME"),
-                value,
-                example or inside_example,
-                " ".join(comment),
-                leaf,
-            )
+        alone = len(following) - len(following.lstrip()) <= indent
+        # A map of free keys (labels, sums) is one setting: its keys are the user's.
+        free = marked and not value and not named and name not in (*GROUPS, *MAPS)
+        own = not any(o.free for o in stack)
+        stack.append(_Open(indent, "NAME" if named else name, marked and not value, free))
+        path = ".".join([*parents, stack[-1].name])
+        if own and path not in seen:
+            seen.add(path)
+            yield Setting(path, value, marked or inside_example, " ".join(comment), bool(value) or free or alone)
         comment = []
 
 
@@ -98,8 +111,8 @@ def page(text: str) -> str:
             parts += rows and ["| setting | default | meaning |\n|---|---|---|\n" + "".join(rows)]
             rows = []
             parts.append(f"\n## {setting.path}\n\n" + (f"{_plain(setting.meaning)}\n\n" if setting.meaning else ""))
-        if setting.leaf or setting.example:
-            meaning = _plain(setting.meaning) if "." in setting.path else ""
+        meaning = _plain(setting.meaning) if "." in setting.path else ""
+        if setting.leaf or (setting.example and meaning):
             shown = f"`{setting.value}`" if setting.value else ""
             default = f"none {shown}".strip() if setting.example else shown
             rows.append(f"| `opstella:{setting.path}` | {_cell(default)} | {_cell(meaning)} |\n")
