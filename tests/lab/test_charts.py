@@ -7,12 +7,8 @@ import functools
 import hashlib
 import http.server
 import io
-import json
-import os
-import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,56 +17,28 @@ import pytest
 import yaml
 
 from lab.charts.key_lists import allows, key_list, schema
-from lab.charts.package import files, package
+from lab.charts.package import definition_folders, files, package
 from plan import versions
 from plan.tools.catalogue import catalogue
-from plan.tools.common import merge
-from plan.tools.model import Release, ToolInputs
+from plan.tools.inputs import tool_inputs
+from tests.support import charts
+from tests.support.api_server import artifact
+from tests.support.charts import WORKLOADS, Refused, found, helm, pods, render
+from tests.support.platform import plan_of
 
-ROOT = Path(__file__).resolve().parents[2]
-DOMAIN = "devops.example.com"
-INPUTS = ToolInputs(
-    domain=DOMAIN,
-    hosts={"keycloak": f"opstella-idp.{DOMAIN}", "argocd": f"argocd.{DOMAIN}"},
-    nfs_server="192.168.72.13",
-    nfs_path="/srv/nfs",
-    load_balancer="192.168.72.12",
-)
-RELEASES = {release.name: release for release in catalogue(INPUTS)}
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _artifact(name: str) -> Path:
-    given = dict(p.split("=", 1) for p in os.environ.get("OPSTELLA_TEST_ARTIFACTS", "").split(":") if p)
-    if name in given:
-        return Path(given[name])
-    out = subprocess.run([ROOT / "lab/toolchain/build", name], stdout=subprocess.PIPE, check=True, text=True)
-    return Path(out.stdout.strip().splitlines()[-1])
+PLAN = plan_of("standalone")
+RELEASES = {release.name: release for release in PLAN.releases["standalone"]}
+WITH_DEFINITIONS = {chart: folder for chart, folder in definition_folders().items() if chart in {c.name for c in versions.CHARTS}}
 
 
 @pytest.fixture(scope="session")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One small definition a tool; the tools' own come from Go modules, and most of what is tested needs none."""
-    folder = tmp_path_factory.mktemp("definitions")
-    for tool, group in (
-        ("cert-manager", "cert-manager.io"), ("cloudnative-pg", "postgresql.cnpg.io"),
-        ("traefik", "traefik.io"), ("argo-cd", "argoproj.io"),
-    ):  # fmt: skip
-        definition = {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"things.{group}"},
-            "spec": {"group": group, "description": "text with {{ braces }} that no template may touch"},
-        }
-        (folder / f"{tool}.yaml").write_text("---\n" + yaml.safe_dump(definition))
-    return folder
+    return charts.small_definitions(tmp_path_factory.mktemp("definitions"))
 
 
 @pytest.fixture(scope="session")
-def repository(definitions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("charts")
-    package(folder, definitions)
-    return folder
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return charts.repository(tmp_path_factory.mktemp("charts"))
 
 
 # --- packaging ---
@@ -128,74 +96,47 @@ def test_the_schema_closes_maps_opens_open_ones_and_knows_any_key() -> None:
 # --- with helm ---
 
 
-class Refused(Exception):
-    """helm said no; the text is what it printed."""
-
-
-@functools.cache
-def _helm() -> Path:
-    return _artifact("helm") / "bin" / "helm"
-
-
-def helm(*arguments: str | Path, values: dict[str, Any] | None = None) -> str:
-    """Run helm. Raises Refused with its standard error."""
-    done = subprocess.run(
-        [_helm(), *arguments, *(["-f", "-"] if values is not None else [])],
-        input=json.dumps(values) if values is not None else None,
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    if done.returncode:
-        raise Refused(done.stderr)
-    return done.stdout
-
-
-def render(repository: Path, release: Release, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The objects of `release`, hooks and definitions included."""
-    chart = repository / f"{release.chart}-{release.version}.tgz"
-    text = helm(
-        "template", release.name, chart, "--namespace", release.namespace, "--kube-version", "1.36.3", "--include-crds",
-        values=merge(release.values, values or {}),
-    )  # fmt: skip
-    return [document for document in yaml.load_all(text, Loader=LOADER) if document]
-
-
-def found(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    return {o["metadata"]["name"]: o for o in objects if o["kind"] == kind}
-
-
-def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for o in objects:
-        if o["kind"] in ("Deployment", "DaemonSet", "StatefulSet", "Job"):
-            yield o["spec"]["template"]["spec"]
-
-
 @pytest.mark.toolchain
 @pytest.mark.parametrize("name", RELEASES)
 class TestCatalogue:
     def test_the_workloads_are_those_the_plan_waits_for(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
-        objects = render(repository, release)
         rendered = {
             (o["kind"], o["metadata"]["name"], o["metadata"]["namespace"])
-            for o in objects
-            if o["kind"] in ("Deployment", "DaemonSet", "StatefulSet")
+            for o in render(repository, release)
+            if o["kind"] in WORKLOADS
         }
         assert rendered == {(w.kind, w.name, w.namespace) for w in release.workloads}
+
+    def test_pods_ask_for_what_the_plan_counts(self, name: str, repository: Path) -> None:
+        release = RELEASES[name]
+        rendered = {(o["kind"], o["metadata"]["name"]): o for o in render(repository, release) if o["kind"] in WORKLOADS}
+        for workload in release.workloads:
+            own = rendered[workload.kind, workload.name]
+            template = own["spec"]["template"]
+            asked = {
+                what: sum(quantity(c["resources"]["requests"].get(what, "0")) for c in template["spec"]["containers"])
+                for what in ("cpu", "memory")
+            }
+            assert asked == {"cpu": quantity(workload.cpu), "memory": quantity(workload.memory)}, workload.name
+            if workload.kind != "DaemonSet":
+                assert own["spec"].get("replicas", 1) == workload.replicas, workload.name
+            assert workload.selector.items() <= template["metadata"]["labels"].items(), workload.name
 
     def test_what_a_pod_refers_to_is_there(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
         objects = render(repository, release)
         secrets = {secret.name: set(secret.data) for secret in release.secrets}
-        maps = set(found(objects, "ConfigMap")) | {release.ca_bundle}
-        accounts = {*found(objects, "ServiceAccount"), "default"}
+        secrets |= {n: {*o.get("data", {}), *o.get("stringData", {})} for n, o in found(objects, "Secret").items()}
+        own = [m.body for m in (*release.before, *release.after)]
+        maps = {*found(objects, "ConfigMap"), *found(own, "ConfigMap"), release.ca_bundle}
+        accounts = {*found(objects, "ServiceAccount"), *found(own, "ServiceAccount"), "default"}
         for pod in pods(objects):
-            assert pod["serviceAccountName"] in accounts
+            assert pod.get("serviceAccountName", "default") in accounts
             volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
             assert {v["configMap"]["name"] for v in volumes.values() if "configMap" in v} <= maps
             for container in pod["containers"]:
                 assert container["resources"]["requests"], container["name"]
-                if "nfs" not in name:  # whose node plugin gets its folders from the kubelet
-                    assert {mount["name"] for mount in container.get("volumeMounts", [])} <= set(volumes)
                 for variable in container.get("env", []):
                     reference = variable.get("valueFrom", {}).get("secretKeyRef")
                     assert reference is None or reference["key"] in secrets[reference["name"]]
@@ -205,30 +146,32 @@ class TestCatalogue:
             render(repository, RELEASES[name], {"notAKey": {"x": 1}})
 
     def test_services_select_the_pods(self, name: str, repository: Path) -> None:
-        objects = render(repository, RELEASES[name])
-        labels = [
-            o["spec"]["template"]["metadata"]["labels"]
-            for o in objects
-            if o["kind"] in ("Deployment", "DaemonSet", "StatefulSet")
-        ]
-        for service in found(objects, "Service").values():
-            selector = service["spec"]["selector"].items()
-            assert any(selector <= own.items() for own in labels), service["metadata"]["name"]
-
-    def test_ingresses_lead_to_a_service_under_the_host_of_the_plan(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
         objects = render(repository, release)
+        labels = [o["spec"]["template"]["metadata"]["labels"] for o in objects if o["kind"] in WORKLOADS]
+        for service in found(objects, "Service").values():
+            selector = service["spec"].get("selector", {}).items()
+            if service["metadata"].get("namespace", release.namespace) == release.namespace:
+                assert any(selector <= own.items() for own in labels), service["metadata"]["name"]
+
+    def test_ingresses_lead_to_a_service_under_the_hosts_of_the_plan(self, name: str, repository: Path) -> None:
+        release = RELEASES[name]
+        objects = render(repository, release) + [m.body for m in (*release.before, *release.after)]
         ingresses = found(objects, "Ingress")
-        assert bool(ingresses) == bool(release.host)
+        hosts = {rule["host"] for ingress in ingresses.values() for rule in ingress["spec"]["rules"]}
+        assert hosts == {release.host, *release.other_hosts} - {None}
         for ingress in ingresses.values():
             assert ingress["spec"]["ingressClassName"] == "traefik"
-            (rule,) = ingress["spec"]["rules"]
-            assert rule["host"] == release.host and ingress["spec"]["tls"] == [{"hosts": [release.host]}]
-            backend = rule["http"]["paths"][0]["backend"]["service"]
-            ports = found(objects, "Service")[backend["name"]]["spec"]["ports"]
-            assert any(
-                p["name"] == backend["port"].get("name") or p["port"] == backend["port"].get("number") for p in ports
-            )
+            own = {rule["host"] for rule in ingress["spec"]["rules"]}
+            # No Secret of its own: the ingress' default certificate covers every name.
+            assert {host for entry in ingress["spec"]["tls"] for host in entry["hosts"]} == own
+            assert not [entry for entry in ingress["spec"]["tls"] if "secretName" in entry]
+            for rule in ingress["spec"]["rules"]:
+                for path in rule["http"]["paths"]:
+                    backend = path["backend"]["service"]
+                    ports = found(objects, "Service")[backend["name"]]["spec"]["ports"]
+                    wanted = backend["port"]
+                    assert any(p.get("name") == wanted.get("name", p) or p["port"] == wanted.get("number") for p in ports)
 
 
 @pytest.mark.toolchain
@@ -291,9 +234,18 @@ def test_definitions_come_untouched_and_only_when_asked_for(name: str, switch: s
 
 
 @pytest.mark.toolchain
+@pytest.mark.parametrize("chart", sorted(WITH_DEFINITIONS))
+def test_a_chart_brings_its_definitions(chart: str, repository: Path) -> None:
+    release = next(r for r in RELEASES.values() if r.chart == chart)
+    assert list(found(render(repository, release), "CustomResourceDefinition")) == [f"things.{chart}.test"]
+
+
+@pytest.mark.toolchain
 def test_every_shape_of_the_inputs_renders(repository: Path) -> None:
+    cluster = PLAN.topology.clusters[0]
     inputs = replace(
-        INPUTS, replicas=2, database_instances=3, certificate="provided", ca_bundle=None, load_balancer=None,
+        tool_inputs(PLAN.settings, PLAN.topology, cluster),
+        replicas=2, database_instances=3, certificate="provided", ca_bundle=None, load_balancer=None,
         image_registry="registry.example.com:5000", trusted_proxies=("10.0.0.0/8",),
     )  # fmt: skip
     for release in catalogue(inputs):
@@ -323,18 +275,18 @@ def test_helm_pulls_from_the_repository_over_http(repository: Path, tmp_path: Pa
 
 @pytest.mark.toolchain
 def test_the_artifact_holds_the_definitions_the_plan_waits_for() -> None:
-    repository = _artifact("charts")
+    packed = artifact("charts")
     for release in RELEASES.values():
-        definitions = found(render(repository, release), "CustomResourceDefinition")
-        assert set(release.crds) <= set(definitions)
-        for manifest in (*release.before, *release.after):
-            group, _, version = manifest.body["apiVersion"].partition("/")
-            owner = RELEASES[manifest.needs[0]]
-            kinds = {
-                d["spec"]["names"]["kind"]: d
-                for d in found(render(repository, owner), "CustomResourceDefinition").values()
-                if d["spec"]["group"] == group
-            }
-            served = [v for v in kinds[manifest.body["kind"]]["spec"]["versions"] if v["name"] == version]
-            properties = served[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-            assert set(manifest.body["spec"]) <= set(properties)
+        if release.crds:
+            assert set(release.crds) <= set(found(render(packed, release), "CustomResourceDefinition")), release.name
+
+
+# --- plain functions ---
+
+_UNITS = {"m": 0.001, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def quantity(text: str | int | float) -> float:
+    """A Kubernetes quantity as a number: cores, or bytes."""
+    number = str(text).rstrip("mkKMGi")
+    return round(float(number) * _UNITS[str(text)[len(number) :]], 6)
