@@ -61,6 +61,16 @@ POSTGRESQL = Version(
     end_of_life=date(2030, 11, 14),
 )
 
+PYTHON_IMAGE = Version(
+    name="docker.io/library/python",
+    version="3.13.14-slim-trixie",
+    released=date(2026, 6, 10),
+    chosen=CHOSEN,
+    source="https://github.com/docker-library/python, 3.13/slim-trixie",
+    support="Python 3.13: five years from October 2024",
+    end_of_life=date(2029, 10, 31),
+)
+
 TRAEFIK = Chart(
     name="traefik",
     version="41.3.0",
@@ -294,4 +304,4 @@ GITLAB_RUNNER = Chart(
 )
 
 CHARTS: tuple[Chart, ...] = (TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD)
-ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, *CHARTS)
+ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, *CHARTS)

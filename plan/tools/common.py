@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from plan import versions
 from plan.tools.model import CA_BUNDLE_KEY, ToolInputs, Values
 
+PROVISION = Path(__file__).resolve().parents[2] / "provision"
 CA_FOLDER = "/etc/opstella/ca"
 CA_FILE = f"{CA_FOLDER}/{CA_BUNDLE_KEY}"
 
@@ -67,3 +70,19 @@ def storage_of(inputs: ToolInputs, tool: str, default: str) -> str:
     """Size of a volume of `tool` as a Kubernetes quantity: the user's, or `default`."""
     override = inputs.overrides.get(tool)
     return default if override is None or override.storage is None else f"{override.storage}Gi"
+
+
+def provision_files(*names: str) -> dict[str, str]:
+    """Scripts of the room provision/ by file name, for a Job's `files`; a Python script needs client.py beside it."""
+    return {name: (PROVISION / name).read_text(encoding="utf-8") for name in names}
+
+
+def python_image(inputs: ToolInputs) -> str:
+    """What a Job runs `python3 /opstella/<file>.py` with."""
+    registry, _, path = versions.PYTHON_IMAGE.name.partition("/")
+    return f"{image(inputs, registry, path)}:{versions.PYTHON_IMAGE.version}"
+
+
+def issuer(inputs: ToolInputs) -> str:
+    """URL of the realm of all tools, as its tokens name it; needs the service keycloak on the platform."""
+    return f"https://{inputs.all_hosts['keycloak']}/realms/{inputs.identity.realm}"
