@@ -1,0 +1,133 @@
+"""`python -m docs.tools`: writes docs/tools.md from the catalogue, the versions, and the lists of the real charts' keys.
+
+`--check` writes nothing and exits 1 when the page differs from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from config.load import from_stack_file
+from lab.charts.key_lists import ROOM, key_list
+from plan import versions
+from plan.plan import Plan, build
+from plan.tools.catalogue import NAMES
+from plan.tools.model import Release
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "docs/tools.md"
+STACKS = ("standalone", "multicluster")
+
+HEAD = """\
+# Tools
+
+What stands in the clusters, from the catalogue (`plan/tools/`) and the versions (`plan/versions.py`), by which
+`python -m docs.tools` makes this page. Each tool can be left out, pinned to another version, sized and given further
+values by `opstella:tools.argo-cd`, with its own name in place of `argo-cd`.
+
+`needs` are the tools that must stand before it in the same cluster; leaving out one of them is an error that names both.
+"""
+KEYS = """\
+
+## Values, compared with the real charts
+
+Each value that the product gives to a chart is compared, key by key and type by type, with the keys that the real chart's
+`values.yaml` or schema has at that version (`lab/charts/keys/`, read from the chart itself at the date given). `given` are
+the values of both architectures together. A chart takes anything below a key that is an open map.
+"""
+SUPPORT = """\
+
+## Versions and their support
+
+`none` as end of life: the vendor names no date; the rule is then in the last column.
+"""
+
+
+def plans() -> list[Plan]:
+    """The reference's two architectures."""
+    return [build(from_stack_file(ROOT / f"Pulumi.{name}.yaml"), f"opstella/{name}") for name in STACKS]
+
+
+def releases(found: list[Plan]) -> dict[str, list[Release]]:
+    """Tool to its releases in all clusters, in the order of the catalogue."""
+    every = [release for plan in found for of_cluster in plan.releases.values() for release in of_cluster]
+    return {name: [r for r in every if r.name == name] for name in NAMES if any(r.name == name for r in every)}
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every path of a nested map to what is no map, or an empty one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, str(key)))
+    elif path:
+        yield path
+
+
+def header(chart: str, version: str) -> dict[str, str]:
+    """`chart`, `version`, `source` and `read` of a key list; and `note`, where the list says more."""
+    lines = (ROOM / "keys" / f"{chart}-{version}.txt").read_text(encoding="utf-8").splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        if not line.startswith("# "):
+            break
+        name, separator, value = line[2:].partition(": ")
+        if separator and name in ("chart", "version", "source", "read"):
+            found[name] = value
+        else:
+            found["note"] = f"{found.get('note', '')} {line[2:]}".strip()
+    return found
+
+
+def page(found: list[Plan]) -> str:
+    """The whole page."""
+    rows, keys = [], []
+    charts: dict[str, versions.Chart] = {chart.name: chart for chart in versions.CHARTS}
+    for name, of_tool in releases(found).items():
+        release = of_tool[0]
+        chart = charts.get(release.chart)
+        needs = ", ".join(n for n in NAMES if any(n in r.needs for r in of_tool)) or "–"
+        software = chart.app_version if chart else "the user's"
+        where = f"{release.chart} {release.version}" if chart else f"`{release.chart}` of this project"
+        rows.append(f"| {name} | {where} | {software} | {release.namespace} | {needs} |\n")
+        if chart:
+            about = header(chart.name, chart.version)
+            given = {path for r in of_tool for path in leaves(r.values)}
+            number = len(key_list(chart.name, chart.version))
+            source = about["source"] + (f" ({about['note']})" if "note" in about else "")
+            keys.append(f"| {chart.name} {about['version']} | {about['read']} | {number} | {len(given)} | {_cell(source)} |\n")
+    support = [
+        f"| {v.name} {v.version} | {v.released or 'not stated'} | {v.chosen} | {v.end_of_life or 'none'} | {_cell(v.support)} |\n"
+        for v in versions.ALL
+    ]
+    return "".join(
+        [
+            HEAD, "\n| tool | chart | software | namespace | needs |\n|---|---|---|---|---|\n", *rows,
+            KEYS, "\n| chart | read | keys | given | source |\n|---|---|---|---|---|\n", *keys,
+            SUPPORT, "\n| software | released | chosen | end of life | support |\n|---|---|---|---|---|\n", *support,
+        ]
+    )  # fmt: skip
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.tools", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    text = page(plans())
+    if parser.parse_args().check:
+        if FILE.read_text(encoding="utf-8") != text:
+            print(f"{FILE.relative_to(ROOT)} is out of date; run: python -m docs.tools", file=sys.stderr)
+            return 1
+        return 0
+    FILE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
