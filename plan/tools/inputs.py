@@ -40,6 +40,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         load_balancer=str(cluster.load_balancer.address),
         chart_repository=settings.media.chart_repository,
         cluster=cluster.name,
+        clusters=tuple(c.name for c in topology.clusters),
         all_hosts=MappingProxyType({r.service: r.name for r in records}),
         workers=len(cluster.workers),
         masters=tuple(str(m.address) for m in cluster.masters),

@@ -168,6 +168,8 @@ class ToolInputs:
     chart_repository: str | None = None
     ca_bundle: str | None = "opstella-ca-bundle"
     cluster: str = "standalone"
+    clusters: tuple[str, ...] = ("standalone",)
+    """Every cluster of the platform, this one among them: each is a tenant of the logs, metrics and traces."""
     all_hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service key to full name, of the whole platform: the VM's GitLab, and what other clusters serve."""
     present: frozenset[str] = frozenset()
