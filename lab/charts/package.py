@@ -63,13 +63,17 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
     folder = definition_folders().get(chart.name)
     if folder:
         tool = definitions / f"{chart.name}.yaml"
-        for document in yaml.load_all(tool.read_text(), Loader=_LOADER):
+        for document in yaml.load_all(tool.read_text(), Loader=Loader):
             if document:
                 found[f"{folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
     return {f"{chart.name}/{path}": content for path, content in found.items()}
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Kubernetes' tools read it: a lone `=`, which YAML 1.1 gives a tag of its own, is text."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 

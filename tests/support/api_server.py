@@ -24,9 +24,10 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from lab.charts.package import Loader
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "loopback-test-token"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
@@ -151,6 +152,7 @@ class Cluster:
                 self.folder / "tokens.csv",
                 "--service-cluster-ip-range",
                 "10.96.0.0/16",
+                "--allow-privileged=true",  # as every Kubernetes distribution; pod security decides by namespace
             ],
         )
         wait_for("the API server is ready", self._ready, 90)
@@ -215,7 +217,7 @@ class Cluster:
         """Create the definitions in ``file`` and wait until their kinds are served."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         names = []
-        for crd in yaml.load_all(file.read_text(), Loader=LOADER):
+        for crd in yaml.load_all(file.read_text(), Loader=Loader):
             if crd:
                 self.apply(path, crd)
                 names.append(crd["metadata"]["name"])

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from lab.charts.package import definition_folders, package
+from lab.charts.package import Loader, definition_folders, package
 from plan import versions
 from plan.tools.common import merge
 from plan.tools.model import Release
-from tests.support.api_server import LOADER, ROOT, executable
+from tests.support.api_server import ROOT, executable
 
 KUBERNETES = versions.RKE2.version.removeprefix("v").partition("+")[0]
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet")
@@ -71,7 +71,7 @@ def render(charts: Path, release: Release, values: Mapping[str, Any] | None = No
         "template", release.name, chart, "--namespace", release.namespace, "--kube-version", KUBERNETES, "--include-crds",
         values=merge(release.values, values or {}),
     )  # fmt: skip
-    documents = [document for document in yaml.load_all(text, Loader=LOADER) if document]
+    documents = [document for document in yaml.load_all(text, Loader=Loader) if document]
     return [item for document in documents for item in (document["items"] if document["kind"] == "List" else [document])]
 
 
