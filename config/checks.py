@@ -14,6 +14,7 @@ from config.model import Nodes, Settings
 from config.networks import check_addresses, check_overlaps, check_room, node_mask
 from config.reference import ARCHITECTURES
 from config.salvage import touches
+from config.services_checks import CHECKS
 
 __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 
@@ -43,6 +44,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("tls.**", "pki.**"), _sources),
         (("tls.**", "domain", "domains.**"), lambda s: check_tls(s, moment)),
         (("pki.**",), lambda s: check_intermediate(s, moment)),
+        *CHECKS,
     )
     return [
         problem

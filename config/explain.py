@@ -41,6 +41,8 @@ def explain(error: Any) -> Problem:
     location: tuple[Any, ...] = tuple(part for part in error["loc"] if part != "[key]")
     path = _path(location)
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
+    # A secret of the wrong type is a secret all the same.
+    text = "what stands here" if location[:1] == ("secrets",) else shown(value)
     fault = context.get("error")
     if isinstance(fault, Fault):
         return Problem(key(path), fault.what, fault.fix)
@@ -57,7 +59,7 @@ def explain(error: Any) -> Problem:
         noun, fix = _EXPECTED[kind]
         if kind == "string_type" and isinstance(value, dict | list):
             fix = "write a single value"
-        return Problem(key(path), f"{shown(value)} is not {noun}", fix)
+        return Problem(key(path), f"{text} is not {noun}", fix)
     if kind == "literal_error":
         choices = context["expected"].replace("'", "")
         return Problem(key(path), f"{shown(value)} is not one of: {choices.replace(' or ', ', ')}", f"write {choices}")

@@ -21,8 +21,8 @@ from config.salvage import salvage
 
 NAMESPACE = "opstella"
 
-# Where a secret may stand; it must be encrypted or come from a file. Nothing else is kept secret.
-SECRETS = ("ssh.privateKey", "tls.privateKey", "pki.intermediate.privateKey")
+# Where a secret may stand (`*`: any name); it must be encrypted or come from a file. Nothing else is kept secret.
+SECRETS = ("ssh.privateKey", "tls.privateKey", "pki.intermediate.privateKey", "secrets.*")
 
 
 def from_values(values: Mapping[str, Any], source: str) -> Settings:
@@ -31,20 +31,18 @@ def from_values(values: Mapping[str, Any], source: str) -> Settings:
 
 
 def from_stack_file(path: Path, *, secrets: bool = False) -> Settings:
-    """Settings of a stack file, read without the engine: a placeholder stands for each encrypted private key.
+    """Settings of a stack file, read without the engine: a placeholder stands for each encrypted secret.
 
-    By default it stands for private keys in files too, so that the plan, a lab or a check of the file needs none;
+    By default it stands for secrets in files too, so that the plan, a lab or a check of the file needs none;
     `secrets=True` reads those. Raises ConfigurationError.
     """
     values, others = stack_file.read(path, NAMESPACE)
-    problems = [*_misspelt(others), *_in_clear(values, encrypted=()), *_wrongly_encrypted(values)]
+    open_values = {name: value for name, value in values.items() if not _encrypted(value)}
+    problems = [*_misspelt(others), *_in_clear(open_values, encrypted=()), *_wrongly_encrypted(values)]
     values = _without_ciphertext(values)
     if not secrets:
-        for secret in SECRETS:
-            parent, _, name = secret.rpartition(".")
-            holder = _at(values, parent)
-            if isinstance(holder, dict) and isinstance(holder.get(name), str):
-                holder[name] = ENCRYPTED
+        for holder, name, _ in _secrets(values):
+            holder[name] = ENCRYPTED
     return _settings(values, path.name, problems)
 
 
@@ -140,6 +138,23 @@ def _at(values: Any, path: str) -> Any:
     return values
 
 
+def _secrets(values: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Each secret that is written as text: what holds it, its key there, and its whole path."""
+    for path in SECRETS:
+        parent, _, last = path.rpartition(".")
+        holder = _at(values, parent)
+        for name in (list(holder) if last == "*" else [last]) if isinstance(holder, dict) else []:
+            if isinstance(holder.get(name), str):
+                yield holder, name, f"{parent}.{name}"
+
+
+def _is_secret(path: tuple[str, ...]) -> bool:
+    return any(
+        len(path) == len(parts) and all(wanted in ("*", part) for wanted, part in zip(parts, path, strict=True))
+        for parts in (pattern.split(".") for pattern in SECRETS)
+    )
+
+
 def _misspelt(names: Iterable[str]) -> Iterator[Problem]:
     """Other namespaces are other projects', but one that nearly is ours would be overlooked in silence."""
     for name in names:
@@ -149,9 +164,8 @@ def _misspelt(names: Iterable[str]) -> Iterator[Problem]:
 
 
 def _in_clear(values: Mapping[str, Any], encrypted: Any) -> Iterator[Problem]:
-    for path in SECRETS:
-        value = _at(values, path)
-        if isinstance(value, str) and not value.startswith("file:") and path.split(".")[0] not in encrypted:
+    for holder, name, path in _secrets(values):
+        if not holder[name].startswith("file:") and path.split(".")[0] not in encrypted:
             yield Problem(
                 key(path),
                 "a secret stands in the stack file in clear",
@@ -162,7 +176,7 @@ def _in_clear(values: Mapping[str, Any], encrypted: Any) -> Iterator[Problem]:
 
 def _wrongly_encrypted(value: Any, path: tuple[str, ...] = ()) -> Iterator[Problem]:
     if _encrypted(value):
-        if ".".join(path) not in SECRETS:
+        if not _is_secret(path):
             yield _not_kept_secret(".".join(path))
     elif isinstance(value, dict):
         for name, inner in value.items():
@@ -181,16 +195,16 @@ def _not_kept_secret(path: str) -> Problem:
     )
 
 
-def _without_ciphertext(value: Any, path: str = "") -> Any:
+def _without_ciphertext(value: Any, path: tuple[str, ...] = ()) -> Any:
     """A placeholder for each encrypted secret; any other encrypted value, reported already, is left out."""
     if not isinstance(value, dict):
         return value
     rest = {}
     for name, inner in value.items():
-        full = f"{path}.{name}".removeprefix(".")
+        full = (*path, str(name))
         if not _encrypted(inner):
             rest[name] = _without_ciphertext(inner, full)
-        elif full in SECRETS:
+        elif _is_secret(full):
             rest[name] = ENCRYPTED
     return rest
 

@@ -6,16 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from config.service_types import (
+    BucketName,
+    Email,
+    GitUrl,
+    ImageReference,
+    PersonName,
+    PgpKey,
+    SecretName,
+    SmartHost,
+    UserLogin,
+    VariableName,
+)
 from config.types import DnsLabel, Flag, Frozen, Port, whole
 
 
 class User(Frozen):
     """A person's account, with a first password that has to be changed at the first login."""
 
-    email: Annotated[str, Field(min_length=3, max_length=254)] | None = None
+    email: Email | None = None
     """`None`: `<name>@<domain>`."""
-    first_name: str = ""
-    last_name: str = ""
+    first_name: PersonName = ""
+    last_name: PersonName = ""
     groups: tuple[Literal["platform-admins", "developers", "viewers"], ...] = ("viewers",)
 
 
@@ -25,13 +37,13 @@ class Identity(Frozen):
     realm: DnsLabel = "opstella"
     adopt: Flag = False
     """Take over a realm of this name that exists and was not made by this stack."""
-    users: dict[DnsLabel, User] = {"opstella-admin": User(groups=("platform-admins",))}
+    users: dict[UserLogin, User] = {"opstella-admin": User(groups=("platform-admins",))}
 
 
 class ObjectStore(Frozen):
     """Buckets of the platform's own MinIO."""
 
-    adopt: tuple[str, ...] = ()
+    adopt: tuple[BucketName, ...] = ()
     """Buckets that exist, were not made by this stack, and are to be taken over."""
 
 
@@ -40,7 +52,7 @@ class VaultSeal(Frozen):
 
     type: Annotated[str, Field(pattern=r"^[a-z]+$")]
     parameters: dict[str, str] = {}
-    environment: dict[str, DnsLabel] = {}
+    environment: dict[VariableName, SecretName] = {}
     """Variable to the name of a secret of opstella:secrets, for the seal's credentials."""
 
 
@@ -52,7 +64,7 @@ class Vault(Frozen):
     unseals by hand after a restart; `auto`: by `seal`."""
     shares: Annotated[int, whole(1, 16)] = 5
     threshold: Annotated[int, whole(1, 16)] = 3
-    pgp_keys: tuple[str, ...] = ()
+    pgp_keys: tuple[PgpKey, ...] = ()
     """Of `pgp` (and of the recovery keys of `auto`): one public key a share, Base64 as `gpg --export | base64` prints it."""
     seal: VaultSeal | None = None
 
@@ -60,18 +72,18 @@ class Vault(Frozen):
 class Mail(Frozen):
     """A mail server for alerts."""
 
-    smarthost: str
-    sender: str
-    to: tuple[str, ...]
+    smarthost: SmartHost
+    sender: Email
+    to: tuple[Email, ...]
     username: str | None = None
-    password: DnsLabel | None = None
+    password: SecretName | None = None
     """Name of a secret of opstella:secrets."""
 
 
 class Alerts(Frozen):
     """Where alerts go; without a receiver they are only shown."""
 
-    webhook: DnsLabel | None = None
+    webhook: SecretName | None = None
     """Name of a secret of opstella:secrets that holds the URL."""
     mail: Mail | None = None
 
@@ -79,9 +91,9 @@ class Alerts(Frozen):
 class GitRepository(Frozen):
     """A repository that Argo CD may read."""
 
-    url: Annotated[str, Field(min_length=8)]
+    url: GitUrl
     username: str | None = None
-    password: DnsLabel | None = None
+    password: SecretName | None = None
     """Name of a secret of opstella:secrets."""
 
 
@@ -104,11 +116,12 @@ class ArgoCd(Frozen):
 class OpstellaPart(Frozen):
     """One of Opstella's own services; it is licensed, so its image is the user's to name."""
 
-    image: str | None = None
+    image: ImageReference | None = None
     """`None`: it is left out, and the outputs say so."""
     port: Port = 8080
-    environment: dict[str, str] = {}
-    secret_environment: dict[str, DnsLabel] = {}
+    environment: dict[VariableName, str] = {}
+    """A value may name what the platform gives (plan/tools/opstella.py) as `$(NAME)`."""
+    secret_environment: dict[VariableName, SecretName] = {}
     """Variable to the name of a secret of opstella:secrets."""
 
 
@@ -118,5 +131,5 @@ class OpstellaApp(Frozen):
     ui: OpstellaPart = OpstellaPart()
     core: OpstellaPart = OpstellaPart()
     clear_session: OpstellaPart = OpstellaPart()
-    pull_secret: DnsLabel | None = None
+    pull_secret: SecretName | None = None
     """Name of a secret of opstella:secrets: a Docker configuration (JSON) with the registry's credentials."""

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from config.errors import Fault
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _KUBERNETES_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)\Z")
 
 
@@ -60,7 +60,7 @@ def _text(value: Any, fix: str) -> str:
 
 
 def _dns_label(value: str) -> str:
-    if not _LABEL.match(value):
+    if not LABEL.match(value):
         raise Fault(f"{shown(value)} is not a DNS label", "use a-z, 0-9 and '-' inside, at most 63 characters")
     return value
 
@@ -68,7 +68,7 @@ def _dns_label(value: str) -> str:
 def _dns_name(value: str) -> str:
     labels = value.split(".")
     # 253 characters less the longest label of a service and its dot.
-    if len(value) > 189 or len(labels) < 2 or not all(_LABEL.match(label) for label in labels) or labels[-1].isdigit():
+    if len(value) > 189 or len(labels) < 2 or not all(LABEL.match(label) for label in labels) or labels[-1].isdigit():
         raise Fault(
             f"{shown(value)} is not a domain name", "write lower-case labels joined by dots, such as devops.example.com"
         )
@@ -82,7 +82,7 @@ def _host(value: Any) -> Any:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        if not all(_LABEL.match(label) for label in text.lower().split(".")) or text.replace(".", "").isdigit():
+        if not all(LABEL.match(label) for label in text.lower().split(".")) or text.replace(".", "").isdigit():
             raise Fault(f"{shown(text)} is neither an IP address nor a DNS name", fix) from None
     return text
 
@@ -113,7 +113,7 @@ def _address(value: Any) -> Any:
         raise Fault(f"{shown(text)} is not an IPv4 address", "write it as 192.168.72.11") from None
 
 
-def _contents(value: Any) -> Any:
+def contents(value: Any) -> Any:
     """`file:PATH` is replaced by that file's text; any other text stands for itself."""
     if isinstance(value, str) and value.startswith("file:"):
         name = value.removeprefix("file:")
@@ -138,6 +138,14 @@ def _pem_key(value: SecretStr) -> SecretStr:
     if "PRIVATE KEY-----" not in text:
         raise Fault("no PEM or OpenSSH private key", "give its text as a secret, or file:PATH")
     return SecretStr(text.strip() + "\n")
+
+
+def _secret_text(value: SecretStr) -> SecretStr:
+    # Editors and commands end a file with a line end, which is no part of a password.
+    text = value.get_secret_value().rstrip("\r\n")
+    if not text.strip():
+        raise Fault("the secret is empty", "give it its text, or remove it")
+    return SecretStr(text)
 
 
 def _host_key(value: str) -> str:
@@ -187,7 +195,7 @@ def _absolute(value: str) -> str:
 
 def _label_key(value: str) -> str:
     prefix, slash, name = value.rpartition("/")
-    if not _KUBERNETES_NAME.match(name) or (slash and not all(_LABEL.match(part) for part in prefix.split("."))):
+    if not _KUBERNETES_NAME.match(name) or (slash and not all(LABEL.match(part) for part in prefix.split("."))):
         raise Fault(f"{shown(value)} is not a Kubernetes label key", "write it as zone or example.com/zone")
     return value
 
@@ -224,9 +232,9 @@ DnsName = Annotated[str, AfterValidator(_dns_name)]
 HostName = Annotated[str, BeforeValidator(_host)]
 Network = Annotated[ipaddress.IPv4Network, BeforeValidator(_network)]
 Address = Annotated[ipaddress.IPv4Address, BeforeValidator(_address)]
-PemCertificate = Annotated[str, BeforeValidator(_contents), AfterValidator(_pem_certificate)]
-SecretText = Annotated[SecretStr, Field(min_length=1)]
-PemKey = Annotated[SecretStr, BeforeValidator(_contents), AfterValidator(_pem_key)]
+PemCertificate = Annotated[str, BeforeValidator(contents), AfterValidator(_pem_certificate)]
+SecretText = Annotated[SecretStr, BeforeValidator(contents), AfterValidator(_secret_text)]
+PemKey = Annotated[SecretStr, BeforeValidator(contents), AfterValidator(_pem_key)]
 HostKey = Annotated[str, AfterValidator(_host_key)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Rke2Version = Annotated[str, _pattern(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]

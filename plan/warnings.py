@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from config.checks import node_mask
 from config.model import Settings
+from config.services_checks import unused
 from plan import sizing
 from plan.topology import Topology
 
@@ -42,5 +43,10 @@ def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
         found.append(
             "firewall.operatorNetworks is empty: the bastion's SSH and the load balancer's API are open to anyone who "
             "can reach them"
+        )
+    if left := unused(settings):
+        found.append(
+            f"secrets: no setting names {', '.join(left)}; name it where it is wanted, or remove it: "
+            f"pulumi config rm --path opstella:secrets.{left[0]}"
         )
     return tuple(found)

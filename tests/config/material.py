@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from config.reference import ARCHITECTURES
 
+CANARY = "canary0f8e1c"  # in every secret of the fixtures; no message may hold it
 DOMAIN = "devops.example.com"
 NOW = datetime.now(UTC)
 YEAR = timedelta(days=365)
@@ -105,6 +106,10 @@ def make(folder: Path) -> dict[str, str]:
         "ssh": openssh[False],
         "ssh_locked": openssh[True],
         "ssh_public": ssh.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
+        "canary": CANARY,
+        "empty": "\n",
+        "webhook": "https://hooks.example.com/" + CANARY + "\n",
+        "docker": json.dumps({"auths": {"registry.example.com": {"auth": CANARY}}}),
         "ssh_garbled": openssh[False][:80] + "\n-----END OPENSSH PRIVATE KEY-----\n",
     }
     names = {"dir": str(folder)}

@@ -13,6 +13,7 @@ import yaml
 from config.errors import ConfigurationError
 from config.load import from_pulumi, from_stack_file
 from config.model import Settings
+from tests.config.material import CANARY
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VALID = sorted((FIXTURES / "valid").glob("*.yaml"))
@@ -55,6 +56,8 @@ def test_invalid(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
     for secret in secrets:
         for line in json.loads(secret).splitlines()[1:-1]:
             assert line not in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert "7777" not in str(caught.value)
 
 
 def as_the_engine_hands_it_over(document: dict[str, Any]) -> dict[str, str]:
@@ -67,7 +70,9 @@ def as_the_engine_hands_it_over(document: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "fixture", [p for p in VALID if p.stem not in ("encrypted-keys", "yaml-dialect")], ids=lambda p: p.stem
+    "fixture",
+    [p for p in VALID if p.stem not in ("encrypted-keys", "encrypted-secrets", "yaml-dialect")],
+    ids=lambda p: p.stem,
 )
 def test_the_engine_and_the_file_say_the_same(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
     document = yaml.safe_load(Template(fixture.read_text()).substitute(names))

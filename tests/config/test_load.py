@@ -77,6 +77,21 @@ def test_a_key_in_clear_is_refused_though_another_is_encrypted(ssh_key: str) -> 
     assert problem.startswith("opstella:ssh.privateKey: a secret stands in the stack file in clear")
 
 
+def test_secrets_of_services_are_read_and_not_shown() -> None:
+    config = configuration(secrets={"hook": "https://hooks.example.com/canary"}, alerts={"webhook": "hook"})
+    settings = from_pulumi(config, SSH | {"opstella:secrets"}, "stack")
+    assert settings.secrets["hook"].get_secret_value() == "https://hooks.example.com/canary"
+    assert "canary" not in repr(settings) + settings.model_dump_json()
+    [problem] = problems(config, SSH)
+    assert problem.startswith("opstella:secrets.hook: a secret stands in the stack file in clear")
+    assert "canary" not in problem
+
+
+def test_a_secret_named_secure_is_no_ciphertext_for_the_engine() -> None:
+    [problem] = problems(configuration(secrets={"secure": "canary"}, alerts={"webhook": "secure"}), SSH)
+    assert problem.startswith("opstella:secrets.secure: a secret stands in the stack file in clear")
+
+
 def test_what_would_not_stay_secret_must_not_be_encrypted() -> None:
     config = configuration(tools={"argocd": {"values": {"password": "canary"}}})
     [problem] = problems(config, SSH | {"opstella:tools"})

@@ -237,7 +237,15 @@ SECRET_TEXTS = st.sampled_from(
         f"-----BEGIN RSA PRIVATE KEY----- {CANARY}",
     ]
 )
-SECRET_PATHS = st.sampled_from([("ssh", "privateKey"), ("tls", "privateKey"), ("pki", "intermediate", "privateKey")])
+SECRET_PATHS = st.sampled_from(
+    [
+        ("ssh", "privateKey"),
+        ("tls", "privateKey"),
+        ("pki", "intermediate", "privateKey"),
+        ("secrets", "one"),
+        ("secrets",),
+    ]
+)
 WRAPPED = st.sampled_from([lambda s: s, lambda s: [s], lambda s: {"key": s}, lambda s: {"secure": s}])
 
 
@@ -275,6 +283,13 @@ PLACES = st.sampled_from(
         ("time", "servers"),
         ("extraCaCertificates",),
         ("firewall", "enabled"),
+        ("alerts", "webhook"),
+        ("opstella", "ui", "image"),
+        ("opstella", "core", "environment", "KEY"),
+        ("vault", "pgpKeys"),
+        ("argocd", "repositories", "apps", "url"),
+        ("identity", "users", "jane", "email"),
+        ("tools", "harbor", "values", "core", "cert"),
     ]
 )
 

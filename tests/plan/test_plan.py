@@ -340,6 +340,16 @@ def test_the_stacks_own_networks_and_names_bypass_the_proxy() -> None:
 # Warnings
 
 
+def test_a_secret_that_nothing_names_is_a_warning() -> None:
+    used = {"alerts": {"webhook": "hook"}, "secrets": {"hook": "https://hooks.example.com/x", "old": "x", "older": "y"}}
+    assert [w for w in plan(**used).warnings if w.startswith("secrets")] == [
+        "secrets: no setting names old, older; name it where it is wanted, or remove it: "
+        "pulumi config rm --path opstella:secrets.old"
+    ]
+    del used["secrets"]["old"], used["secrets"]["older"]
+    assert not [w for w in plan(**used).warnings if w.startswith("secrets")]
+
+
 def test_warnings_of_the_references_own_traps() -> None:
     text = "\n".join(plan("multicluster").warnings)
     for cluster in ("devsecops", "observability", "dev", "prd"):

@@ -1,0 +1,212 @@
+"""Cross-field checks of the tools' settings: secrets and who names them, Vault's shares, logins, repositories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from config.certificates import ENCRYPTED
+from config.errors import Problem, key
+from config.model import Settings
+from config.plain_secrets import check_plain_secrets
+
+Check = tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]]
+
+
+def uses(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Every setting that names a secret of opstella:secrets, and the name."""
+    alerts, app, seal = settings.alerts, settings.opstella, settings.vault.seal
+    if alerts.webhook:
+        yield key("alerts.webhook"), alerts.webhook
+    if alerts.mail and alerts.mail.password:
+        yield key("alerts.mail.password"), alerts.mail.password
+    for name, repository in settings.argocd.repositories.items():
+        if repository.password:
+            yield key("argocd.repositories", name, "password"), repository.password
+    for variable, secret in (seal.environment if seal else {}).items():
+        yield key("vault.seal.environment", variable), secret
+    for name, part in (("ui", app.ui), ("core", app.core), ("clearSession", app.clear_session)):
+        for variable, secret in part.secret_environment.items():
+            yield key("opstella", name, "secretEnvironment", variable), secret
+    if app.pull_secret:
+        yield key("opstella.pullSecret"), app.pull_secret
+
+
+def unused(settings: Settings) -> list[str]:
+    """The secrets that no setting names."""
+    used = {name for _, name in uses(settings)}
+    return [name for name in settings.secrets if name not in used]
+
+
+def _named(settings: Settings) -> Iterator[Problem]:
+    for where, name in uses(settings):
+        if name not in settings.secrets:
+            there = ", ".join(settings.secrets) or "none"
+            yield Problem(
+                where,
+                f"it names the secret '{name}', and {key('secrets', name)} is missing (there: {there})",
+                f"pulumi config set --secret --path opstella:secrets.{name} (it reads standard input), or correct the name",
+            )
+
+
+def _texts(settings: Settings) -> Iterator[Problem]:
+    """Secrets whose form is known; no message repeats their text."""
+
+    def text(name: str | None) -> str | None:
+        found = settings.secrets[name].get_secret_value() if name in settings.secrets else None
+        return None if found == ENCRYPTED.strip() else found
+
+    webhook = text(settings.alerts.webhook)
+    if webhook is not None and not _web(webhook):
+        yield Problem(
+            key("secrets", settings.alerts.webhook),
+            f"{key('alerts.webhook')} needs a URL, and this is none",
+            "encrypt the webhook's whole URL: https://…",
+        )
+    login = text(settings.opstella.pull_secret)
+    if login is not None and not _docker_configuration(login):
+        yield Problem(
+            key("secrets", settings.opstella.pull_secret),
+            f"{key('opstella.pullSecret')} needs a Docker configuration (JSON with auths), and this is none",
+            'encrypt a text such as {"auths": {"registry.example.com": {"auth": "…"}}}, as docker login writes it',
+        )
+
+
+def _web(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in text)
+
+
+def _docker_configuration(text: str) -> bool:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return False
+    auths = document.get("auths") if isinstance(document, dict) else None
+    return isinstance(auths, dict) and bool(auths)
+
+
+def _vault(settings: Settings) -> Iterator[Problem]:
+    vault = settings.vault
+    shares, threshold, keys = vault.shares, vault.threshold, len(vault.pgp_keys)
+    if threshold > shares:
+        yield Problem(
+            key("vault.threshold"),
+            f"{threshold} shares are to unseal, and there are {shares}: opstella:vault.shares",
+            f"write {shares} or less",
+        )
+    elif threshold == 1 and shares > 1:
+        yield Problem(
+            key("vault.threshold"),
+            f"one share would unseal alone, so that {shares} (opstella:vault.shares) protect nothing; Vault refuses it",
+            "write 2 or more, or shares: 1",
+        )
+    if vault.unseal == "secret" and keys:
+        yield Problem(
+            key("vault.pgpKeys"),
+            "keys are given, but opstella:vault.unseal is secret, which uses none",
+            "set vault.unseal to pgp, or remove them",
+        )
+    elif keys != shares and (vault.unseal == "pgp" or keys):
+        yield Problem(
+            key("vault.pgpKeys"),
+            f"{keys} {'key' if keys == 1 else 'keys'} for {shares} shares: opstella:vault.shares",
+            "give one public key for each share, or as many shares as there are keys",
+        )
+    if vault.unseal == "auto" and vault.seal is None:
+        yield Problem(
+            key("vault.seal"),
+            "opstella:vault.unseal is auto, but no seal is described",
+            "describe it (type, parameters), or set vault.unseal to secret or pgp",
+        )
+    if vault.unseal != "auto" and vault.seal is not None:
+        yield Problem(
+            key("vault.seal"),
+            f"a seal is described, but opstella:vault.unseal is {vault.unseal}",
+            "set vault.unseal to auto, or remove the seal",
+        )
+
+
+def _identity(settings: Settings) -> Iterator[Problem]:
+    users = settings.identity.users
+    if not any("platform-admins" in user.groups for user in users.values()):
+        there = ", ".join(f"{name} ({', '.join(user.groups) or 'no group'})" for name, user in users.items())
+        yield Problem(
+            key("identity.users"),
+            f"nobody is in platform-admins, so that nobody could administer the tools; there: {there or 'no user'}",
+            "add platform-admins to the groups of one user",
+        )
+    mails: dict[str, str] = {}
+    for name, user in users.items():
+        mail = (user.email or f"{name}@{settings.domain}").lower()
+        if mail in mails:
+            yield Problem(
+                key("identity.users", name, "email"),
+                f"{mail} is the address of {mails[mail]} too, and the realm takes each once",
+                "give each user an address of their own",
+            )
+        mails.setdefault(mail, name)
+
+
+def _logins(settings: Settings) -> Iterator[Problem]:
+    """A user name and a password come together."""
+    mail = settings.alerts.mail
+    if mail is not None:
+        yield from _both(key("alerts.mail"), mail.username, mail.password)
+        if not mail.to:
+            yield Problem(
+                key("alerts.mail.to"), "the list is empty: nobody would get the mail", "name one address or more"
+            )
+    for name, repository in settings.argocd.repositories.items():
+        yield from _both(key("argocd.repositories", name), repository.username, repository.password)
+
+
+def _both(where: str, username: str | None, password: str | None) -> Iterator[Problem]:
+    if (username is None) != (password is None):
+        given, missing = ("username", "password") if password is None else ("password", "username")
+        yield Problem(
+            f"{where}.{missing}",
+            f"it is missing, and {where}.{given} is given",
+            "give both, or none where no login is wanted",
+        )
+
+
+def _apps(settings: Settings) -> Iterator[Problem]:
+    apps, repositories = settings.argocd.apps, settings.argocd.repositories
+    if apps is not None and apps.repository not in repositories:
+        yield Problem(
+            key("argocd.apps.repository"),
+            f"there is no repository '{apps.repository}' in opstella:argocd.repositories (there: "
+            f"{', '.join(repositories) or 'none'})",
+            f"describe opstella:argocd.repositories.{apps.repository}, or name another",
+        )
+
+
+def _twice(settings: Settings) -> Iterator[Problem]:
+    app = settings.opstella
+    for name, part in (("ui", app.ui), ("core", app.core), ("clearSession", app.clear_session)):
+        for variable in part.environment:
+            if variable in part.secret_environment:
+                yield Problem(
+                    key("opstella", name, "environment", variable),
+                    f"{key('opstella', name, 'secretEnvironment', variable)} gives the same variable",
+                    "give it once",
+                )
+
+
+_NAMES = ("alerts.**", "argocd.**", "vault.seal.**", "opstella.**")
+
+CHECKS: tuple[Check, ...] = (
+    (("secrets.**", *_NAMES), _named),
+    (("secrets.**", *_NAMES), _texts),
+    (("vault.**",), _vault),
+    (("identity.**", "domain"), _identity),
+    (("alerts.**", "argocd.**"), _logins),
+    (("argocd.**",), _apps),
+    (("opstella.**",), _twice),
+    (("tools.**", "opstella.**", "vault.**"), check_plain_secrets),
+)
