@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from verify.kubernetes import Api, ready, unavailable
+from verify.kubernetes import Api, ready
 from verify.network import reachability
 from verify.runner import Check, CheckFailed
 from verify.ssh import Ssh
 from verify.stack import Stack
+from verify.tools import tool_checks
 
 # How long HAProxy may take to notice a lost server (two failed checks, two seconds apart, each up to two seconds), with
 # some slack.
@@ -41,7 +42,7 @@ def _of_cluster(stack: Stack, ssh: Ssh, cluster: dict[str, Any]) -> Iterator[Che
     yield Check(f"{name}: nodes through the load balancer", lambda: _nodes(stack, cluster, api))
     yield Check(f"{name}: NFS from workers only", lambda: _nfs(stack, ssh, cluster))
     yield Check(f"{name}: certificates of the ingress", lambda: _ingress_certificates(stack, cluster))
-    yield Check(f"{name}: releases and workloads", lambda: _releases(stack, cluster, api))
+    yield from tool_checks(stack, cluster, api)
     yield Check(f"{name}: load balancer loses a worker", lambda: _lose_worker(stack, ssh, cluster))
 
 
@@ -157,26 +158,6 @@ def _trust(stack: Stack, ssh: Ssh) -> str:
     if wrong:
         raise CheckFailed(f"{record['name']} is not trusted by the system store of {', '.join(wrong)}")
     return f"{len(hosts)} hosts verify {record['name']} by their system store"
-
-
-def _releases(stack: Stack, cluster: dict[str, Any], api: Api) -> str:
-    releases = stack.plan["releases"][cluster["name"]]
-    workloads = 0
-    faults = []
-    for release in releases:
-        namespace = release["namespace"]
-        labels = f"owner%3Dhelm,name%3D{release['name']},status%3Ddeployed"
-        if not api.get(f"/api/v1/namespaces/{namespace}/secrets?labelSelector={labels}")["items"]:
-            faults.append(f"release {namespace}/{release['name']} is not deployed")
-        for workload in release["workloads"]:
-            path = f"/apis/apps/v1/namespaces/{workload['namespace']}/{workload['kind'].lower()}s/{workload['name']}"
-            fault = unavailable({"kind": workload["kind"], **api.get(path)})
-            workloads += 1
-            if fault:
-                faults.append(fault)
-    if faults:
-        raise CheckFailed("; ".join(faults))
-    return f"{len(releases)} releases deployed, {workloads} workloads available"
 
 
 def _lose_worker(stack: Stack, ssh: Ssh, cluster: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ class Api:
         config = yaml.safe_load(kubeconfig)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.server: str = cluster["server"]
+        self._kinds: dict[str, dict[str, Any]] = {}
         self._context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
         with tempfile.TemporaryDirectory(prefix="opstella-verify-") as folder:
             certificate, key = Path(folder, "certificate"), Path(folder, "key")
@@ -33,10 +34,31 @@ class Api:
 
     def get(self, path: str) -> Any:
         """The object at `path`, such as /api/v1/nodes. Raises CheckFailed."""
+        found = self.find(path)
+        if found is None:
+            raise CheckFailed(f"{self.server}{path} is not there")
+        return found
+
+    def collection(self, version: str, kind: str, namespace: str | None) -> str | None:
+        """The path of `kind` in the API `version`, such as `apps/v1`; None where the server knows none."""
+        group = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        if version not in self._kinds:
+            found = self.find(group) or {"resources": []}
+            self._kinds[version] = {r["kind"]: r for r in found["resources"] if "/" not in r["name"]}
+        resource = self._kinds[version].get(kind)
+        if resource is None:
+            return None
+        inside = f"/namespaces/{namespace}" if resource["namespaced"] else ""
+        return f"{group}{inside}/{resource['name']}"
+
+    def find(self, path: str) -> Any:
+        """The object at `path`, or None where there is none. Raises CheckFailed."""
         try:
             with urllib.request.urlopen(self.server + path, context=self._context, timeout=20) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
             raise CheckFailed(f"{self.server}{path} answers {error.code}: {error.read(300).decode(errors='replace')}") from None
         except OSError as error:
             raise CheckFailed(f"{self.server}{path} does not answer: {error}") from None
@@ -62,3 +84,12 @@ def unavailable(workload: dict[str, Any]) -> str | None:
     if status.get("observedGeneration", 0) < meta.get("generation", 0):
         return f"{kind} {meta['namespace']}/{meta['name']} has not been looked at by its controller"
     return None if there >= wanted else f"{kind} {meta['namespace']}/{meta['name']} has {there} of {wanted}"
+
+
+_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+
+def number_of(quantity: str) -> float:
+    """A Kubernetes quantity as a number: cores, or bytes. Raises ValueError."""
+    number = quantity.rstrip("mkMGTi")
+    return float(number) * _UNITS[quantity[len(number) :]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from config.errors import ConfigurationError
 from config.load import from_pulumi
 from plan.plan import as_data, build
+from plan.tools.model import Release
 
 
 class StackUnreadable(Exception):
@@ -20,10 +22,11 @@ class StackUnreadable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """`plan` as plan.as_data gives it; `outputs` and `private_key` hold secrets in clear."""
+    """`plan` as plan.as_data gives it, `releases` by cluster; `outputs` and `private_key` hold secrets in clear."""
 
     name: str
     plan: dict[str, Any]
+    releases: Mapping[str, tuple[Release, ...]]
     outputs: dict[str, Any]
     private_key: str
     public_address: str | None
@@ -48,12 +51,13 @@ def read(name: str, config_file: str | None) -> Stack:
     secret = {key for key, entry in given.items() if entry.get("secret")}
     try:
         settings = from_pulumi(values, secret, f"configuration of stack '{name}'")
-        plan = as_data(build(settings, f"opstella/{name}"))
+        plan = build(settings, f"opstella/{name}")
     except ConfigurationError as error:
         raise StackUnreadable(str(error)) from None
     return Stack(
         name=name,
-        plan=plan,
+        plan=as_data(plan),
+        releases=plan.releases,
         outputs=outputs,
         private_key=settings.ssh.private_key.get_secret_value(),
         public_address=settings.bastion.public_address,

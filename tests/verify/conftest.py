@@ -19,10 +19,11 @@ def make() -> Make:
     def stack(
         architecture: str = "standalone", changes: dict[str, Any] | None = None, public_address: str | None = None
     ) -> Stack:
-        data = as_data(plan_of(architecture, changes))
+        plan = plan_of(architecture, changes)
+        data = as_data(plan)
         keys = {host["name"]: f"ssh-ed25519 key-of-{host['name']}" for host in data["hosts"]}
         return Stack(
-            name=architecture, plan=data, outputs={"host_keys": keys}, private_key="the private key\n",
+            name=architecture, plan=data, releases=plan.releases, outputs={"host_keys": keys}, private_key="the private key\n",
             public_address=public_address,
         )  # fmt: skip
 
