@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import CA_FOLDER, ca_volume, image, merge, resources
+from plan.tools.common import CA_FOLDER, ca_volume, image, merge, replicas_of, resources
 from plan.tools.model import (
     Bcrypt,
     Clear,
@@ -39,10 +39,10 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "redisSecretInit": {"enabled": False},  # its Secret is ours, so that it stays the same
         "redis": {"resources": resources("20m", "64Mi", "256Mi")},
         "controller": {"resources": resources("100m", "256Mi", "1Gi")},
-        "repoServer": {"replicas": inputs.replicas, "resources": resources("50m", "128Mi", "512Mi")},
-        "applicationSet": {"replicas": inputs.replicas, "resources": resources("20m", "64Mi", "256Mi")},
+        "repoServer": {"replicas": replicas_of(inputs, NAME), "resources": resources("50m", "128Mi", "512Mi")},
+        "applicationSet": {"replicas": replicas_of(inputs, NAME), "resources": resources("20m", "64Mi", "256Mi")},
         "server": {
-            "replicas": inputs.replicas,
+            "replicas": replicas_of(inputs, NAME),
             "resources": resources("50m", "128Mi", "256Mi"),
             "ingress": {
                 "enabled": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools.common import merge, resources
+from plan.tools.common import merge, replicas_of, resources
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 
 NAME = NAMESPACE = "cert-manager"
@@ -14,10 +14,10 @@ LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
 def _values(inputs: ToolInputs) -> Values:
     values: Values = {
         "crds": {"enabled": True, "keep": True},
-        "replicaCount": inputs.replicas,
+        "replicaCount": replicas_of(inputs, NAME),
         "resources": resources("20m", "64Mi", "256Mi"),
-        "webhook": {"replicaCount": inputs.replicas, "resources": resources("10m", "32Mi", "128Mi")},
-        "cainjector": {"replicaCount": inputs.replicas, "resources": resources("10m", "64Mi", "256Mi")},
+        "webhook": {"replicaCount": replicas_of(inputs, NAME), "resources": resources("10m", "32Mi", "128Mi")},
+        "cainjector": {"replicaCount": replicas_of(inputs, NAME), "resources": resources("10m", "64Mi", "256Mi")},
         # The hook holds the release back until the webhook answers, so that the issuer after it is accepted.
         "startupapicheck": {"enabled": True, "timeout": "5m", "resources": resources("10m", "32Mi", "64Mi")},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools.common import merge, resources, workers_only
+from plan.tools.common import merge, replicas_of, resources, workers_only
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 
 NAME = NAMESPACE = "csi-driver-nfs"
@@ -13,7 +13,7 @@ def _values(inputs: ToolInputs) -> Values:
     small = resources("10m", "20Mi", "200Mi")
     values: Values = {
         "controller": {
-            "replicas": inputs.replicas,
+            "replicas": replicas_of(inputs, NAME),
             # It mounts the share to make a volume's folder, and the share is exported to the workers only.
             "affinity": workers_only(),
             "tolerations": [],
