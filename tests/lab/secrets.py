@@ -1,13 +1,15 @@
-"""Looks for the secrets of a deployed stack where they must not be, in clear and in base64."""
+"""Looks for the secrets of a deployed stack where they must not be: in clear, in base64, escaped for URLs and JSON."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import json
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from tests.lab.standalone import Lab, processes
 
@@ -52,7 +54,7 @@ def needles(secret: str) -> list[str]:
     # Of a PEM text one line of its body: line ends are written in many ways.
     text = lines[len(lines) // 2] if len(lines) > 2 else secret
     assert len(text) >= 16, "too short to be looked for"
-    forms = [text]
+    forms = list(dict.fromkeys([text, quote(text, safe=""), json.dumps(text)[1:-1]]))
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + text.encode()).decode()
         # The first and the last group depend on the neighbours.
@@ -67,6 +69,26 @@ def traces(hidden: Mapping[str, list[str]], places: Mapping[str, str]) -> dict[s
         for place, text in places.items():
             if any(form in text for form in forms):
                 found.setdefault(name, []).append(place)
+    return found
+
+
+def cluster_objects(lab: Lab) -> dict[str, str]:
+    """Every object of the cluster that is no Secret, by its kind: what the API shows to whoever may read that kind.
+
+    Events and Helm's records of its releases (Secrets, but with values and objects that belong into none) are among them.
+    """
+    listed = lab.kubectl("api-resources", "--verbs=list", "--output=name").stdout.split()
+    kinds = [kind for kind in listed if kind != "secrets"]
+    assert {"pods", "configmaps", "events", "jobs.batch", "ingresses.networking.k8s.io"} <= set(kinds), kinds
+    found = {kind: lab.kubectl("get", kind, "--all-namespaces", "--output=json", "--show-managed-fields").stdout for kind in kinds}
+    assert any('"kind": "Ingress"' in text for text in found.values()), "the cluster looks empty"
+    records = json.loads(lab.kubectl("get", "secrets", "-A", "-l", "owner=helm", "-o", "json").stdout)["items"]
+    assert records, "no release of Helm is there"
+    for record in records:
+        packed = base64.b64decode(base64.b64decode(record["data"]["release"]))
+        # Without the objects, of which a chart's own Secrets are some.
+        told = json.loads(gzip.decompress(packed))
+        found[f"Helm's values of {record['metadata']['name']}"] = json.dumps([told["config"], told["info"]])
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.secrets import argument_watch, hidden_values, traces
+from tests.lab.secrets import argument_watch, cluster_objects, hidden_values, traces
 from tests.lab.standalone import ROOT, Done, Lab, eventually, run, steps
 
 pytestmark = pytest.mark.lab
@@ -106,6 +106,28 @@ def test_no_secret_stands_in_clear_in_the_state_or_in_what_the_engine_says(demo:
     assert [path for path in files if path.name == "standalone.json"] and len(files) > 2
     said |= {str(path): path.read_text(errors="replace") for path in files}
     assert traces(hidden, said) == {}
+
+
+def test_no_secret_stands_in_an_object_of_the_cluster_that_is_no_secret(lab: Lab) -> None:
+    hidden = hidden_values(lab)
+    objects = cluster_objects(lab)
+    assert traces(hidden, objects) == {}
+    # They are in there, in the Secrets: what finds nothing above would find them.
+    stored = lab.kubectl("get", "secrets", "--all-namespaces", "--output=json").stdout
+    generated = [name for name in hidden if "-tools-" in name and name.endswith(".result")]
+    found = traces({name: hidden[name] for name in generated}, {"Secrets": stored})
+    assert len(found) > len(generated) * 2 / 3 and len(generated) > 10, (sorted(found), sorted(generated))
+
+
+def test_no_secret_stands_in_a_log_file_of_a_host(lab: Lab) -> None:
+    hidden = hidden_values(lab)
+    logs = {}
+    for host in lab.hosts:
+        for path in (lab.disk(host["name"]) / "var/log").rglob("*"):
+            if path.is_file() and "journal" not in path.parts:
+                logs[f"{host['name']}: {path.name}"] = path.read_text(errors="replace")
+    assert len(logs) > len(lab.hosts)
+    assert traces(hidden, logs) == {}
 
 
 def test_no_secret_stands_in_a_journal_and_keys_are_readable_by_root_only(lab: Lab) -> None:
