@@ -18,6 +18,7 @@ import socket
 import ssl
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -300,6 +301,18 @@ def main(run: Callable[[Report], None]) -> int:
         run(report)
     except Failure as failure:
         print(failure, file=sys.stderr)
+        return 1
+    except Exception as error:  # an answer of another form than expected, a file that is not there
+        trace = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            Failure(
+                "the script met something that it does not know",
+                f"{Path(trace.filename).name}, line {trace.lineno} ({trace.name})",
+                f"{type(error).__name__}: {error}",
+                _advice(400),
+            ),
+            file=sys.stderr,
+        )
         return 1
     report.close()
     return 0

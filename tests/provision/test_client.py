@@ -218,3 +218,12 @@ def test_a_run_says_what_it_changed_or_that_there_was_nothing(capsys: pytest.Cap
     assert capsys.readouterr().out == "nothing to change\n"
     assert client.main(fails) == 1
     assert capsys.readouterr().err == "error: it broke\n  where: here\n  why: of ***\n  what to do: mend it\n"
+
+
+def test_what_nobody_expected_is_said_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    def breaks(_report: Report) -> None:
+        raise KeyError(client.hide("s3cret-value"))
+
+    assert client.main(breaks) == 1
+    error = capsys.readouterr().err
+    assert "why: KeyError: '***'" in error and "where: test_client.py, line" in error and "Traceback" not in error
