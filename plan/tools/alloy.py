@@ -1,0 +1,120 @@
+"""Alloy on every node: it reads logs, scrapes metrics, takes what applications send by OTLP, and passes it all on."""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools import telemetry
+from plan.tools.alloy_config import configuration
+from plan.tools.common import ca_volume, merge, resources
+from plan.tools.model import Manifest, Release, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import KUBERNETES_API, NODES, OUTSIDE, Flow
+
+NAME = NAMESPACE = "alloy"
+HTTP = 12345  # its own metrics, and how they find one another
+DATA = "/var/lib/alloy"
+CPU, MEMORY = "100m", "192Mi"
+EXPORTER, KUBELET, ETCD_METRICS = 9100, 10250, 2381
+STORES = ("loki", "mimir", "tempo")
+
+
+def _values(inputs: ToolInputs) -> Values:
+    state = {"name": "state", "hostPath": {"path": DATA, "type": "DirectoryOrCreate"}}
+    volumes, mounts = [state], [{"name": "state", "mountPath": DATA}]
+    if inputs.ca_bundle:
+        volume, mount = ca_volume(inputs.ca_bundle)
+        volumes, mounts = [*volumes, volume], [*mounts, mount]
+    ports = [
+        {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+        for name, port in (("otlp-grpc", telemetry.OTLP_GRPC), ("otlp-http", telemetry.OTLP_HTTP))
+    ]
+    values: Values = {
+        "alloy": {
+            "configMap": {"content": configuration(inputs)},
+            "clustering": {"enabled": True, "name": inputs.cluster},
+            "enableReporting": False,
+            # On the node's disk: how far each file was read, and what waits to be sent, outlive the pod.
+            "storagePath": DATA,
+            "extraPorts": ports,
+            "mounts": {"varlog": True, "extra": mounts},
+            # Container logs and the journal belong to root; it reads them, and may do nothing else as root.
+            "securityContext": {
+                "runAsUser": 0,
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "resources": resources(CPU, MEMORY, "768Mi"),
+        },
+        "configReloader": {"enabled": False},  # the pods are replaced, one by one, when the configuration changes
+        "controller": {
+            "type": "daemonset",
+            "tolerations": [{"operator": "Exists"}],  # masters too
+            "volumes": {"extra": volumes},
+        },
+        # What is sent to a node's Alloy stays on the node.
+        "service": {"internalTrafficPolicy": "Local"},
+    }
+    if inputs.image_registry:
+        values = merge(values, {"global": {"image": {"registry": inputs.image_registry}}})
+    return values
+
+
+def _policy(inputs: ToolInputs) -> Manifest:
+    """Applications of any namespace may send to it, and it may scrape them; tools are opened one by one instead."""
+    everywhere = [{"namespaceSelector": {}}]
+    ports = [{"port": port, "protocol": "TCP"} for port in (telemetry.OTLP_GRPC, telemetry.OTLP_HTTP)]
+    return Manifest(
+        name="alloy-applications",
+        namespace=NAMESPACE,
+        needs=(),
+        body={
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "alloy-applications", "namespace": NAMESPACE},
+            "spec": {
+                "podSelector": {"matchLabels": {"app.kubernetes.io/name": "alloy"}},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"from": everywhere, "ports": ports}],
+                "egress": [{"to": everywhere}],
+            },
+        },
+    )
+
+
+def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
+    """To the API, the nodes' exporters, the stores here or behind another cluster's ingress, and one another."""
+    ports = {"loki": telemetry.LOKI_PORT, "mimir": telemetry.MIMIR_PORT, "tempo": telemetry.OTLP_HTTP}
+    here = [Flow(peer=store, ports=(ports[store],)) for store in STORES if store in inputs.present]
+    remote = any(store not in inputs.present and store in inputs.all_hosts for store in STORES)
+    return (
+        Flow(peer=KUBERNETES_API, ports=(6443,)),
+        Flow(peer=NODES, ports=(EXPORTER, KUBELET, ETCD_METRICS)),
+        Flow(peer="itself", ports=(HTTP,)),
+        *here,
+        *((Flow(peer=OUTSIDE, ports=(443,)),) if remote else ()),
+    )
+
+
+def release(inputs: ToolInputs) -> Release:
+    """One pod a node, masters too."""
+    chart = versions.ALLOY
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs),
+        # The stores, so that nothing piles up; kube-prometheus-stack, whose definitions it watches.
+        needs=tuple(name for name in (*STORES, "kube-prometheus-stack") if name in inputs.present),
+        pod_security="privileged",  # /var/log and its state on the host, and root
+        before=(_policy(inputs),),
+        ca_bundle=inputs.ca_bundle,
+        flows=_flows(inputs),
+        ports_for_metrics=(HTTP,),
+        workloads=(Workload(kind="DaemonSet", name="alloy", namespace=NAMESPACE, cpu=CPU, memory=MEMORY),),
+    )
+
+
+TOOL = Tool(name=NAME, release=release)

@@ -1,0 +1,255 @@
+"""Alloy's configuration: what it reads on its node and in its cluster, and where it sends it.
+
+Every Alloy has the same text. What is a node's own (log files, journal, its pods' metrics) each one reads for itself;
+what is the cluster's (ServiceMonitors, events, rules) they share out among themselves, so that nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from plan.tools import telemetry
+from plan.tools.alloy_syntax import Block, Expression, Value, render
+from plan.tools.common import CA_FILE
+from plan.tools.model import ToolInputs
+from plan.tools.telemetry import Sink
+
+NODE = Expression('sys.env("HOSTNAME")')  # the chart sets it to the node's name
+SCRAPE_INTERVAL = "30s"
+# A container port of such a name answers at /metrics. What lies in the namespaces below has ServiceMonitors instead.
+METRICS_PORT_NAME = "(.+-)?metrics"
+MONITORED_OTHERWISE = "kube-system|monitoring"
+_SHARED = Block("clustering", None, {"enabled": True})
+
+
+def _rule(**attributes: Value) -> Block:
+    return Block("rule", None, attributes)
+
+
+def _copy(source: str, target: str) -> Block:
+    return _rule(source_labels=(source,), target_label=target)
+
+
+_POD_LABELS = (
+    _copy("__meta_kubernetes_namespace", "namespace"),
+    _copy("__meta_kubernetes_pod_name", "pod"),
+    _copy("__meta_kubernetes_pod_container_name", "container"),
+    _copy("__meta_kubernetes_pod_node_name", "node"),
+)
+_APP = _rule(
+    source_labels=("__meta_kubernetes_pod_label_app_kubernetes_io_name", "__meta_kubernetes_pod_label_app"),
+    separator=";",
+    regex="([^;]+).*|;(.+)",
+    replacement="$1$2",
+    target_label="app",
+)
+
+
+def _pods() -> tuple[Block, ...]:
+    """The pods of this node, which logs and metrics both start from."""
+    selector = Block("selectors", None, {"role": "pod", "field": Expression('"spec.nodeName=" + sys.env("HOSTNAME")')})
+    return (Block("discovery.kubernetes", "pods", {"role": "pod"}, (selector,)),)
+
+
+def _endpoint(sink: Sink, path: str, **attributes: Value) -> Block:
+    """An `endpoint` of Loki's or Mimir's; another cluster's is behind its ingress, which the platform's CA vouches for."""
+    trust = (Block("tls_config", None, {"ca_file": CA_FILE}),) if sink.remote else ()
+    return Block("endpoint", None, {"url": f"{sink.url}{path}", **attributes}, trust)
+
+
+def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
+    to_loki = (Expression("loki.write.loki.receiver"),)
+    path = "/var/log/pods/*$1/*.log"
+    uid = _rule(
+        source_labels=("__meta_kubernetes_pod_uid", "__meta_kubernetes_pod_container_name"),
+        separator="/",
+        replacement=path,
+        target_label="__path__",
+    )
+    static = _rule(  # a pod that the kubelet runs from a file: its folder has the file's hash in the place of the uid
+        source_labels=(
+            "__meta_kubernetes_pod_annotation_kubernetes_io_config_hash",
+            "__meta_kubernetes_pod_container_name",
+        ),
+        separator="/",
+        regex="(.+/.+)",
+        replacement=path,
+        target_label="__path__",
+    )
+    unit = (_copy("__journal__systemd_unit", "unit"), _copy("__journal_priority_keyword", "level"))
+    return (
+        Block(
+            "loki.write",
+            "loki",
+            {"external_labels": {"cluster": inputs.cluster}},
+            (_endpoint(sink, "/loki/api/v1/push", tenant_id=inputs.cluster),),
+        ),
+        Block(
+            "discovery.relabel",
+            "logs",
+            {"targets": Expression("discovery.kubernetes.pods.targets")},
+            (*_POD_LABELS, _APP, uid, static),
+        ),
+        Block("local.file_match", "pods", {"path_targets": Expression("discovery.relabel.logs.output")}),
+        Block(
+            "loki.source.file",
+            "pods",
+            {
+                "targets": Expression("local.file_match.pods.targets"),
+                "forward_to": (Expression("loki.process.pods.receiver"),),
+            },
+        ),
+        Block(
+            "loki.process",
+            "pods",
+            {"forward_to": to_loki},
+            (Block("stage.cri"), Block("stage.label_drop", None, {"values": ("filename",)})),
+        ),
+        Block("loki.relabel", "journal", {"forward_to": ()}, unit),
+        Block(
+            "loki.source.journal",
+            "host",
+            {
+                "path": "/var/log/journal",
+                "max_age": "12h",
+                "labels": {"job": "journal", "node": NODE},
+                "relabel_rules": Expression("loki.relabel.journal.rules"),
+                "forward_to": to_loki,
+            },
+        ),
+        Block(
+            "loki.source.kubernetes_events",
+            "cluster",
+            {"job_name": "kubernetes-events", "log_format": "logfmt", "forward_to": to_loki},
+            (_SHARED,),
+        ),
+    )
+
+
+def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
+    to_mimir: dict[str, Value] = {"forward_to": (Expression("prometheus.remote_write.mimir.receiver"),)}
+    keep = (
+        _rule(source_labels=("__meta_kubernetes_pod_phase",), regex="Running", action="keep"),
+        _rule(source_labels=("__meta_kubernetes_pod_container_port_name",), regex=METRICS_PORT_NAME, action="keep"),
+        _rule(source_labels=("__meta_kubernetes_namespace",), regex=MONITORED_OTHERWISE, action="drop"),
+    )
+    job = _rule(source_labels=("namespace", "app"), separator="/", target_label="job")
+    found = [
+        Block(
+            "prometheus.remote_write",
+            "mimir",
+            {"external_labels": {"cluster": inputs.cluster}},
+            (_endpoint(sink, "/api/v1/push", headers={telemetry.TENANT_HEADER: inputs.cluster}, send_exemplars=True),),
+        ),
+        Block(
+            "discovery.relabel",
+            "metrics",
+            {"targets": Expression("discovery.kubernetes.pods.targets")},
+            (*keep, *_POD_LABELS, _APP, job),
+        ),
+        Block(
+            "prometheus.scrape",
+            "pods",
+            {
+                "targets": Expression("discovery.relabel.metrics.output"),
+                "scrape_interval": SCRAPE_INTERVAL,
+                **to_mimir,
+            },
+        ),
+    ]
+    if "minio" in inputs.present:
+        target: dict[str, Value] = {"__address__": telemetry.OBJECT_STORE, "namespace": "minio"}
+        attributes: dict[str, Value] = {
+            "targets": (target,),
+            "job_name": "minio/minio",
+            "metrics_path": "/minio/v2/metrics/cluster",
+            "scrape_interval": "60s",
+            **to_mimir,
+        }
+        found.append(Block("prometheus.scrape", "minio", attributes, (_SHARED,)))
+    if "kube-prometheus-stack" in inputs.present:
+        every = Block("scrape", None, {"default_scrape_interval": SCRAPE_INTERVAL})
+        found += [
+            Block(f"prometheus.operator.{kind}", "all", to_mimir, (_SHARED, every))
+            for kind in ("servicemonitors", "podmonitors")
+        ]
+        trust = (Block("tls_config", None, {"ca_file": CA_FILE}),) if sink.remote else ()
+        rules: dict[str, Value] = {
+            "address": sink.url,
+            "tenant_id": inputs.cluster,
+            "external_labels": {"cluster": inputs.cluster},
+        }
+        found.append(Block("mimir.rules.kubernetes", "all", rules, trust))
+    return tuple(found)
+
+
+def _otlp(inputs: ToolInputs, traces: Sink | None, metrics: Sink | None, logs: Sink | None) -> tuple[Block, ...]:
+    """What applications send by OTLP, with the names of their pods."""
+    wanted = {"traces": traces, "metrics": metrics, "logs": logs}
+    exporters = {
+        "traces": "otelcol.exporter.otlphttp.tempo.input",
+        "metrics": "otelcol.exporter.prometheus.mimir.input",
+        "logs": "otelcol.exporter.loki.loki.input",
+    }
+    there = [signal for signal, sink in wanted.items() if sink is not None]
+
+    def output(to: dict[str, str]) -> Block:
+        return Block("output", None, {signal: (Expression(to[signal]),) for signal in there})
+
+    def all_to(component: str) -> Block:
+        return output(dict.fromkeys(there, component))
+
+    found = [
+        Block(
+            "otelcol.receiver.otlp",
+            "default",
+            None,
+            (
+                Block("grpc", None, {"endpoint": f"0.0.0.0:{telemetry.OTLP_GRPC}"}),
+                Block("http", None, {"endpoint": f"0.0.0.0:{telemetry.OTLP_HTTP}"}),
+                all_to("otelcol.processor.k8sattributes.default.input"),
+            ),
+        ),
+        Block(
+            "otelcol.processor.k8sattributes",
+            "default",
+            None,
+            (
+                Block(
+                    "extract",
+                    None,
+                    {
+                        "metadata": (
+                            "k8s.namespace.name", "k8s.pod.name", "k8s.pod.uid", "k8s.deployment.name", "k8s.node.name",
+                        )
+                    },
+                ),
+                all_to("otelcol.processor.batch.default.input"),
+            ),
+        ),
+        Block("otelcol.processor.batch", "default", None, (output(exporters),)),
+    ]  # fmt: skip
+    if traces is not None:
+        url = traces.url if traces.remote else f"http://tempo.tempo.svc.cluster.local:{telemetry.OTLP_HTTP}"
+        client: dict[str, Value] = {"endpoint": url, "headers": {telemetry.TENANT_HEADER: inputs.cluster}}
+        trust = (Block("tls", None, {"ca_file": CA_FILE}),) if traces.remote else ()
+        found.append(Block("otelcol.exporter.otlphttp", "tempo", None, (Block("client", None, client, trust),)))
+    if metrics is not None:
+        to_mimir = (Expression("prometheus.remote_write.mimir.receiver"),)
+        found.append(Block("otelcol.exporter.prometheus", "mimir", {"forward_to": to_mimir}))
+    if logs is not None:
+        found.append(Block("otelcol.exporter.loki", "loki", {"forward_to": (Expression("loki.write.loki.receiver"),)}))
+    return tuple(found)
+
+
+def configuration(inputs: ToolInputs) -> str:
+    """The text of config.alloy for every Alloy of the cluster; what has nowhere to go is left out."""
+    logs, metrics, traces = (telemetry.sink(inputs, s) for s in ("loki", "mimir", "tempo"))
+    blocks = [Block("logging", None, {"level": "info", "format": "logfmt"})]
+    if logs or metrics:
+        blocks += _pods()
+    if logs:
+        blocks += _logs(inputs, logs)
+    if metrics:
+        blocks += _metrics(inputs, metrics)
+    if logs or metrics or traces:
+        blocks += _otlp(inputs, traces, metrics, logs)
+    return render(tuple(blocks))

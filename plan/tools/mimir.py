@@ -1,0 +1,171 @@
+"""Mimir: metrics in the object store, one tenant a cluster, and the evaluation of the alerting rules.
+
+The classic architecture: distributors push to ingesters. The chart's own default puts Kafka between them, which takes
+three settings to leave out. It has no login of its own: oauth2-proxy stands in front.
+"""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools import cloudnative_pg, telemetry
+from plan.tools.common import image, merge, replicas_of, resources, storage_of
+from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import Bucket, Flow, StorageAccess
+
+NAME = NAMESPACE = "mimir"
+DOMAIN_KEY = "mimir"
+S3_SECRET = "mimir-s3"
+BLOCKS, RULES = "mimir-blocks", "mimir-ruler"
+RETENTION = "30d"
+GRPC, GOSSIP = 9095, 7946
+
+# Part (the chart's key), kind of its workload, CPU, memory, limit of the memory.
+PARTS: tuple[tuple[str, str, str, str, str], ...] = (
+    ("gateway", "Deployment", "20m", "32Mi", "128Mi"),
+    ("distributor", "Deployment", "50m", "128Mi", "512Mi"),
+    ("ingester", "StatefulSet", "100m", "512Mi", "2Gi"),
+    ("querier", "Deployment", "50m", "128Mi", "1Gi"),
+    ("query_frontend", "Deployment", "20m", "64Mi", "256Mi"),
+    ("query_scheduler", "Deployment", "20m", "64Mi", "256Mi"),
+    ("store_gateway", "StatefulSet", "50m", "128Mi", "1Gi"),
+    ("compactor", "StatefulSet", "50m", "128Mi", "1Gi"),
+    # It reserves a gigabyte of addresses, not of memory, to be collected less often: its heap may grow as far.
+    ("ruler", "Deployment", "50m", "128Mi", "1536Mi"),
+)
+
+
+def _replicas(inputs: ToolInputs) -> dict[str, int]:
+    """Pods of each part. An ingester's data are on no other one until the next upload, so several means three."""
+    several = replicas_of(inputs, NAME)
+    counts = {part: several for part, *_ in PARTS}
+    return counts | {"ingester": 1 if several == 1 else max(3, several), "compactor": 1}
+
+
+def _configuration(inputs: ToolInputs, ingesters: int) -> Values:
+    alertmanager = telemetry.ALERTMANAGER if "kube-prometheus-stack" in inputs.present else ""
+    return {
+        "ingest_storage": {"enabled": False},
+        "distributor": {"remote_timeout": "2s"},  # the chart's five seconds are Kafka's
+        "ingester": {
+            "push_grpc_method_enabled": True,
+            "ring": {"replication_factor": min(ingesters, 3)},
+        },
+        "store_gateway": {"sharding_ring": {"replication_factor": 1}},
+        "common": {
+            "storage": {
+                "backend": "s3",
+                "s3": {
+                    "endpoint": telemetry.OBJECT_STORE,
+                    "region": "us-east-1",
+                    "insecure": True,
+                    # Mimir puts them in itself, from its environment.
+                    "access_key_id": f"${{{telemetry.ACCESS_KEY}}}",
+                    "secret_access_key": f"${{{telemetry.SECRET_KEY}}}",
+                },
+            }
+        },
+        "blocks_storage": {"backend": "s3", "s3": {"bucket_name": BLOCKS}},
+        "ruler_storage": {"backend": "s3", "s3": {"bucket_name": RULES}},
+        "ruler": {"alertmanager_url": alertmanager},
+        "tenant_federation": {"enabled": True},
+        "limits": {
+            "compactor_blocks_retention_period": RETENTION,
+            "ingestion_rate": 50000,
+            "ingestion_burst_size": 500000,
+            "max_global_series_per_user": 1000000,
+            "max_global_exemplars_per_user": 100000,  # none, by default
+            "out_of_order_time_window": "5m",  # a target changes its scraper when a node goes
+            "ruler_max_rules_per_rule_group": 100,
+            "ruler_max_rule_groups_per_tenant": 200,
+        },
+        "usage_stats": {"enabled": False},
+    }
+
+
+def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
+    values: Values = {
+        part: {"replicas": replicas[part], "resources": resources(cpu, memory, limit)}
+        for part, _, cpu, memory, limit in PARTS
+    }
+    volume = {"enabled": True, "size": storage_of(inputs, NAME, "5Gi"), "storageClass": inputs.storage_class}
+    for part in ("ingester", "store_gateway", "compactor"):
+        values[part]["persistentVolume"] = volume
+    alone = {"zoneAwareReplication": {"enabled": False}}
+    values = merge(
+        values,
+        {
+            "kafka": {"enabled": False},
+            "minio": {"enabled": False},
+            "rollout_operator": {"enabled": False},
+            "ingester": alone,
+            "store_gateway": alone,
+            "alertmanager": {"enabled": False},  # alerts go to the one of kube-prometheus-stack
+            "overrides_exporter": {"enabled": False},
+            "chunks-cache": {"enabled": False},
+            "index-cache": {"enabled": False},
+            "metadata-cache": {"enabled": False},
+            "results-cache": {"enabled": False},
+            "global": {
+                "dnsService": "rke2-coredns-rke2-coredns",  # RKE2's name for it; the gateway's nginx asks it
+                "extraEnvFrom": telemetry.from_secret(S3_SECRET),
+            },
+            "mimir": {"structuredConfig": _configuration(inputs, replicas["ingester"])},
+        },
+    )
+    if inputs.image_registry:
+        images = {
+            "image": {"repository": image(inputs, "docker.io", "grafana/mimir")},
+            "gateway": {"nginx": {"image": {"registry": inputs.image_registry}}},
+        }
+        values = merge(values, images)
+    return values
+
+
+def release(inputs: ToolInputs) -> Release:
+    """Mimir's parts one by one, as its chart has them; the gateway is the one address of all."""
+    chart = versions.MIMIR
+    replicas = _replicas(inputs)
+    flows = [
+        Flow(peer="minio", ports=(telemetry.OBJECT_STORE_PORT,)),
+        Flow(peer="itself", ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP)),
+    ]
+    if "kube-prometheus-stack" in inputs.present:
+        flows.append(Flow(peer="kube-prometheus-stack", ports=(telemetry.ALERTMANAGER_PORT,)))
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs, replicas),
+        needs=cloudnative_pg.storage_needs(inputs),
+        storage=(
+            StorageAccess(
+                user=NAME,
+                buckets=(Bucket(name=BLOCKS), Bucket(name=RULES)),
+                secret=S3_SECRET,
+                access_key=telemetry.ACCESS_KEY,
+                secret_key=telemetry.SECRET_KEY,
+            ),
+        ),
+        flows=tuple(flows),
+        ports_for_ingress=(telemetry.MIMIR_PORT,),
+        ports_for_metrics=(telemetry.MIMIR_PORT,),
+        # The chart brings the disruption budgets of its own parts.
+        workloads=tuple(
+            Workload(
+                kind="StatefulSet" if kind == "StatefulSet" else "Deployment",
+                name=f"{NAME}-{part.replace('_', '-')}",
+                namespace=NAMESPACE,
+                replicas=replicas[part],
+                cpu=cpu,
+                memory=memory,
+            )
+            for part, kind, cpu, memory, _ in PARTS
+        ),
+        domain_key=DOMAIN_KEY,
+        host=inputs.hosts[DOMAIN_KEY],
+    )
+
+
+TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)

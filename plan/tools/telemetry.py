@@ -1,0 +1,65 @@
+"""Where logs, metrics and traces go, seen from one cluster.
+
+A tenant of Loki, Tempo and Mimir is a cluster: agents send its name, readers name all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from plan.tools.model import ToolInputs, Values
+
+Store = Literal["loki", "tempo", "mimir"]
+
+TENANT_HEADER = "X-Scope-OrgID"
+LOKI_PORT, TEMPO_PORT, MIMIR_PORT = 3100, 3200, 8080
+"""Ports of their pods: Mimir's is its gateway's, whose service answers at 80."""
+OTLP_GRPC, OTLP_HTTP = 4317, 4318
+ALERTMANAGER_NAMESPACE, ALERTMANAGER_PORT = "monitoring", 9093
+ALERTMANAGER = (
+    f"http://kube-prometheus-stack-alertmanager.{ALERTMANAGER_NAMESPACE}.svc.cluster.local:{ALERTMANAGER_PORT}"
+)
+
+OBJECT_STORE = "minio.minio.svc.cluster.local:9000"
+OBJECT_STORE_PORT = 9000
+# Names of variables, and of the keys of the Secret that holds them.
+ACCESS_KEY, SECRET_KEY = "S3_ACCESS_KEY", "S3_SECRET_KEY"
+
+_SERVICES: dict[Store, str] = {
+    "loki": f"http://loki.loki.svc.cluster.local:{LOKI_PORT}",
+    "tempo": f"http://tempo.tempo.svc.cluster.local:{TEMPO_PORT}",
+    "mimir": "http://mimir-gateway.mimir.svc.cluster.local",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sink:
+    """A store that this cluster sends to. `url` has no path; `remote` is one of another cluster, behind its ingress."""
+
+    url: str
+    remote: bool
+
+
+def service(store: Store) -> str:
+    """URL of `store` inside of the cluster that carries it."""
+    return _SERVICES[store]
+
+
+def sink(inputs: ToolInputs, store: Store) -> Sink | None:
+    """Where this cluster sends: to its own `store`, else to the one that another cluster serves, else nowhere."""
+    if store in inputs.present:
+        return Sink(url=service(store), remote=False)
+    if store in inputs.all_hosts and store not in inputs.hosts:
+        return Sink(url=f"https://{inputs.all_hosts[store]}", remote=True)
+    return None
+
+
+def tenants(inputs: ToolInputs) -> str:
+    """Value of the tenant header of a reader: every cluster, as a query over several tenants names them."""
+    return "|".join(sorted({*inputs.clusters, inputs.cluster}))
+
+
+def from_secret(name: str) -> list[Values]:
+    """`envFrom` with all keys of the Secret `name`."""
+    return [{"secretRef": {"name": name}}]

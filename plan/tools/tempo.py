@@ -1,0 +1,113 @@
+"""Tempo: traces in the object store, one tenant a cluster, and the metrics that follow from them.
+
+It has no login of its own: oauth2-proxy stands in front.
+"""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools import cloudnative_pg, telemetry
+from plan.tools.common import merge, resources, storage_of
+from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import Bucket, Flow, StorageAccess
+
+NAME = NAMESPACE = "tempo"
+DOMAIN_KEY = "tempo"
+S3_SECRET = "tempo-s3"
+TRACES = "tempo-traces"
+RETENTION = "72h"
+CPU, MEMORY = "50m", "256Mi"
+
+
+def _metrics() -> Values:
+    """Span metrics and service graphs go to Mimir, each under its trace's tenant: Tempo adds the header itself."""
+    return {
+        "metricsGenerator": {
+            "enabled": True,
+            "storage": {
+                "path": "/var/tempo/generator/wal",
+                "remote_write": [{"url": f"{telemetry.service('mimir')}/api/v1/push", "send_exemplars": True}],
+            },
+            "traces_storage": {"path": "/var/tempo/generator/traces"},
+        },
+        "overrides": {"defaults": {"metrics_generator": {"processors": ["service-graphs", "span-metrics"]}}},
+    }
+
+
+def _values(inputs: ToolInputs) -> Values:
+    values: Values = {
+        "tempo": {
+            "multitenancyEnabled": True,
+            "reportingEnabled": False,
+            "memBallastSizeMbs": 0,
+            "retention": RETENTION,
+            "extraArgs": {"config.expand-env": "true"},
+            "extraEnvFrom": telemetry.from_secret(S3_SECRET),
+            "storage": {
+                "trace": {
+                    "backend": "s3",
+                    "s3": {
+                        "bucket": TRACES,
+                        "endpoint": telemetry.OBJECT_STORE,
+                        "insecure": True,
+                        "forcepathstyle": True,
+                        # Tempo puts them in itself, from its environment.
+                        "access_key": f"${{{telemetry.ACCESS_KEY}}}",
+                        "secret_key": f"${{{telemetry.SECRET_KEY}}}",
+                    },
+                }
+            },
+            "resources": resources(CPU, MEMORY, "1Gi"),
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        },
+        "securityContext": {
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "persistence": {
+            "enabled": True,
+            "size": storage_of(inputs, NAME, "10Gi"),
+            "storageClassName": inputs.storage_class,
+        },
+    }
+    if "mimir" in inputs.present:
+        values = merge(values, {"tempo": _metrics()})
+    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
+
+
+def release(inputs: ToolInputs) -> Release:
+    """One process: the chart's Tempo has no ring to share traces over several."""
+    chart = versions.TEMPO
+    flows = [Flow(peer="minio", ports=(telemetry.OBJECT_STORE_PORT,))]
+    if "mimir" in inputs.present:
+        flows.append(Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)))
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs),
+        needs=cloudnative_pg.storage_needs(inputs),
+        storage=(
+            StorageAccess(
+                user=NAME,
+                buckets=(Bucket(name=TRACES),),
+                secret=S3_SECRET,
+                access_key=telemetry.ACCESS_KEY,
+                secret_key=telemetry.SECRET_KEY,
+            ),
+        ),
+        flows=tuple(flows),
+        ports_for_ingress=(telemetry.TEMPO_PORT,),
+        ports_for_metrics=(telemetry.TEMPO_PORT,),
+        workloads=(Workload(kind="StatefulSet", name="tempo", namespace=NAMESPACE, cpu=CPU, memory=MEMORY),),
+        domain_key=DOMAIN_KEY,
+        host=inputs.hosts[DOMAIN_KEY],
+    )
+
+
+TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)
