@@ -135,6 +135,9 @@ class Machines:
             f"127.0.0.1\tlocalhost\n127.0.1.1\t{host.name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         )
         (root / "etc/resolv.conf").write_text(f"nameserver {SERVICES_ADDRESS}\n")
+        # For the double of RKE2, whose nodes have the sizes of the plan: pods are placed as on machines of those.
+        (root / "etc/opstella-lab").mkdir(exist_ok=True)
+        (root / "etc/opstella-lab/size").write_text(f"{host.cpu} {host.memory_gb}\n")
         host_key = root / "etc/ssh/ssh_host_ed25519_key"
         host_key.unlink(missing_ok=True)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(host_key))

@@ -102,8 +102,16 @@ func (n *Node) register(ctx context.Context, kubelet *kube.Client) error {
 	return kubelet.Do(ctx, http.MethodPatch, path+"/status", kube.Object{"status": status}, nil)
 }
 
-// capacity is what the host itself shows: processors, memory, disk.
+// sizeFile holds the cores and GiB that the lab's plan gives to a host: all hosts
+// share one machine, whose own figures would be shown by each of them.
+const sizeFile = "/etc/opstella-lab/size"
+
+// capacity is what the lab says of the host, or what it shows itself: processors, memory, disk.
 func capacity(dataDir string) map[string]any {
+	planned, gib := 0, 0
+	if text, err := os.ReadFile(sizeFile); err == nil {
+		_, _ = fmt.Sscan(string(text), &planned, &gib)
+	}
 	processors := 0
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for _, line := range strings.Split(string(info), "\n") {
@@ -120,6 +128,9 @@ func capacity(dataDir string) map[string]any {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemTotal:" {
 			memory = f[1] + "Ki"
 		}
+	}
+	if planned > 0 && gib > 0 {
+		processors, memory = planned, fmt.Sprintf("%dGi", gib)
 	}
 	disk := "10Gi"
 	var fs syscall.Statfs_t
