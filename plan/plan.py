@@ -9,7 +9,7 @@ from typing import Any
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
-from plan.tools.catalogue import catalogue
+from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import Release
 from plan.topology import Host, Topology, topology
@@ -37,11 +37,10 @@ def build(settings: Settings, stack: str) -> Plan:
     machines = topology(settings)
     problems = [*check_names(machines), *media.check(settings)]
     releases: dict[str, tuple[Release, ...]] = {}
-    for cluster in machines.clusters:
-        try:
-            releases[cluster.name] = catalogue(tool_inputs(settings, machines, cluster))
-        except ConfigurationError as error:
-            problems += [p for p in error.problems if p not in problems]
+    try:
+        releases = platform({c.name: tool_inputs(settings, machines, c) for c in machines.clusters})
+    except ConfigurationError as error:
+        problems += [p for p in error.problems if p not in problems]
     if problems:
         raise ConfigurationError(problems, f"configuration of {stack}")
     return Plan(

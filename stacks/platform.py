@@ -11,6 +11,7 @@ from components.fleet import Fleet, FleetArgs
 from components.gitlab_server import GitLabServer, GitLabServerArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.nfs_share import NfsShare, NfsShareArgs
+from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
 from plan.hosts import extra_authorities
@@ -33,6 +34,7 @@ class Platform:
     """All components of a stack; `clusters` by name, in the order of the settings."""
 
     pki: PkiChain
+    passwords: Passwords
     fleet: Fleet
     gitlab: GitLabServer
     clusters: dict[str, Cluster]
@@ -44,6 +46,10 @@ def deploy(plan: Plan) -> Platform:
     pki = PkiChain(
         "pki",
         PkiChainArgs(tree=plan.ca, intermediate=settings.pki.intermediate, extra=_trusted(plan)),
+    )
+    passwords = Passwords(
+        "passwords",
+        PasswordsArgs(clusters={name: [p for r in rs for p in r.passwords] for name, rs in plan.releases.items()}),
     )
     fleet = Fleet(
         "host",
@@ -66,12 +72,17 @@ def deploy(plan: Plan) -> Platform:
             trusted_ca=pki.ca_bundle,
         ),
     )
-    clusters = {c.name: _cluster(c, plan, fleet, pki, certificate) for c in plan.topology.clusters}
-    return Platform(pki=pki, fleet=fleet, gitlab=gitlab, clusters=clusters)
+    clusters = {c.name: _cluster(c, plan, fleet, pki, passwords, certificate) for c in plan.topology.clusters}
+    return Platform(pki=pki, passwords=passwords, fleet=fleet, gitlab=gitlab, clusters=clusters)
 
 
 def _cluster(
-    cluster: ClusterHosts, plan: Plan, fleet: Fleet, pki: PkiChain, certificate: ServerCertificate | None
+    cluster: ClusterHosts,
+    plan: Plan,
+    fleet: Fleet,
+    pki: PkiChain,
+    passwords: Passwords,
+    certificate: ServerCertificate | None,
 ) -> Cluster:
     hosts = fleet.hosts
     balancer = LoadBalancer(
@@ -90,10 +101,12 @@ def _cluster(
             cluster=cluster.name,
             kubeconfig=nodes.kubeconfig,
             releases=plan.releases[cluster.name],
+            passwords=passwords,
             authority_chain=pki.authority_chain,
             authority_key=pki.intermediate_key,
             ca_bundle=pki.ca_bundle,
             certificate=certificate,
+            given={name: secret.get_secret_value() for name, secret in plan.settings.secrets.items()},
             after=(*nodes.ready, share.exported),
         ),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
 from plan.tools import argo_cd, cert_manager, cloudnative_pg, csi_driver_nfs, keycloak, traefik
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
+from plan.tools.wiring import Member, wire
 
 # In an order in which every tool's needs come before it; a test holds it to that.
 TOOLS: tuple[Tool, ...] = (
@@ -32,41 +33,41 @@ def check(names: Iterable[str]) -> list[Problem]:
 
 
 def catalogue(inputs: ToolInputs) -> tuple[Release, ...]:
-    """The releases of one cluster, needs before what needs them.
+    """The releases of one cluster, taken alone: what lies in others of the platform is counted on.
 
-    Raises ConfigurationError: an unknown tool is overridden, or a tool is wanted whose name or needs are
-    left out.
+    Raises as `platform` does.
     """
-    problems = check(inputs.overrides)
-    wanted = NAMES if inputs.tools is None else inputs.tools
-    tools = [t for t in TOOLS if t.name in wanted and inputs.overrides.get(t.name, Override()).enabled]
-    problems += [
-        Problem(
-            key("domains", tool.domain_key),
-            f"{tool.name} needs a name, and the service {tool.domain_key} has none here",
-            f"name the service, or set {key('tools', tool.name, 'enabled')} to false",
-        )
-        for tool in tools
-        if tool.domain_key is not None and tool.domain_key not in inputs.hosts
-    ]
+    return platform({inputs.cluster: inputs})[inputs.cluster]
+
+
+def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...]]:
+    """The releases of every cluster, with all that their needs imply, needs before what needs them.
+
+    Raises ConfigurationError: an unknown tool is overridden, or a tool is wanted whose name or needs are left out.
+    """
+    problems: list[Problem] = []
+    members: dict[str, Member] = {}
+    for cluster, inputs in clusters.items():
+        problems += check(inputs.overrides)
+        wanted = NAMES if inputs.tools is None else inputs.tools
+        tools = [t for t in TOOLS if t.name in wanted and inputs.overrides.get(t.name, Override()).enabled]
+        nameless = [t for t in tools if t.domain_key is not None and t.domain_key not in inputs.hosts]
+        problems += [_nameless(tool) for tool in nameless]
+        if problems:
+            continue
+        carrying = replace(inputs, present=frozenset(tool.name for tool in tools))
+        members[cluster] = Member(inputs=carrying, releases=tuple(_release(tool, carrying) for tool in tools))
     if problems:
-        raise ConfigurationError(problems, "tools")
-    inputs = replace(inputs, present=frozenset(tool.name for tool in tools))
-    releases = [_release(tool, inputs) for tool in tools]
-    there = {release.name for release in releases}
-    problems = [
-        Problem(
-            key("tools", need, "enabled"),
-            f"{release.name} needs {need}, which is left out",
-            f"enable {need}, or set {key('tools', release.name, 'enabled')} to false as well",
-        )
-        for release in releases
-        for need in release.needs
-        if need not in there
-    ]
-    if problems:
-        raise ConfigurationError(problems, "tools")
-    return tuple(releases)
+        raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
+    return wire(members)
+
+
+def _nameless(tool: Tool) -> Problem:
+    return Problem(
+        key("domains", tool.domain_key),
+        f"{tool.name} needs a name, and the service {tool.domain_key} has none here",
+        f"name the service, or set {key('tools', tool.name, 'enabled')} to false",
+    )
 
 
 def _release(tool: Tool, inputs: ToolInputs) -> Release:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from plan import versions
 from plan.tools import csi_driver_nfs
 from plan.tools.common import image, merge, resources
 from plan.tools.model import Manifest, Release, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import Database
 
 NAME, NAMESPACE = "cloudnative-pg", "cnpg-system"
 REGISTRY = "ghcr.io"
@@ -24,16 +23,20 @@ def _values(inputs: ToolInputs) -> Values:
     return values
 
 
-def database(
-    inputs: ToolInputs, *, name: str, namespace: str, database: str, owner: str, secret: str, storage: str,
-    resources: dict[str, Any],
-) -> Manifest:  # fmt: skip
-    """A PostgreSQL cluster with one database; `secret` is of type basic-auth and names `owner`.
+def cluster(inputs: ToolInputs, database: Database, namespace: str) -> Manifest:
+    """The PostgreSQL cluster of `database`, in its tool's namespace.
 
-    Applications reach the primary at the service `<name>-rw`, port 5432. `storage` is a Kubernetes quantity.
+    Applications reach the primary at the service `<name>-rw`, port 5432.
     """
+    initdb: Values = {
+        "database": database.database,
+        "owner": database.owner,
+        "secret": {"name": f"{database.name}-owner"},
+    }
+    if database.statements:
+        initdb["postInitApplicationSQL"] = list(database.statements)
     return Manifest(
-        name=name,
+        name=database.name,
         namespace=namespace,
         needs=(NAME, *storage_needs(inputs)),
         wait_for="condition=Ready",
@@ -41,15 +44,15 @@ def database(
         body={
             "apiVersion": "postgresql.cnpg.io/v1",
             "kind": "Cluster",
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": {"name": database.name, "namespace": namespace},
             "spec": {
                 "instances": inputs.database_instances,
                 "imageName": image(inputs, REGISTRY, f"cloudnative-pg/postgresql:{versions.POSTGRESQL.version}"),
                 # The budget of a single instance would let no node be drained.
                 "enablePDB": inputs.database_instances > 1,
-                "storage": {"storageClass": inputs.storage_class, "size": storage},
-                "resources": resources,
-                "bootstrap": {"initdb": {"database": database, "owner": owner, "secret": {"name": secret}}},
+                "storage": {"storageClass": inputs.storage_class, "size": database.storage},
+                "resources": resources(database.cpu, database.memory, database.memory_limit),
+                "bootstrap": {"initdb": initdb},
             },
         },
     )

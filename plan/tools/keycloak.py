@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from plan import versions
-from plan.tools import cloudnative_pg, traefik
+from plan.tools import traefik
 from plan.tools.common import CA_FOLDER, ca_volume, image, merge, resources
 from plan.tools.model import (
     Clear,
@@ -19,12 +19,13 @@ from plan.tools.model import (
     Values,
     Workload,
 )
+from plan.tools.needs import Database
 
 NAME = NAMESPACE = "keycloak"
 DOMAIN_KEY = "keycloak"
 DATABASE, DATABASE_SECRET, DATABASE_USER = "keycloak-db", "keycloak-db-owner", "keycloak"
 ADMIN_SECRET, ADMIN_USER = "keycloak-admin", "admin"
-DATABASE_PASSWORD, ADMIN_PASSWORD = "keycloak-database", "keycloak-admin"
+ADMIN_PASSWORD = "keycloak-admin"
 
 
 def _text(data: object) -> str:
@@ -85,10 +86,6 @@ def release(inputs: ToolInputs) -> Release:
     """Keycloak behind Traefik, at the root path; its first administrator is `admin`."""
     chart = versions.KEYCLOAK
     host = inputs.hosts[DOMAIN_KEY]
-    database = cloudnative_pg.database(
-        inputs, name=DATABASE, namespace=NAMESPACE, database="keycloak", owner=DATABASE_USER, secret=DATABASE_SECRET,
-        storage="5Gi", resources=resources("100m", "256Mi", "512Mi"),
-    )  # fmt: skip
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -96,22 +93,16 @@ def release(inputs: ToolInputs) -> Release:
         version=chart.version,
         repository=chart.repository,
         values=_values(inputs, host),
-        needs=(*database.needs, traefik.NAME),
+        needs=(traefik.NAME,),
+        databases=(Database(name=DATABASE, database="keycloak", owner=DATABASE_USER),),
         secrets=(
-            Secret(
-                name=DATABASE_SECRET,
-                namespace=NAMESPACE,
-                type="kubernetes.io/basic-auth",
-                data={"username": Clear(text=DATABASE_USER), "password": Generated(password=DATABASE_PASSWORD)},
-            ),
             Secret(
                 name=ADMIN_SECRET,
                 namespace=NAMESPACE,
                 data={"username": Clear(text=ADMIN_USER), "password": Generated(password=ADMIN_PASSWORD)},
             ),
         ),
-        passwords=(Password(name=DATABASE_PASSWORD), Password(name=ADMIN_PASSWORD)),
-        before=(database,),
+        passwords=(Password(name=ADMIN_PASSWORD),),
         workloads=(Workload(kind="StatefulSet", name="keycloak", namespace=NAMESPACE),),
         ca_bundle=inputs.ca_bundle,
         domain_key=DOMAIN_KEY,

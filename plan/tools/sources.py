@@ -17,7 +17,7 @@ PkiItem = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Password:
-    """A generated password; `name` is unique in the stack of one cluster. Letters and digits only, unless `special`."""
+    """A generated password; `name` is unique in its cluster. Letters and digits only, unless `special`."""
 
     name: str
     length: int = 32
@@ -33,9 +33,10 @@ class Clear:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """The value of the Password `password`."""
+    """The value of the Password `password`; of this cluster, unless `cluster` names another one of the platform."""
 
     password: str
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

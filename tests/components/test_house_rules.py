@@ -179,6 +179,7 @@ def test_names_are_unique_by_type() -> None:
 
 def test_a_components_options_stay_its_own(preview: bool) -> None:
     """Given depends_on and an alias, a component's children still hang on it and carry neither."""
+    from components.passwords import Passwords, PasswordsArgs
     from components.pki_chain import PkiChain, PkiChainArgs
     from components.tool_stack import ToolStack, ToolStackArgs
 
@@ -188,10 +189,12 @@ def test_a_components_options_stay_its_own(preview: bool) -> None:
         outer = pulumi.ComponentResource("test:outer:Outer", "outer")
         opts = pulumi.ResourceOptions(parent=outer, aliases=[pulumi.Alias(name="before")], ignore_changes=["x"])
         pki = PkiChain("pki", PkiChainArgs(tree=plan.ca), opts)
+        releases = plan.releases["standalone"]
+        passwords = Passwords("passwords", PasswordsArgs(clusters={"c": [p for r in releases for p in r.passwords]}))
         ToolStack(
             "tools",
             ToolStackArgs(
-                cluster="c", kubeconfig="k", releases=plan.releases["standalone"], ca_bundle=pki.ca_bundle,
+                cluster="c", kubeconfig="k", releases=releases, passwords=passwords, ca_bundle=pki.ca_bundle,
                 authority_chain=pki.authority_chain, authority_key=pki.intermediate_key,
             ),
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[pki])),

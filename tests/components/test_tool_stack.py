@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
 from plan.tools.model import Release
@@ -27,17 +28,21 @@ def tools(
             chain=pulumi.Output.from_input("the user's chain"), private_key=pulumi.Output.secret("the user's key")
         )
         gate = pulumi.ComponentResource("test:gate:Gate", "gate")
-        ready = ToolStack("gate", _args((), None), pulumi.ResourceOptions(parent=gate))
-        ToolStack("t", _args(releases, own, (ready._provider,)))
+        passwords = Passwords("p", PasswordsArgs(clusters={"one": [p for r in releases for p in r.passwords]}))
+        ready = ToolStack("gate", _args((), None, passwords), pulumi.ResourceOptions(parent=gate))
+        ToolStack("t", _args(releases, own, passwords, (ready._provider,)))
 
     return run(stack, preview=preview)
 
 
-def _args(releases: tuple[Release, ...], certificate: Any, after: tuple[pulumi.Resource, ...] = ()) -> ToolStackArgs:
+def _args(
+    releases: tuple[Release, ...], certificate: Any, passwords: Passwords, after: tuple[pulumi.Resource, ...] = ()
+) -> ToolStackArgs:
     return ToolStackArgs(
         cluster="one",
         kubeconfig=pulumi.Output.secret("the kubeconfig"),
         releases=releases,
+        passwords=passwords,
         authority_chain="the authority's chain",
         authority_key=pulumi.Output.secret(KEY),
         ca_bundle="the bundle",
@@ -143,7 +148,7 @@ def test_the_content_of_every_secret_comes_from_where_the_catalogue_says() -> No
     assert issuer["stringData"] == {"tls.crt": "the authority's chain", "tls.key": KEY}
     assert issuer["type"] == "kubernetes.io/tls"
     owner = made["t-keycloak-keycloak-db-owner"].inputs["stringData"]
-    assert owner == {"username": "keycloak", "password": found.named("t-keycloak-database").outputs["result"].value}
+    assert owner == {"username": "keycloak", "password": found.named("p-one-keycloak-db").outputs["result"].value}
 
 
 def test_in_preview_secrets_keep_their_keys_out_of_sight() -> None:
@@ -154,7 +159,7 @@ def test_in_preview_secrets_keep_their_keys_out_of_sight() -> None:
 def test_passwords_are_random_and_hidden(preview: bool) -> None:
     found = tools(preview=preview)
     passwords = found.of_type("random:index/randomPassword:RandomPassword")
-    assert {p.name for p in passwords} == {f"t-{p.name}" for r in RELEASES for p in r.passwords}
+    assert {p.name for p in passwords} == {f"p-one-{p.name}" for r in RELEASES for p in r.passwords}
     for password in passwords:
         assert password.inputs["length"] >= 20
         assert {"result", "bcryptHash"} <= set(password.request.additionalSecretOutputs)
@@ -177,7 +182,7 @@ def test_credentials_are_where_people_log_in(preview: bool) -> None:
     logins = {r.name: r.login for r in RELEASES if r.login}
     assert set(credentials) == set(logins) and logins
     for name, login in logins.items():
-        password = UNKNOWN if preview else found.named(f"t-{login.password}").outputs["result"]
+        password = UNKNOWN if preview else found.named(f"p-one-{login.password}").outputs["result"]
         assert credentials[name] == {"url": login.url, "username": login.username, "password": password}
 
 

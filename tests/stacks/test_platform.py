@@ -33,7 +33,7 @@ def components(found: Recording) -> dict[str, int]:
 @both
 def test_standalone_is_ten_machines(preview: bool) -> None:
     assert components(reference("standalone", preview)) == {
-        "PkiChain": 1, "Fleet": 1, "Host": 10, "GitLabServer": 1, "LoadBalancer": 1, "NfsShare": 1,
+        "PkiChain": 1, "Passwords": 1, "Fleet": 1, "Host": 10, "GitLabServer": 1, "LoadBalancer": 1, "NfsShare": 1,
         "ClusterNodes": 1, "ToolStack": 1,
     }  # fmt: skip
     assert {r.name for r in reference("standalone", preview).of_type(HELM)} == {f"standalone-tools-{t}" for t in TOOLS}
@@ -43,7 +43,7 @@ def test_standalone_is_ten_machines(preview: bool) -> None:
 def test_multicluster_is_thirty_six_machines(preview: bool) -> None:
     found = reference("multicluster", preview)
     assert components(found) == {
-        "PkiChain": 1, "Fleet": 1, "Host": 36, "GitLabServer": 1, "LoadBalancer": 4, "NfsShare": 4,
+        "PkiChain": 1, "Passwords": 1, "Fleet": 1, "Host": 36, "GitLabServer": 1, "LoadBalancer": 4, "NfsShare": 4,
         "ClusterNodes": 4, "ToolStack": 4,
     }  # fmt: skip
     plan = plan_of("multicluster")

@@ -1,0 +1,250 @@
+"""What tools declare to need becomes what provides it: databases, cache users, bucket credentials, clients of the realm.
+
+Each need becomes objects of the tool that declares it (passwords, Secrets, a database cluster), entries at its provider
+(MinIO, Keycloak, Valkey: in the same cluster, or in another one of the platform) and an order. The result is data: the
+same releases, longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+from config.errors import ConfigurationError, Problem, key
+from plan.tools import cloudnative_pg, externals
+from plan.tools.common import merge
+from plan.tools.model import Release, ToolInputs
+from plan.tools.needs import Cache, Database, OidcClient, StorageAccess
+from plan.tools.sources import Clear, Generated, Password, Secret, Source
+
+DATABASES, CACHE, STORE, LOGIN = cloudnative_pg.NAME, "valkey", "minio", "keycloak"
+# A Secret of each provider, with the password of everybody it serves: key is the user, or the client's id.
+STORE_SECRET, LOGIN_SECRET, CACHE_SECRET = "minio-users", "keycloak-clients", "valkey-users"
+STORE_HOST, CACHE_HOST = "minio.minio.svc.cluster.local:9000", "valkey.valkey.svc.cluster.local:6379"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A cluster of the platform: what its tools depend on, and their releases as the tools declare them."""
+
+    inputs: ToolInputs
+    releases: tuple[Release, ...]
+
+    def carries(self, tool: str) -> bool:
+        return any(release.name == tool for release in self.releases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What one provider gives to whom. Its password belongs to `cluster`; `external` needs stand in no catalogue."""
+
+    what: Cache | StorageAccess | OidcClient
+    cluster: str
+    external: bool = False
+
+
+def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
+    """The releases of every cluster with all that their needs imply, each after what it needs.
+
+    Raises ConfigurationError: a provider that somebody needs is left out, or two declare the same user or client.
+    """
+    problems: list[Problem] = []
+    served: dict[tuple[str, str], list[Served]] = {}
+    wired = {
+        cluster: [_declared(member, release, members, served, problems) for release in member.releases]
+        for cluster, member in members.items()
+    }
+    for cluster in members:
+        for where, asked in _external(cluster, members).items():
+            served.setdefault(where, []).extend(asked)
+    for (_, provider), asked in served.items():
+        problems += _twice(provider, asked)
+    for cluster, releases in wired.items():
+        inputs = members[cluster].inputs
+        releases[:] = [_provider(r, cluster, inputs, served.get((cluster, r.name), ())) for r in releases]
+        # A Job trusts the stack's authorities, also where its tool does not ask for them.
+        releases[:] = [replace(r, ca_bundle=r.ca_bundle or inputs.ca_bundle) if r.jobs else r for r in releases]
+        problems += missing_needs(releases)
+    if problems:
+        raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
+    return {cluster: ordered(releases) for cluster, releases in wired.items()}
+
+
+def missing_needs(releases: Sequence[Release]) -> Iterator[Problem]:
+    """A problem for each need that no release of the cluster is."""
+    there = {release.name for release in releases}
+    for release in releases:
+        for need in dict.fromkeys((*release.needs, *(n for job in release.jobs for n in job.needs))):
+            if need not in there:
+                yield left_out(release.name, need)
+
+
+def left_out(tool: str, need: str) -> Problem:
+    return Problem(
+        key("tools", need, "enabled"),
+        f"{tool} needs {need}, which is left out",
+        f"enable {need}, or set {key('tools', tool, 'enabled')} to false as well",
+    )
+
+
+def ordered(releases: Sequence[Release]) -> tuple[Release, ...]:
+    """`releases` with needs first, otherwise in the order given. Raises ValueError: some need each other in a circle."""
+    left, done, names = list(releases), [], set[str]()
+    while left:
+        ready = next((r for r in left if set(needs_of(r)) <= names), None)
+        if ready is None:
+            circle = "; ".join(f"{r.name} needs {', '.join(n for n in needs_of(r) if n not in names)}" for r in left)
+            raise ValueError(f"the catalogue's releases need each other in a circle: {circle}")
+        left.remove(ready)
+        done.append(ready)
+        names.add(ready.name)
+    return tuple(done)
+
+
+def needs_of(release: Release) -> tuple[str, ...]:
+    """Everything in its cluster that must stand before `release` can be complete, without itself."""
+    manifests = [n for m in (*release.before, *release.after) for n in m.needs]
+    jobs = [n for job in release.jobs for n in job.needs]
+    return tuple(n for n in dict.fromkeys((*release.needs, *manifests, *jobs)) if n != release.name)
+
+
+def place(tool: str, cluster: str, members: Mapping[str, Member]) -> str | None:
+    """The cluster whose `tool` serves `cluster`: its own, else the first that carries it."""
+    return next((c for c in (cluster, *members) if c in members and members[c].carries(tool)), None)
+
+
+def password_of(need: Cache | StorageAccess | OidcClient) -> str | None:
+    """Name of the Password behind `need`; a public client has none."""
+    if isinstance(need, OidcClient):
+        return None if need.public else f"client-{need.client_id}"
+    return f"valkey-{need.user}" if isinstance(need, Cache) else f"s3-{need.user}"
+
+
+def user_of(need: Cache | StorageAccess | OidcClient) -> str:
+    """Whom its provider knows it as."""
+    return need.client_id if isinstance(need, OidcClient) else need.user
+
+
+def owner_secret(database: Database, namespace: str) -> Secret:
+    return Secret(
+        name=f"{database.name}-owner",
+        namespace=namespace,
+        type="kubernetes.io/basic-auth",
+        data={"username": Clear(text=database.owner), "password": Generated(password=database.name)},
+    )
+
+
+def _secret_of(need: Cache | StorageAccess | OidcClient, namespace: str) -> Secret | None:
+    """The Secret by which the tool itself knows what it was given, if it wants one."""
+    if need.secret is None:
+        return None
+    name = password_of(need)
+    password = Generated(password=name) if name else None
+    data: dict[str, Source] = {}
+    if isinstance(need, Cache):
+        data = {k: password for k in need.keys if password}
+    elif isinstance(need, StorageAccess) and password:
+        data = {need.access_key: Clear(text=need.user), need.secret_key: password, **need.extra}
+    elif isinstance(need, OidcClient):
+        data = {**({need.secret_key: password} if password else {}), **need.extra}
+    labels = need.labels if isinstance(need, OidcClient) else {}
+    return Secret(name=need.secret, namespace=namespace, data=data, labels=labels)
+
+
+def _declared(
+    member: Member,
+    release: Release,
+    members: Mapping[str, Member],
+    served: dict[tuple[str, str], list[Served]],
+    problems: list[Problem],
+) -> Release:
+    """`release` with its own side of everything it declares; what it asks of providers is added to `served`."""
+    cluster = member.inputs.cluster
+    needs: list[str] = []
+    secrets = [owner_secret(d, release.namespace) for d in release.databases]
+    passwords = [Password(name=d.name) for d in release.databases]
+    databases = [cloudnative_pg.cluster(member.inputs, d, release.namespace) for d in release.databases]
+    for provider, wanted in ((CACHE, release.caches), (STORE, release.storage), (LOGIN, release.clients)):
+        where = place(provider, cluster, members)
+        if where is not None and provider == CACHE and where != cluster:
+            where = None  # it answers inside its own cluster only
+        if wanted and where is None and not _elsewhere(provider, member.inputs):
+            problems.append(left_out(release.name, provider))
+        if wanted and where == cluster and provider != release.name:
+            needs.append(provider)
+        for need in wanted:
+            if name := password_of(need):
+                passwords.append(Password(name=name))
+            if secret := _secret_of(need, release.namespace):
+                secrets.append(secret)
+            if where is not None:
+                served.setdefault((where, provider), []).append(Served(what=need, cluster=cluster))
+    return replace(
+        release,
+        needs=tuple(dict.fromkeys((*release.needs, *(n for m in databases for n in m.needs), *needs))),
+        secrets=(*release.secrets, *secrets),
+        passwords=(*release.passwords, *passwords),
+        before=(*databases, *release.before),
+    )
+
+
+def _elsewhere(provider: str, inputs: ToolInputs) -> bool:
+    """Whether another cluster, whose releases are not at hand, serves `provider`."""
+    return provider not in inputs.hosts and any(service.startswith(provider) for service in inputs.all_hosts)
+
+
+def _external(cluster: str, members: Mapping[str, Member]) -> dict[tuple[str, str], list[Served]]:
+    """What stands outside the catalogue asks of this cluster's providers."""
+    inputs = members[cluster].inputs
+    first = {provider: place(provider, "", members) == cluster for provider in (STORE, LOGIN)}
+    asked = {STORE: externals.storage(inputs, first=first[STORE]), LOGIN: externals.clients(inputs) if first[LOGIN] else ()}
+    return {
+        (cluster, provider): [Served(what=need, cluster=cluster, external=True) for need in needs]
+        for provider, needs in asked.items()
+        if members[cluster].carries(provider)
+    }
+
+
+def _provider(release: Release, cluster: str, inputs: ToolInputs, needs: Sequence[Served]) -> Release:
+    """`release` with the entries of everybody it serves, if it is a provider."""
+    if release.name not in (CACHE, STORE, LOGIN):
+        return release
+    named = [(served, name) for served in needs if (name := password_of(served.what))]
+    users = Secret(
+        name={CACHE: CACHE_SECRET, STORE: STORE_SECRET, LOGIN: LOGIN_SECRET}[release.name],
+        namespace=release.namespace,
+        data={
+            user_of(served.what): Generated(password=name, cluster=None if served.cluster == cluster else served.cluster)
+            for served, name in named
+        },
+    )
+    changed = replace(
+        release,
+        secrets=(*release.secrets, users),
+        passwords=(*release.passwords, *(Password(name=name) for served, name in named if served.external)),
+    )
+    whats = [served.what for served in needs]
+    if release.name == CACHE:
+        acl = _function("valkey", "acl")
+        return replace(changed, values=merge(acl(whats), release.values) if acl else release.values)
+    provisioning = _function(release.name, "provisioning")
+    return replace(changed, jobs=(*((provisioning(whats, inputs),) if provisioning else ()), *release.jobs))
+
+
+def _function(tool: str, name: str) -> Any:
+    """`name` of the tool's own module. Imported here, because tools may import this module."""
+    try:
+        return getattr(import_module(f"plan.tools.{tool}"), name, None)
+    except ModuleNotFoundError:
+        return None
+
+
+def _twice(provider: str, needs: Sequence[Served]) -> Iterator[Problem]:
+    """A problem for each name that `provider` would have to know two parties by."""
+    names = [user_of(served.what) for served in needs]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield Problem(
+            key("tools", provider), f"two ask {provider} for the name '{name}'", "leave one of the tools that do out"
+        )
