@@ -1,4 +1,4 @@
-"""What a deployment costs in the lab: the first `up`, one without a change, one with one worker changed."""
+"""What a deployment costs in the lab: the first `up`, one without a change, one with one worker or one tool changed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _STACK = "standalone"
 _ENVIRONMENT = {**os.environ, "OPSTELLA_LAB_NAME": "bench", "STACK": _STACK}
 _ENVIRONMENT.pop("OPSTELLA_LAB", None)
 _FOLDER = Path("/var/lib/bench-lab")
+_STEP = re.compile(r"^ *[+~-]+ +\S+:\S+ (\S+) (?:created|updated|deleted|replaced)\b", re.M)
+_MOST_NAMES = 6
 
 
 def figures() -> Iterator[str]:
@@ -37,6 +39,10 @@ def figures() -> Iterator[str]:
         cluster.setdefault("workers", {})["nodeLabels"] = {"worker-1": {"opstella.io/bench": "changed"}}
         file.write_text(yaml.safe_dump(document))
         yield _up("up, one worker given a label", hosts)
+        tool = document["config"].setdefault("opstella:tools", {}).setdefault("argo-cd", {})
+        tool["values"] = {"configs": {"params": {"server.log.level": "debug"}}}
+        file.write_text(yaml.safe_dump(document))
+        yield _up("up, one value of one tool changed", hosts)
     finally:
         subprocess.run([_LAB, "down"], env=_ENVIRONMENT, cwd=ROOT, capture_output=True, timeout=300)
 
@@ -48,7 +54,10 @@ def _up(what: str, hosts: list[str]) -> str:
     seconds = time.monotonic() - start
     counted = _connections(hosts) - before
     touched = ", ".join(re.findall(r"^ +[+~-]+ (\d+ \w+)", output.partition("\nResources:")[2], re.M)) or "none touched"
-    return f"{what:<42} {seconds:6.1f} s   {counted:4} SSH connections   resources: {touched}"
+    # A run that makes everything would name hundreds.
+    names = sorted(set(_STEP.findall(output)))
+    named = f" ({', '.join(names)})" if 0 < len(names) <= _MOST_NAMES else ""
+    return f"{what:<42} {seconds:6.1f} s   {counted:4} SSH connections   resources: {touched}{named}"
 
 
 def _connections(hosts: list[str]) -> int:
