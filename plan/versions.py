@@ -50,6 +50,23 @@ PYTHON_IMAGE = Version(
     end_of_life=date(2029, 10, 31),
 )
 
+MINIO_IMAGE = Version(
+    name="quay.io/minio/minio",
+    version="RELEASE.2025-04-22T22-12-26Z",
+    released=date(2025, 4, 22),
+    chosen=CHOSEN,
+    source="https://github.com/minio/minio/releases; the next release took the login by OpenID out of the console",
+    support="none: newer releases carry fixes, but no images since October 2025 and no single sign-on",
+)
+MC_IMAGE = Version(
+    name="quay.io/minio/mc",
+    version="RELEASE.2025-04-16T18-13-26Z",
+    released=date(2025, 4, 16),
+    chosen=CHOSEN,
+    source="https://github.com/minio/mc/releases: the client of that MinIO",
+    support="none",
+)
+
 TRAEFIK = Chart(
     name="traefik",
     version="41.3.0",
@@ -283,4 +300,4 @@ GITLAB_RUNNER = Chart(
 )
 
 CHARTS: tuple[Chart, ...] = (TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD)
-ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, *CHARTS)
+ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, *CHARTS)
