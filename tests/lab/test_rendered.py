@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from plan.plan import Plan
+from plan.tools import jobs
 from plan.tools.catalogue import NAMES
 from plan.tools.model import Release
 from tests.support import charts
@@ -85,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def declared(release: Release) -> list[Object]:
-    """What belongs to a release beside its chart: Secrets (with values that only have the right form), and manifests."""
+    """What belongs to a release beside its chart: Secrets (with values that only have the right form), Jobs, manifests."""
     secrets = [
         {
             "apiVersion": "v1", "kind": "Secret", "type": secret.type, "stringData": dict.fromkeys(secret.data, "{}"),
@@ -93,7 +94,12 @@ def declared(release: Release) -> list[Object]:
         }
         for secret in release.secrets
     ]  # fmt: skip
-    return secrets + [manifest.body for manifest in (*release.before, *release.after)]
+    provisioning = [
+        body
+        for job in release.jobs
+        for body in (*jobs.companions(job, release.namespace), jobs.body(job, release.namespace, release.ca_bundle))
+    ]
+    return secrets + provisioning + [manifest.body for manifest in (*release.before, *release.after)]
 
 
 def of(name: str) -> list[tuple[str, Release]]:

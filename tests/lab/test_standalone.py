@@ -115,7 +115,7 @@ def test_no_secret_stands_in_an_object_of_the_cluster_that_is_no_secret(lab: Lab
     assert traces(hidden, objects) == {}
     # They are in there, in the Secrets: what finds nothing above would find them.
     stored = lab.kubectl("get", "secrets", "--all-namespaces", "--output=json").stdout
-    generated = [name for name in hidden if "-tools-" in name and name.endswith(".result")]
+    generated = [name for name in hidden if name.startswith("passwords-") and name.endswith(".result")]
     found = traces({name: hidden[name] for name in generated}, {"Secrets": stored})
     assert len(found) > len(generated) * 2 / 3 and len(generated) > 10, (sorted(found), sorted(generated))
 
