@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,15 @@ def python_image(inputs: ToolInputs) -> str:
 def issuer(inputs: ToolInputs) -> str:
     """URL of the realm of all tools, as its tokens name it; needs the service keycloak on the platform."""
     return f"https://{inputs.all_hosts['keycloak']}/realms/{inputs.identity.realm}"
+
+
+def service(name: str, namespace: str, port: int, scheme: str = "http") -> str:
+    """URL of a service, from any namespace of its cluster."""
+    return f"{scheme}://{name}.{namespace}.svc.cluster.local:{port}"
+
+
+def spread(selector: Mapping[str, str]) -> Values:
+    """Affinity that puts pods with these labels on different nodes where it can."""
+    term = {"labelSelector": {"matchLabels": dict(selector)}, "topologyKey": "kubernetes.io/hostname"}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}

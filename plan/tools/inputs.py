@@ -38,6 +38,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         replicas=2 if several else 1,
         database_instances=3 if several else 1,
         load_balancer=str(cluster.load_balancer.address),
+        load_balancers=tuple(str(c.load_balancer.address) for c in topology.clusters),
         chart_repository=settings.media.chart_repository,
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),

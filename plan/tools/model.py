@@ -107,6 +107,8 @@ class Release:
     domain_key: str | None = None
     host: str | None = None
     login: Login | None = None
+    people: tuple[Login, ...] = ()
+    """First logins of people, whose passwords have to be changed then."""
     timeout_seconds: int = 600
     databases: tuple[Database, ...] = ()
     caches: tuple[Cache, ...] = ()
@@ -162,6 +164,8 @@ class ToolInputs:
     storage_class: str = "nfs"
     load_balancer: str | None = None
     """Address that Ingresses report as theirs."""
+    load_balancers: tuple[str, ...] = ()
+    """Addresses of the load balancers of all clusters: where the platform's public names lead to."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-* headers are believed; HAProxy forwards plain TCP and sets none."""
     image_registry: str | None = None
@@ -194,8 +198,12 @@ class ToolInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A tool of the catalogue: its name, how its release follows from the inputs, and the service whose name it needs."""
+    """A tool of the catalogue: its name, how its release follows from the inputs, and the service whose name it needs.
+
+    `wanted` says whether these inputs give it anything to do; without that it is left out, as if it were switched off.
+    """
 
     name: str
     release: Callable[[ToolInputs], Release]
     domain_key: str | None = None
+    wanted: Callable[[ToolInputs], bool] = lambda inputs: True

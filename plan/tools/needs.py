@@ -14,6 +14,7 @@ from plan.tools.sources import Source
 
 KUBERNETES_API = "kubernetes-api"  # the API server: on the masters' addresses, port 6443
 OUTSIDE = "outside"  # any address that is neither a pod's nor a service's: the platform's VMs, the internet
+PUBLIC = "public"  # the platform's own public names, as users reach them: its load balancers, and GitLab
 ITSELF = "itself"  # the tool's own namespace
 NODES = "nodes"  # the cluster's machines: kubelets, node exporters
 
