@@ -61,9 +61,16 @@ def release(inputs: ToolInputs) -> Release:
             "issuers.cert-manager.io",
         ),
         workloads=tuple(
-            Workload(kind="Deployment", name=name, namespace=NAMESPACE)
-            for name in ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
-        ),
+            Workload(
+                kind="Deployment", name=name, namespace=NAMESPACE, replicas=replicas_of(inputs, NAME), cpu=cpu, memory=memory,
+                selector={"app.kubernetes.io/instance": NAME, "app.kubernetes.io/component": component},
+            )
+            for name, component, cpu, memory in (
+                ("cert-manager", "controller", "20m", "64Mi"),
+                ("cert-manager-cainjector", "cainjector", "10m", "64Mi"),
+                ("cert-manager-webhook", "webhook", "10m", "32Mi"),
+            )
+        ),  # fmt: skip
     )
 
 

@@ -62,9 +62,12 @@ def release(inputs: ToolInputs) -> Release:
         values=_values(inputs),
         pod_security="privileged",
         workloads=(
-            Workload(kind="Deployment", name="csi-nfs-controller", namespace=NAMESPACE),
-            Workload(kind="DaemonSet", name="csi-nfs-node", namespace=NAMESPACE),
-        ),
+            Workload(
+                kind="Deployment", name="csi-nfs-controller", namespace=NAMESPACE, replicas=replicas_of(inputs, NAME),
+                cpu="50m", memory="100Mi", selector={"app": "csi-nfs-controller"},
+            ),
+            Workload(kind="DaemonSet", name="csi-nfs-node", namespace=NAMESPACE, cpu="30m", memory="60Mi"),
+        ),  # fmt: skip
     )
 
 

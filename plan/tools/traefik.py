@@ -87,7 +87,7 @@ def release(inputs: ToolInputs) -> Release:
         secrets=() if issued else (provided,),
         before=(_certificate(inputs),) if issued else (),
         crds=("ingressroutes.traefik.io", "middlewares.traefik.io", "tlsstores.traefik.io"),
-        workloads=(Workload(kind="DaemonSet", name="traefik", namespace=NAMESPACE),),
+        workloads=(Workload(kind="DaemonSet", name="traefik", namespace=NAMESPACE, cpu="100m", memory="128Mi"),),
     )
 
 
