@@ -77,16 +77,14 @@ def _manifest(api: Api, manifest: Manifest) -> str | None:
 def _jobs(api: Api, release: Release, faults: list[str]) -> int:
     """The number of provisioning Jobs that are complete."""
     complete = 0
-    if release.jobs:
-        there = api.get(f"/apis/batch/v1/namespaces/{release.namespace}/jobs")["items"]
-        for job in release.jobs:
-            # Its name goes on with a hash of what it was given, so one from before a change may be there too.
-            own = [j for j in there if j["metadata"]["name"].startswith(job.name)]
-            ended = [c["type"] for j in own for c in j.get("status", {}).get("conditions", []) if c["status"] == "True"]
-            if "Complete" in ended:
-                complete += 1
-            else:
-                faults.append(f"Job {release.namespace}/{job.name} is not complete: {', '.join(ended) or 'not ended'}")
+    for job in release.jobs:
+        found = api.find(f"/apis/batch/v1/namespaces/{release.namespace}/jobs/{job.name}") or {}
+        ended = {c["type"]: c for c in found.get("status", {}).get("conditions", []) if c["status"] == "True"}
+        if "Complete" in ended:
+            complete += 1
+        else:
+            why = f"{ended['Failed'].get('reason')}: {ended['Failed'].get('message')}" if "Failed" in ended else "not ended"
+            faults.append(f"Job {release.namespace}/{job.name} is not complete: {why if found else 'not there'}")
     return complete
 
 

@@ -37,7 +37,7 @@ RELEASE = Release(
 SPACE = "/api/v1/namespaces/space"
 WEB = "/apis/apps/v1/namespaces/space/deployments/web"
 DATABASE = "/apis/postgresql.cnpg.io/v1/namespaces/space/clusters/db"
-JOBS = "/apis/batch/v1/namespaces/space/jobs"
+JOB = "/apis/batch/v1/namespaces/space/jobs/realm"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/space/networkpolicies"
 BUDGETS = "/apis/policy/v1/namespaces/space/poddisruptionbudgets"
 HEALTHY: dict[str, Any] = {
@@ -45,7 +45,7 @@ HEALTHY: dict[str, Any] = {
     WEB: {"metadata": {"name": "web", "namespace": "space"}, "spec": {"replicas": 2},
           "status": {"availableReplicas": 2, "observedGeneration": 1}},
     DATABASE: {"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
-    JOBS: {"items": [{"metadata": {"name": "realm-1a2b"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}]},
+    JOB: {"status": {"conditions": [{"type": "Complete", "status": "True"}]}},
     POLICIES: {"items": [{"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}, {"spec": {"podSelector": {"a": "b"}}}]},
     BUDGETS: {"items": [{"spec": {"selector": {"matchLabels": {"app": "web"}}}}]},
 }  # fmt: skip
@@ -107,8 +107,10 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (without(DATABASE), "Cluster space/db is not there"),
     (put(DATABASE, {"status": {}}), "Cluster space/db is not Ready: no word of it"),
     (put(DATABASE, {"status": {"conditions": [{"type": "Ready", "status": "False", "message": "no disk"}]}}), "is not Ready: no disk"),
-    (put(JOBS, {"items": []}), "Job space/realm is not complete: not ended"),
-    (lambda there: there[JOBS]["items"][0]["status"]["conditions"][0].update(type="Failed"), "is not complete: Failed"),
+    (without(JOB), "Job space/realm is not complete: not there"),
+    (put(JOB, {"status": {}}), "Job space/realm is not complete: not ended"),
+    (put(JOB, {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "Late", "message": "no answer"}]}}),
+     "is not complete: Late: no answer"),
     (lambda there: there[POLICIES]["items"].pop(0), "namespace space has no policy that denies by default"),
     (lambda there: there[POLICIES]["items"][0]["spec"].update(egress=[{}]), "no policy that denies by default"),
     (put(BUDGETS, {"items": []}), "Deployment space/web has no disruption budget"),
