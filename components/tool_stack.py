@@ -42,7 +42,7 @@ class ToolStackArgs:
 
 
 class ToolStack(pulumi.ComponentResource):
-    """Outputs: `credentials` (tool to url, username and secret password)."""
+    """Outputs: `credentials` (tool, or `user-` and a person's name, to url, username and secret password)."""
 
     credentials: dict[str, dict[str, pulumi.Input[str]]]
 
@@ -71,14 +71,15 @@ class ToolStack(pulumi.ComponentResource):
         self._deployed: dict[str, list[pulumi.Resource]] = {}
         for release in args.releases:
             self._release(release)
+        logins = {r.name: r.login for r in args.releases if r.login}
+        logins |= {f"user-{person.username}": person for r in args.releases for person in r.people}
         self.credentials = {
-            r.name: {
-                "url": r.login.url,
-                "username": r.login.username,
-                "password": args.passwords.clear(args.cluster, r.login.password),
+            name: {
+                "url": login.url,
+                "username": login.username,
+                "password": args.passwords.clear(args.cluster, login.password),
             }
-            for r in args.releases
-            if r.login
+            for name, login in logins.items()
         }
         self.register_outputs({"credentials": self.credentials})
 

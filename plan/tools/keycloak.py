@@ -1,12 +1,15 @@
-"""Keycloak: the stack's identity provider, on a CloudNativePG database."""
+"""Keycloak: the stack's identity provider, on a CloudNativePG database, and the Job that provides the tools' realm."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
 
 import yaml
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import CA_FOLDER, ca_volume, image, merge, resources
+from plan.tools.common import CA_FOLDER, ca_volume, image, merge, provision_files, python_image, replicas_of, resources
 from plan.tools.model import (
     Clear,
     Generated,
@@ -19,13 +22,20 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import Database
+from plan.tools.needs import ITSELF, Database, Flow, Job, OidcClient
+from plan.tools.realm import realm
+from plan.tools.wiring import LOGIN_SECRET
 
 NAME = NAMESPACE = "keycloak"
 DOMAIN_KEY = "keycloak"
 DATABASE, DATABASE_SECRET, DATABASE_USER = "keycloak-db", "keycloak-db-owner", "keycloak"
 ADMIN_SECRET, ADMIN_USER = "keycloak-admin", "admin"
 ADMIN_PASSWORD = "keycloak-admin"
+USERS_SECRET = "keycloak-users"
+LABELS = {"app.kubernetes.io/name": "keycloakx", "app.kubernetes.io/instance": NAME}
+CPU, MEMORY = "250m", "768Mi"
+HTTP, MANAGEMENT = 8080, 9000
+CLUSTER = (7800, 57800)  # Infinispan between the pods, and its failure detection
 
 
 def _text(data: object) -> str:
@@ -44,9 +54,9 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     ]
     values: Values = {
         "fullnameOverride": NAME,
-        "replicas": inputs.replicas,
-        "command": ["/opt/keycloak/bin/kc.sh", "start", "--http-port=8080"],
-        "http": {"relativePath": "/"},
+        "replicas": replicas_of(inputs, NAME),
+        "command": ["/opt/keycloak/bin/kc.sh", "start", f"--http-port={HTTP}"],
+        "http": {"relativePath": "/", "internalPort": "metrics"},  # a port's name, by which metrics are found
         "proxy": {"enabled": True, "mode": "xforwarded", "http": {"enabled": True}},
         "database": {
             "vendor": "postgres",
@@ -63,7 +73,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "rules": [{"host": host, "paths": [{"path": "/", "pathType": "Prefix"}]}],
             "tls": [{"hosts": [host]}],  # no secret: Traefik's default certificate covers the name
         },
-        "resources": resources("250m", "768Mi", "1536Mi"),
+        "resources": resources(CPU, MEMORY, "1536Mi"),
         # What the pod security level "restricted" asks for beyond the chart's defaults.
         "podSecurityContext": {"fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
         "securityContext": {
@@ -82,10 +92,32 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     return merge(values, {"extraEnv": _text(environment)})
 
 
+def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
+    """Brings the realm to what `clients` and the settings ask for; their secrets are in the Secret of all clients."""
+    return Job(
+        name="keycloak-realm",
+        image=python_image(inputs),
+        command=("python3", "/opstella/keycloak.py"),
+        files={
+            **provision_files("client.py", "keycloak.py"),
+            "realm.json": json.dumps(realm(clients, inputs), indent=1, sort_keys=True),
+        },
+        environment={"KEYCLOAK_URL": f"http://{NAME}-http", "KEYCLOAK_ADMIN": ADMIN_USER},
+        secret_files={"admin": ADMIN_SECRET, "clients": LOGIN_SECRET, "users": USERS_SECRET},
+        flows=(Flow(peer=ITSELF, ports=(HTTP,)),),
+    )
+
+
+def _user_password(name: str) -> str:
+    return f"user-{name}"
+
+
 def release(inputs: ToolInputs) -> Release:
-    """Keycloak behind Traefik, at the root path; its first administrator is `admin`."""
+    """Keycloak behind Traefik, at the root path; its first administrator is `admin`, who is not of the tools' realm."""
     chart = versions.KEYCLOAK
     host = inputs.hosts[DOMAIN_KEY]
+    replicas = replicas_of(inputs, NAME)
+    users = tuple(inputs.identity.users)
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -101,13 +133,41 @@ def release(inputs: ToolInputs) -> Release:
                 namespace=NAMESPACE,
                 data={"username": Clear(text=ADMIN_USER), "password": Generated(password=ADMIN_PASSWORD)},
             ),
+            Secret(
+                name=USERS_SECRET,
+                namespace=NAMESPACE,
+                data={name: Generated(password=_user_password(name)) for name in users},
+            ),
         ),
-        passwords=(Password(name=ADMIN_PASSWORD),),
-        workloads=(Workload(kind="StatefulSet", name="keycloak", namespace=NAMESPACE),),
+        passwords=(Password(name=ADMIN_PASSWORD), *(Password(name=_user_password(name)) for name in users)),
+        flows=(Flow(peer=ITSELF, ports=CLUSTER, pods=LABELS, peer_pods=LABELS),),
+        ports_for_ingress=(HTTP,),
+        ports_for_metrics=(MANAGEMENT,),
+        workloads=(
+            Workload(
+                kind="StatefulSet",
+                name=NAME,
+                namespace=NAMESPACE,
+                replicas=replicas,
+                cpu=CPU,
+                memory=MEMORY,
+                selector=LABELS,
+                autoscale=max(replicas, min(5, inputs.workers)) if replicas > 1 else None,
+            ),
+        ),
         ca_bundle=inputs.ca_bundle,
         domain_key=DOMAIN_KEY,
         host=host,
+        path=f"/realms/{inputs.identity.realm}/.well-known/openid-configuration",
         login=Login(url=f"https://{host}/admin/", username=ADMIN_USER, password=ADMIN_PASSWORD),
+        people=tuple(
+            Login(
+                url=f"https://{host}/realms/{inputs.identity.realm}/account/",
+                username=name,
+                password=_user_password(name),
+            )
+            for name in users
+        ),
         timeout_seconds=900,
     )
 

@@ -180,7 +180,10 @@ def test_credentials_are_where_people_log_in(preview: bool) -> None:
     found = tools(preview=preview)
     credentials = found.outputs_of("t")["credentials"]
     logins = {r.name: r.login for r in RELEASES if r.login}
-    assert set(credentials) == set(logins) and logins
+    people = {f"user-{person.username}": person for r in RELEASES for person in r.people}
+    assert logins and people
+    logins |= people
+    assert set(credentials) == set(logins)
     for name, login in logins.items():
         password = UNKNOWN if preview else found.named(f"p-one-{login.password}").outputs["result"]
         assert credentials[name] == {"url": login.url, "username": login.username, "password": password}

@@ -98,16 +98,16 @@ def test_urls_are_of_what_is_deployed_only(architecture: str) -> None:
 def test_a_tool_that_is_left_out_leaves_no_url_and_no_login() -> None:
     told = deployed(plan_of(changes={"tools": {"argo-cd": {"enabled": False}}})).exports
     assert set(told["urls"]) == {"gitlab", "keycloak"}
-    assert set(told["credentials"]) == {"gitlab", "keycloak"}
+    assert set(told["credentials"]) == {"gitlab", "keycloak", "user-opstella-admin"}
 
 
 @architectures
 def test_credentials_are_secret(architecture: str) -> None:
     told = reference(architecture).exports["credentials"]
     assert set(told) == (
-        {"gitlab", "keycloak", "argo-cd"}
+        {"gitlab", "keycloak", "user-opstella-admin", "argo-cd"}
         if architecture == "standalone"
-        else {"gitlab", "keycloak-devsecops", "argo-cd-dev", "argo-cd-prd"}
+        else {"gitlab", "keycloak-devsecops", "user-opstella-admin-devsecops", "argo-cd-dev", "argo-cd-prd"}
     )
     for entry in told.values():
         assert set(entry) == {"url", "username", "password"}
