@@ -89,12 +89,13 @@ def _jobs(api: Api, release: Release, faults: list[str]) -> int:
 
 
 def _policies(api: Api, release: Release, faults: list[str]) -> int:
-    """The number of network policies in the tool's namespace, one of which must deny all that no other allows."""
+    """The number of network policies in the tool's namespace; one must hold for all pods, both ways, and let not all in or out."""
     policies = api.get(f"/apis/networking.k8s.io/v1/namespaces/{release.namespace}/networkpolicies")["items"]
+    specs = [policy["spec"] for policy in policies]
     closed = [
-        p for p in policies
-        if not p["spec"].get("podSelector") and {"Ingress", "Egress"} <= set(p["spec"].get("policyTypes", ()))
-        and not p["spec"].get("ingress") and not p["spec"].get("egress")
+        spec for spec in specs
+        if not spec.get("podSelector") and {"Ingress", "Egress"} <= set(spec.get("policyTypes", ()))
+        and all(spec.get("ingress", ())) and all(spec.get("egress", ()))  # an empty rule allows everything
     ]  # fmt: skip
     if not closed:
         faults.append(f"namespace {release.namespace} has no policy that denies by default")

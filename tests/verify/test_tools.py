@@ -46,7 +46,10 @@ HEALTHY: dict[str, Any] = {
           "status": {"availableReplicas": 2, "observedGeneration": 1}},
     DATABASE: {"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
     JOB: {"status": {"conditions": [{"type": "Complete", "status": "True"}]}},
-    POLICIES: {"items": [{"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}, {"spec": {"podSelector": {"a": "b"}}}]},
+    POLICIES: {"items": [
+        {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{"ports": [{"port": 53}]}]}},
+        {"spec": {"podSelector": {"a": "b"}, "policyTypes": ["Ingress"]}},
+    ]},
     BUDGETS: {"items": [{"spec": {"selector": {"matchLabels": {"app": "web"}}}}]},
 }  # fmt: skip
 
