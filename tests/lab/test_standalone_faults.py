@@ -1,6 +1,7 @@
 """What goes wrong before and during the first deployment: told clearly, nothing touched, and resumed by the next `up`.
 
-A stack of two workers. Every fault at first contact is met by an engine state of its own, as on a user's first day.
+A stack of two workers, with what fits there. Every fault at first contact is met by an engine state of its own, as on a
+user's first day.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from typing import Any
 import pytest
 import yaml
 
+from plan.tools.catalogue import NAMES
 from tests.lab.standalone import ROOT, STACK, Done, Lab, eventually, merge, run, steps
 
 pytestmark = pytest.mark.lab
+
+TOOLS = ("csi-driver-nfs", "cert-manager", "traefik", "cloudnative-pg", "keycloak", "argo-cd")
+"""What is deployed here; the whole platform is in test_standalone.py."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab.of_this_process("f")
     file = tmp_path_factory.mktemp("settings") / f"Pulumi.{STACK}.yaml"
     document = yaml.safe_load((ROOT / file.name).read_text())
-    small = {"opstella:clusters": {"standalone": {"workers": {"count": 2}}}}
+    small = {
+        "opstella:clusters": {"standalone": {"workers": {"count": 2}}},
+        "opstella:tools": {name: {"enabled": False} for name in NAMES if name not in TOOLS},
+    }
     file.write_text(yaml.safe_dump({**document, "config": merge(document["config"], small)}))
     lab("up", "--config-file", str(file))
     try:
