@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
-from plan.tools import argo_cd, cert_manager, cloudnative_pg, csi_driver_nfs, keycloak, traefik
+from plan.tools import argo_cd, cert_manager, cloudnative_pg, csi_driver_nfs, keycloak, opstella, traefik
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
 from plan.tools.wiring import Member, wire
@@ -19,6 +19,7 @@ TOOLS: tuple[Tool, ...] = (
     cloudnative_pg.TOOL,
     keycloak.TOOL,
     argo_cd.TOOL,
+    opstella.TOOL,
 )
 NAMES: tuple[str, ...] = tuple(tool.name for tool in TOOLS)
 
@@ -50,7 +51,8 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
     for cluster, inputs in clusters.items():
         problems += check(inputs.overrides)
         wanted = NAMES if inputs.tools is None else inputs.tools
-        tools = [t for t in TOOLS if t.name in wanted and inputs.overrides.get(t.name, Override()).enabled]
+        enabled = [t for t in TOOLS if t.name in wanted and inputs.overrides.get(t.name, Override()).enabled]
+        tools = [t for t in enabled if t.wanted(inputs)]
         nameless = [t for t in tools if t.domain_key is not None and t.domain_key not in inputs.hosts]
         problems += [_nameless(tool) for tool in nameless]
         if problems:
