@@ -51,7 +51,8 @@ def _tool(stack: Stack, cluster: dict[str, Any], api: Api, release: Release) -> 
     done = _jobs(api, release, faults)
     note(done, "Job done", "Jobs done")
     note(_policies(api, release, faults), "network policy", "network policies")
-    note(_budgets(api, release, faults), "disruption budget")
+    for kind, word in (("PodDisruptionBudget", "disruption budget"), ("HorizontalPodAutoscaler", "autoscaler")):
+        note(sum(m.body["kind"] == kind for m in manifests), word)
     urls = [_url(stack, cluster, host, release.path, faults) for host in (release.host, *release.other_hosts) if host]
     if faults:
         raise CheckFailed("; ".join(faults))
@@ -100,19 +101,6 @@ def _policies(api: Api, release: Release, faults: list[str]) -> int:
     if not closed:
         faults.append(f"namespace {release.namespace} has no policy that denies by default")
     return len(policies)
-
-
-def _budgets(api: Api, release: Release, faults: list[str]) -> int:
-    """The number of disruption budgets; each workload with several pods must have one."""
-    several = [w for w in release.workloads if w.replicas > 1 and w.selector and w.kind != "DaemonSet"]
-    if not several:
-        return 0
-    there = api.get(f"/apis/policy/v1/namespaces/{release.namespace}/poddisruptionbudgets")["items"]
-    chosen = [b["spec"].get("selector", {}).get("matchLabels", {}) for b in there]
-    for workload in several:
-        if not any(labels and labels.items() <= workload.selector.items() for labels in chosen):
-            faults.append(f"{workload.kind} {workload.namespace}/{workload.name} has no disruption budget")
-    return len(several)
 
 
 def _url(stack: Stack, cluster: dict[str, Any], host: str, path: str, faults: list[str]) -> str:

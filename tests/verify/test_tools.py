@@ -31,6 +31,12 @@ RELEASE = Release(
             body={"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "db", "namespace": "space"}},
         ),
     ),
+    after=(
+        Manifest(
+            name="budget", needs=(), namespace="space",
+            body={"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "space"}},
+        ),
+    ),
     jobs=(Job(name="realm", image="i", command=(), files={}),),
     host="tool.example.com", path="/health",
 )  # fmt: skip
@@ -39,7 +45,7 @@ WEB = "/apis/apps/v1/namespaces/space/deployments/web"
 DATABASE = "/apis/postgresql.cnpg.io/v1/namespaces/space/clusters/db"
 JOB = "/apis/batch/v1/namespaces/space/jobs/realm"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/space/networkpolicies"
-BUDGETS = "/apis/policy/v1/namespaces/space/poddisruptionbudgets"
+BUDGET = "/apis/policy/v1/namespaces/space/poddisruptionbudgets/web"
 HEALTHY: dict[str, Any] = {
     f"{SPACE}/secrets?labelSelector=owner%3Dhelm%2Cname%3Dtool%2Cstatus%3Ddeployed": {"items": [{}]},
     WEB: {"metadata": {"name": "web", "namespace": "space"}, "spec": {"replicas": 2},
@@ -50,7 +56,7 @@ HEALTHY: dict[str, Any] = {
         {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{"ports": [{"port": 53}]}]}},
         {"spec": {"podSelector": {"a": "b"}, "policyTypes": ["Ingress"]}},
     ]},
-    BUDGETS: {"items": [{"spec": {"selector": {"matchLabels": {"app": "web"}}}}]},
+    BUDGET: {},
 }  # fmt: skip
 
 
@@ -116,7 +122,7 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
      "is not complete: Late: no answer"),
     (lambda there: there[POLICIES]["items"].pop(0), "namespace space has no policy that denies by default"),
     (lambda there: there[POLICIES]["items"][0]["spec"].update(egress=[{}]), "no policy that denies by default"),
-    (put(BUDGETS, {"items": []}), "Deployment space/web has no disruption budget"),
+    (without(BUDGET), "PodDisruptionBudget space/web is not there"),
 ]  # fmt: skip
 
 
@@ -140,8 +146,8 @@ def test_a_name_that_does_not_answer_is_named(status: int | OSError, message: st
 
 
 def test_all_faults_stand_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {**HEALTHY, POLICIES: {"items": []}, BUDGETS: {"items": []}}
-    with pytest.raises(CheckFailed, match="denies by default; .*no disruption budget; .*answers 502"):
+    there = {**HEALTHY, POLICIES: {"items": []}, JOB: {}}
+    with pytest.raises(CheckFailed, match="realm is not complete.*; .*denies by default; .*answers 502"):
         checked(there, 502, monkeypatch)
 
 
