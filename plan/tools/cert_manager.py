@@ -5,9 +5,11 @@ from __future__ import annotations
 from plan import versions
 from plan.tools.common import merge, replicas_of, resources
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import KUBERNETES_API, Flow
 
 NAME = NAMESPACE = "cert-manager"
 CA_SECRET = "opstella-ca"
+WEBHOOK_PORT, WEBHOOK = 10250, {"app.kubernetes.io/component": "webhook"}
 LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
 
 
@@ -54,6 +56,11 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         after=(issuer,),
+        flows=(
+            Flow(peer=KUBERNETES_API, ports=(6443,)),
+            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=WEBHOOK),
+        ),
+        ports_for_metrics=(9402,),
         crds=(
             "certificaterequests.cert-manager.io",
             "certificates.cert-manager.io",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from plan import versions
 from plan.tools import csi_driver_nfs
-from plan.tools.common import image, merge, resources
-from plan.tools.model import Manifest, Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import Database
+from plan.tools.common import image, merge, replicas_of, resources, spread
+from plan.tools.model import CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import ITSELF, KUBERNETES_API, MONITORS, PUBLIC, Database, Flow
+from plan.tools.sources import CaBundle, Clear, Generated, Secret
 
 NAME, NAMESPACE = "cloudnative-pg", "cnpg-system"
 REGISTRY = "ghcr.io"
+STATUS_PORT, METRICS_PORT, WEBHOOK_PORT = 8000, 9187, 9443
+BACKUP_SECRET, BACKUP_RETENTION = "database-backups", "14d"
 
 
 def _values(inputs: ToolInputs) -> Values:
     values: Values = {
         "crds": {"create": True},
-        "replicaCount": inputs.replicas,
+        "replicaCount": replicas_of(inputs, NAME),
+        "affinity": spread({"app.kubernetes.io/name": NAME}),
         "resources": resources("50m", "100Mi", "256Mi"),
     }
     if inputs.image_registry:
@@ -23,8 +29,20 @@ def _values(inputs: ToolInputs) -> Values:
     return values
 
 
-def cluster(inputs: ToolInputs, database: Database, namespace: str) -> Manifest:
-    """The PostgreSQL cluster of `database`, in its tool's namespace.
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """The object store that backups go to: its URL, and the path of the bucket below it (`s3://…`).
+
+    `foreign` names the cluster of the platform that holds the store's credential, None where it is the same.
+    """
+
+    endpoint: str
+    path: str
+    foreign: str | None = None
+
+
+def cluster(inputs: ToolInputs, database: Database, namespace: str, archive: Archive | None = None) -> Manifest:
+    """The PostgreSQL cluster of `database`, in its tool's namespace, backed up to `archive`.
 
     Applications reach the primary at the service `<name>-rw`, port 5432.
     """
@@ -53,8 +71,89 @@ def cluster(inputs: ToolInputs, database: Database, namespace: str) -> Manifest:
                 "storage": {"storageClass": inputs.storage_class, "size": database.storage},
                 "resources": resources(database.cpu, database.memory, database.memory_limit),
                 "bootstrap": {"initdb": initdb},
+                **({"backup": _backup(archive)} if archive else {}),
             },
         },
+    )
+
+
+def _backup(archive: Archive) -> Values:
+    # Deprecated since 1.26 in favour of a plugin, and still accepted by 1.30: the plugin would be one more controller,
+    # with certificates of its own, for the same tools, which the "system" image of PostgreSQL carries.
+    def from_secret(key: str) -> Values:
+        return {"name": BACKUP_SECRET, "key": key}
+
+    store: Values = {
+        "destinationPath": archive.path,
+        "endpointURL": archive.endpoint,
+        "s3Credentials": {"accessKeyId": from_secret("ACCESS_KEY_ID"), "secretAccessKey": from_secret("SECRET_KEY")},
+        "wal": {"compression": "gzip"},
+        "data": {"compression": "gzip"},
+    }
+    if archive.endpoint.startswith("https:"):
+        store["endpointCA"] = from_secret(CA_BUNDLE_KEY)
+    return {"retentionPolicy": BACKUP_RETENTION, "barmanObjectStore": store}
+
+
+def schedule(database: Database, namespace: str) -> Manifest:
+    """A base backup every night, each database at a minute of its own; between them every WAL file is archived.
+
+    It waits for nothing: the object store may stand later than the database, and what failed is tried again.
+    """
+    minute = sum(f"{namespace}/{database.name}".encode()) % 60
+    return Manifest(
+        name=f"{database.name}-nightly",
+        namespace=namespace,
+        needs=(NAME,),
+        body={
+            "apiVersion": "postgresql.cnpg.io/v1",
+            "kind": "ScheduledBackup",
+            "metadata": {"name": database.name, "namespace": namespace},
+            "spec": {
+                "schedule": f"0 {minute} 2 * * *",  # seconds first
+                "backupOwnerReference": "self",
+                "cluster": {"name": database.name},
+            },
+        },
+    )
+
+
+def owner_secret(database: Database, namespace: str) -> Secret:
+    """The owner's login, for the tool and for the database itself."""
+    return Secret(
+        name=f"{database.name}-owner",
+        namespace=namespace,
+        type="kubernetes.io/basic-auth",
+        data={"username": Clear(text=database.owner), "password": Generated(password=database.name)},
+    )
+
+
+def backup_secret(archive: Archive, user: str, namespace: str) -> Secret:
+    """What the databases of a namespace log in with at the object store, as `user`."""
+    return Secret(
+        name=BACKUP_SECRET,
+        namespace=namespace,
+        data={
+            "ACCESS_KEY_ID": Clear(text=user),
+            "SECRET_KEY": Generated(password=f"s3-{user}", cluster=archive.foreign),
+            CA_BUNDLE_KEY: CaBundle(),
+        },
+    )
+
+
+def flows(database: Database, archive: Archive | None) -> tuple[Flow, ...]:
+    """Connections of a database: its tool's, its instances' among themselves, the operator's, the archive's."""
+    pods = {"cnpg.io/cluster": database.name}
+    store = () if archive is None else (Flow(peer="minio", ports=(9000,), pods=pods),)
+    if archive is not None and archive.foreign is not None:
+        store = (Flow(peer=PUBLIC, ports=(443,), pods=pods),)
+    return (
+        Flow(peer=ITSELF, ports=(5432,), peer_pods=pods),
+        Flow(peer=ITSELF, ports=(STATUS_PORT,), pods=pods, peer_pods=pods),
+        Flow(peer=NAME, ports=(5432, STATUS_PORT), inbound=True, pods=pods),
+        Flow(peer=KUBERNETES_API, ports=(6443,), pods=pods),
+        *(Flow(peer=monitor, ports=(METRICS_PORT,), inbound=True, pods=pods) for monitor in MONITORS),
+        *store,
     )
 
 
@@ -74,8 +173,18 @@ def release(inputs: ToolInputs) -> Release:
         version=chart.version,
         repository=chart.repository,
         values=_values(inputs),
-        crds=("clusters.postgresql.cnpg.io",),
-        workloads=(Workload(kind="Deployment", name="cloudnative-pg", namespace=NAMESPACE),),
+        crds=("clusters.postgresql.cnpg.io", "scheduledbackups.postgresql.cnpg.io"),
+        workloads=(
+            Workload(
+                kind="Deployment", name="cloudnative-pg", namespace=NAMESPACE, replicas=replicas_of(inputs, NAME),
+                cpu="50m", memory="100Mi", selector={"app.kubernetes.io/name": NAME},
+            ),
+        ),
+        flows=(
+            Flow(peer=KUBERNETES_API, ports=(6443,)),
+            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True),
+        ),
+        ports_for_metrics=(8080,),
     )
 
 

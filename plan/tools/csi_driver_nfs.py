@@ -51,7 +51,8 @@ def _values(inputs: ToolInputs) -> Values:
 
 
 def release(inputs: ToolInputs) -> Release:
-    """The driver. Its node pods mount on the host, so its namespace is privileged."""
+    """The driver. Its pods mount on the host, so its namespace is privileged; they use the host's network, on which no
+    network policy weighs, and declare no flows."""
     chart = versions.CSI_DRIVER_NFS
     return Release(
         name=NAME,

@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 from plan.tools import jobs
 from plan.tools.model import Manifest, Release, ToolInputs
-from plan.tools.needs import ITSELF, KUBERNETES_API, NODES, OUTSIDE, PUBLIC, Flow
+from plan.tools.needs import ITSELF, KUBERNETES_API, MONITORS, NODES, OUTSIDE, PUBLIC, Flow
 
 API_PORT = 6443
 INGRESS = "traefik"
-MONITORS = ("kube-prometheus-stack", "alloy")  # those who scrape
 WORDS = (KUBERNETES_API, OUTSIDE, ITSELF, NODES, PUBLIC)
 Direction = Literal["ingress", "egress"]
 Labels = tuple[tuple[str, str], ...]

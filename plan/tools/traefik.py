@@ -7,6 +7,7 @@ from plan.haproxy import INGRESS_HTTP, INGRESS_HTTPS
 from plan.tools import cert_manager
 from plan.tools.common import merge, resources, workers_only
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import KUBERNETES_API, OUTSIDE, Flow
 
 NAME = NAMESPACE = "traefik"
 TLS_SECRET = "ingress-tls"
@@ -87,6 +88,11 @@ def release(inputs: ToolInputs) -> Release:
         secrets=() if issued else (provided,),
         before=(_certificate(inputs),) if issued else (),
         crds=("ingressroutes.traefik.io", "middlewares.traefik.io", "tlsstores.traefik.io"),
+        flows=(
+            Flow(peer=KUBERNETES_API, ports=(6443,)),
+            Flow(peer=OUTSIDE, ports=(8000, 8443), inbound=True),  # the load balancer, by the workers' NodePorts
+        ),
+        ports_for_metrics=(9100,),
         workloads=(Workload(kind="DaemonSet", name="traefik", namespace=NAMESPACE, cpu="100m", memory="128Mi"),),
     )
 

@@ -13,10 +13,11 @@ from importlib import import_module
 from typing import Any
 
 from config.errors import ConfigurationError, Problem, key
-from plan.tools import cloudnative_pg, externals
+from plan.tools import availability, cloudnative_pg, externals
 from plan.tools.common import merge
 from plan.tools.model import Release, ToolInputs
-from plan.tools.needs import Cache, Database, OidcClient, StorageAccess
+from plan.tools.needs import PUBLIC, Cache, Flow, OidcClient, StorageAccess
+from plan.tools.policies import policies as network_policies
 from plan.tools.sources import Clear, Generated, Password, Secret, Source
 
 DATABASES, CACHE, STORE, LOGIN = cloudnative_pg.NAME, "valkey", "minio", "keycloak"
@@ -69,7 +70,16 @@ def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
         problems += missing_needs(releases)
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
-    return {cluster: ordered(releases) for cluster, releases in wired.items()}
+    return {cluster: _guarded(members[cluster].inputs, ordered(releases)) for cluster, releases in wired.items()}
+
+
+def _guarded(inputs: ToolInputs, releases: tuple[Release, ...]) -> tuple[Release, ...]:
+    """`releases` with their network policies, which stand before anything runs, and what keeps them available."""
+    policies = network_policies(inputs, releases)
+    return tuple(
+        replace(r, before=(*policies[r.name], *r.before), after=(*r.after, *availability.manifests(r, inputs)))
+        for r in releases
+    )
 
 
 def missing_needs(releases: Sequence[Release]) -> Iterator[Problem]:
@@ -127,15 +137,6 @@ def user_of(need: Cache | StorageAccess | OidcClient) -> str:
     return need.client_id if isinstance(need, OidcClient) else need.user
 
 
-def owner_secret(database: Database, namespace: str) -> Secret:
-    return Secret(
-        name=f"{database.name}-owner",
-        namespace=namespace,
-        type="kubernetes.io/basic-auth",
-        data={"username": Clear(text=database.owner), "password": Generated(password=database.name)},
-    )
-
-
 def _secret_of(need: Cache | StorageAccess | OidcClient, namespace: str) -> Secret | None:
     """The Secret by which the tool itself knows what it was given, if it wants one."""
     if need.secret is None:
@@ -163,9 +164,13 @@ def _declared(
     """`release` with its own side of everything it declares; what it asks of providers is added to `served`."""
     cluster = member.inputs.cluster
     needs: list[str] = []
-    secrets = [owner_secret(d, release.namespace) for d in release.databases]
+    secrets = [cloudnative_pg.owner_secret(d, release.namespace) for d in release.databases]
     passwords = [Password(name=d.name) for d in release.databases]
-    databases = [cloudnative_pg.cluster(member.inputs, d, release.namespace) for d in release.databases]
+    archive = _archive(member, members, release.namespace) if release.databases else None
+    if archive:
+        secrets.append(cloudnative_pg.backup_secret(archive, externals.DATABASE_BACKUPS, release.namespace))
+    databases = [cloudnative_pg.cluster(member.inputs, d, release.namespace, archive) for d in release.databases]
+    flows = [flow for d in release.databases for flow in cloudnative_pg.flows(d, archive)]
     for provider, wanted in ((CACHE, release.caches), (STORE, release.storage), (LOGIN, release.clients)):
         where = place(provider, cluster, members)
         if where is not None and provider == CACHE and where != cluster:
@@ -174,6 +179,8 @@ def _declared(
             problems.append(left_out(release.name, provider))
         if wanted and where == cluster and provider != release.name:
             needs.append(provider)
+        if wanted:
+            flows.append(_flow(provider, here=where == cluster))
         for need in wanted:
             if name := password_of(need):
                 passwords.append(Password(name=name))
@@ -187,7 +194,28 @@ def _declared(
         secrets=(*release.secrets, *secrets),
         passwords=(*release.passwords, *passwords),
         before=(*databases, *release.before),
+        after=(*release.after, *(cloudnative_pg.schedule(d, release.namespace) for d in release.databases if archive)),
+        flows=(*release.flows, *flows),
     )
+
+
+def _archive(member: Member, members: Mapping[str, Member], namespace: str) -> cloudnative_pg.Archive | None:
+    """Where the databases of a namespace are backed up to, if the platform has an object store."""
+    cluster = member.inputs.cluster
+    where = place(STORE, cluster, members)
+    if where is None:
+        return None
+    path = f"s3://{externals.DATABASE_BACKUPS}/{cluster}/{namespace}"
+    if where == cluster:
+        return cloudnative_pg.Archive(endpoint=f"http://{STORE_HOST}", path=path)
+    host = members[where].inputs.hosts["minioApi"]
+    return cloudnative_pg.Archive(endpoint=f"https://{host}", path=path, foreign=where)
+
+
+def _flow(provider: str, *, here: bool) -> Flow:
+    """To a provider. Keycloak is spoken to by its public name also where it is near: that is the tokens' issuer."""
+    ports = {CACHE: 6379, STORE: 9000}
+    return Flow(peer=provider, ports=(ports[provider],)) if here and provider in ports else Flow(peer=PUBLIC, ports=(443,))
 
 
 def _elsewhere(provider: str, inputs: ToolInputs) -> bool:

@@ -17,7 +17,7 @@ ROOT, MIDDLE = (CERTIFICATE.format(name=name) for name in ("pki-root", "pki-inte
 OUTPUTS = {
     "urls", "kubernetes_api", "kubeconfigs", "credentials", "ca_bundle", "dns_records", "host_keys", "sizing",
 }  # fmt: skip
-TOOLS = {"csi-driver-nfs", "cert-manager", "traefik", "cloudnative-pg", "keycloak", "argo-cd"}
+TOOLS = {release.name for release in plan_of().releases["standalone"]}
 
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 both = pytest.mark.parametrize("preview", [False, True], ids=["update", "preview"])
@@ -134,7 +134,8 @@ def test_internal_certificates_come_from_our_root() -> None:
     assert trusted_by_hosts(found) == {ROOT}
     assert issuer(found)["tls.crt"] == MIDDLE + ROOT
     assert issuer(found)["tls.key"] == found.named("pki-intermediate-key").outputs["privateKeyPem"].value
-    bundles = found.of_type("kubernetes:core/v1:ConfigMap")
+    maps = found.of_type("kubernetes:core/v1:ConfigMap")
+    bundles = [r for r in maps if r.inputs["metadata"]["name"] == "opstella-ca-bundle"]
     assert bundles and {r.inputs["data"]["ca.crt"] for r in bundles} == {ROOT}
 
 
