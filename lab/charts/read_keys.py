@@ -38,6 +38,47 @@ EXTRA: dict[str, dict[str, str]] = {
         "storageClasses": "list",
     },
     "keycloakx": {"startupScripts": "map", "dbchecker.image.digest": "scalar"},
+    "alloy": {"crds": "map"},  # a sub-chart's values
+    "grafana": {
+        "grafana\\.ini": "map",
+        "ingress.ingressClassName": "scalar",
+        "persistence.storageClassName": "scalar",
+    },
+    "kube-prometheus-stack": {
+        "alertmanager.config": "map",
+        # Sub-charts: what is used of their own values.
+        "kube-state-metrics.resources": "map",
+        "prometheus-node-exporter.resources": "map",
+        "prometheus-node-exporter.tolerations": "list",
+    },
+    "loki": {
+        "loki.limits_config": "map",
+        "loki.rulerConfig": "map",
+        "loki.storage.bucketNames.admin": "scalar",
+        "loki.storage.bucketNames.chunks": "scalar",
+        "loki.storage.bucketNames.ruler": "scalar",
+    },
+    "mimir-distributed": {
+        "compactor.persistentVolume.storageClass": "scalar",
+        "ingester.persistentVolume.storageClass": "scalar",
+        "kafka.enabled": "boolean",
+        "mimir.structuredConfig": "map",
+        "store_gateway.persistentVolume.storageClass": "scalar",
+    },
+    "tempo": {
+        "persistence.storageClassName": "scalar",
+        **{
+            f"tempo.storage.trace.s3.{key}": kind
+            for key, kind in {
+                "access_key": "scalar",
+                "bucket": "scalar",
+                "endpoint": "scalar",
+                "forcepathstyle": "boolean",
+                "insecure": "boolean",
+                "secret_key": "scalar",
+            }.items()
+        },
+    },
     "traefik": {"service.spec": "map", "ports.*.expose": "map", "ports.*.http.redirections.entryPoint": "map"},
 }
 # Maps that Kubernetes types: which keys they take is the API's matter, not the chart's.

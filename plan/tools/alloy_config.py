@@ -124,12 +124,32 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
     )
 
 
+def _minio(part: str, to_mimir: dict[str, Value]) -> Block:
+    """MinIO's port is no metrics port, and its metrics lie at paths of their own."""
+    target: dict[str, Value] = {"__address__": telemetry.OBJECT_STORE, "namespace": "minio"}
+    attributes: dict[str, Value] = {
+        "targets": (target,),
+        "job_name": f"minio/{part}",
+        "metrics_path": f"/minio/v2/metrics/{part}",
+        "scrape_interval": "60s",
+        **to_mimir,
+    }
+    return Block("prometheus.scrape", f"minio_{part}", attributes, (_SHARED,))
+
+
 def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
     to_mimir: dict[str, Value] = {"forward_to": (Expression("prometheus.remote_write.mimir.receiver"),)}
     keep = (
         _rule(source_labels=("__meta_kubernetes_pod_phase",), regex="Running", action="keep"),
         _rule(source_labels=("__meta_kubernetes_pod_container_port_name",), regex=METRICS_PORT_NAME, action="keep"),
         _rule(source_labels=("__meta_kubernetes_namespace",), regex=MONITORED_OTHERWISE, action="drop"),
+        # Mimir's gateway is nginx, which has none behind a port of that name.
+        _rule(
+            source_labels=("__meta_kubernetes_namespace", "__meta_kubernetes_pod_container_name"),
+            separator="/",
+            regex="mimir/gateway",
+            action="drop",
+        ),
     )
     job = _rule(source_labels=("namespace", "app"), separator="/", target_label="job")
     found = [
@@ -156,15 +176,7 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
         ),
     ]
     if "minio" in inputs.present:
-        target: dict[str, Value] = {"__address__": telemetry.OBJECT_STORE, "namespace": "minio"}
-        attributes: dict[str, Value] = {
-            "targets": (target,),
-            "job_name": "minio/minio",
-            "metrics_path": "/minio/v2/metrics/cluster",
-            "scrape_interval": "60s",
-            **to_mimir,
-        }
-        found.append(Block("prometheus.scrape", "minio", attributes, (_SHARED,)))
+        found += [_minio(part, to_mimir) for part in ("cluster", "bucket")]
     if "kube-prometheus-stack" in inputs.present:
         every = Block("scrape", None, {"default_scrape_interval": SCRAPE_INTERVAL})
         found += [

@@ -131,6 +131,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
         "persistence": {"enabled": False},
         "rbac": {"create": False},
         "serviceAccount": {"automountServiceAccountToken": False},
+        "automountServiceAccountToken": False,
         "testFramework": {"enabled": False},
         "resources": resources(CPU, MEMORY, "768Mi"),
     }
@@ -189,7 +190,6 @@ def release(inputs: ToolInputs) -> Release:
         before=(Manifest(name=DASHBOARDS, namespace=NAMESPACE, needs=(), body=config_map),),
         flows=_flows(inputs),
         ports_for_ingress=(PORT,),
-        ports_for_metrics=(PORT,),
         workloads=(
             Workload(
                 kind="Deployment", name="grafana", namespace=NAMESPACE, replicas=replicas, cpu=CPU, memory=MEMORY,
