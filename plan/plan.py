@@ -9,6 +9,7 @@ from typing import Any
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
+from plan.tools import opstella
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import Release
@@ -55,6 +56,14 @@ def build(settings: Settings, stack: str) -> Plan:
     )
 
 
+def missing(plan: Plan) -> list[str]:
+    """What the user still has to give for everything to be there, a sentence each; of tools that are left out too."""
+    app = plan.settings.tools.get(opstella.NAME)
+    absent = opstella.missing(plan.settings.opstella) if app is None or app.enabled else ()
+    deployed = [sentence for releases in plan.releases.values() for r in releases for sentence in r.missing]
+    return list(dict.fromkeys([*absent, *deployed]))
+
+
 def as_data(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON data; addresses as text, sizes in cores and GB."""
     return {
@@ -77,6 +86,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
         "sizing": sizing_data(plan),
         "releases": {name: [_release(r) for r in releases] for name, releases in plan.releases.items()},
         "artifacts": list(media.required_artifacts(plan.settings)),
+        "missing": missing(plan),
         "warnings": list(plan.warnings),
     }
 

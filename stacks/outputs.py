@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plan.plan import Plan, sizing_data
+from plan.plan import Plan, missing, sizing_data
 from stacks.platform import Platform
 
 
@@ -27,10 +27,11 @@ def outputs(plan: Plan, platform: Platform) -> dict[str, Any]:
         "dns_records": {r.name: str(r.address) for r in plan.records},
         "host_keys": {name: host.host_key for name, host in platform.fleet.hosts.items()},
         "sizing": sizing_data(plan),
+        "missing": missing(plan),
     }
 
 
 def _urls(plan: Plan) -> dict[str, str]:
     """Service key to URL, of what this stack deploys."""
-    hosts = {release.host for releases in plan.releases.values() for release in releases}
+    hosts = {h for releases in plan.releases.values() for r in releases for h in (r.host, *r.other_hosts)}
     return {r.service: f"https://{r.name}" for r in plan.records if r.service == "gitlab" or r.name in hosts}

@@ -17,7 +17,7 @@ from config.services import OpstellaApp, OpstellaPart
 from plan.tools import traefik
 from plan.tools.common import CA_FILE, issuer, merge, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import ITSELF, OUTSIDE, Bucket, Database, Flow, OidcClient, StorageAccess
+from plan.tools.needs import ITSELF, PUBLIC, Bucket, Database, Flow, OidcClient, StorageAccess
 from plan.tools.wiring import STORE, STORE_HOST
 
 NAME = NAMESPACE = "opstella"
@@ -216,7 +216,7 @@ def release(inputs: ToolInputs) -> Release:
         flows=(
             Flow(peer=ITSELF, ports=ports),
             # The platform's public names, Keycloak's and GitLab's among them.
-            Flow(peer=OUTSIDE, ports=(443,)),
+            Flow(peer=PUBLIC, ports=(443,)),
         ),
         ports_for_ingress=ports,
         workloads=tuple(

@@ -14,6 +14,7 @@ import yaml
 from config.errors import ConfigurationError
 from config.reference import ARCHITECTURES
 from config.services import OpstellaApp, OpstellaPart
+from plan.plan import as_data, missing
 from plan.tools import opstella
 from plan.tools.catalogue import NAMES, catalogue
 from plan.tools.model import Given, Override, Release, ToolInputs
@@ -60,9 +61,13 @@ def test_without_an_image_the_platform_stands_and_says_what_is_missing() -> None
     stack = plan()
     names = [r.name for r in stack.releases["standalone"]]
     assert "opstella" not in names and {"keycloak", "argo-cd"} <= set(names)
-    assert [m.partition(":")[0] + ":" + m.split(":")[1] for m in opstella.missing(OpstellaApp())] == [
-        "opstella:opstella.ui.image", "opstella:opstella.core.image", "opstella:opstella.clearSession.image",
-    ]  # fmt: skip
+    images = [f"opstella:opstella.{part}.image" for part in ("ui", "core", "clearSession")]
+    assert [sentence.split(": ")[0] for sentence in missing(stack)][:3] == images
+    assert as_data(stack)["missing"] == missing(stack)
+    switched_off = missing(plan(tools={"opstella": {"enabled": False}}))
+    assert not [sentence for sentence in switched_off if sentence.startswith("opstella:opstella.")]
+    two = missing(plan(opstella={"ui": {"image": IMAGE}}))
+    assert [sentence.split(": ")[0] for sentence in two if ".image: " in sentence] == images[1:]
 
 
 @pytest.mark.parametrize("fields", [c for n in (1, 2, 3) for c in combinations(FIELDS, n)])

@@ -16,6 +16,7 @@ HELM = "kubernetes:helm.sh/v3:Release"
 ROOT, MIDDLE = (CERTIFICATE.format(name=name) for name in ("pki-root", "pki-intermediate"))
 OUTPUTS = {
     "urls", "kubernetes_api", "kubeconfigs", "credentials", "ca_bundle", "dns_records", "host_keys", "sizing",
+    "missing",
 }  # fmt: skip
 TOOLS = {release.name for release in plan_of().releases["standalone"]}
 
@@ -83,6 +84,9 @@ def test_outputs(architecture: str, preview: bool) -> None:
         assert key is UNKNOWN if preview else key == f"stdout-of-host-{name}-hostkey"
     assert told["dns_records"] == {r.name: str(r.address) for r in plan.records}
     assert told["sizing"]["true"]["nodes"] == len(plan.topology.hosts)
+    assert [sentence.split(": ")[0] for sentence in told["missing"]][:3] == [
+        f"opstella:opstella.{part}.image" for part in ("ui", "core", "clearSession")
+    ]
     assert told["ca_bundle"] is UNKNOWN if preview else told["ca_bundle"] == ROOT
 
 
