@@ -148,6 +148,14 @@ def test_a_server_takes_all_that_belongs_to_a_tool(name: str, server: Server, re
     assert [f for f in faults if f] == []
 
 
+def test_what_the_mechanisms_make_is_among_it() -> None:
+    kinds = {body["kind"] for name in NAMES for _, release in of(name) for body in declared(release)}
+    assert {
+        "Certificate", "Cluster", "ClusterIssuer", "ConfigMap", "Job", "NetworkPolicy", "PodDisruptionBudget", "ScheduledBackup",
+        "Secret", "ServiceAccount",
+    } <= kinds  # fmt: skip
+
+
 def test_namespaces_that_tools_share_have_one_level() -> None:
     for shape in SHAPES:
         for releases in plan(shape).releases.values():
