@@ -7,13 +7,14 @@ from plan.tools import telemetry
 from plan.tools.alloy_config import configuration
 from plan.tools.common import ca_volume, merge, resources
 from plan.tools.model import Manifest, Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import KUBERNETES_API, NODES, OUTSIDE, Flow
+from plan.tools.needs import ITSELF, KUBERNETES_API, NODES, PUBLIC, Flow
 
 NAME = NAMESPACE = "alloy"
 HTTP = 12345  # its own metrics, and how they find one another
 DATA = "/var/lib/alloy"
 CPU, MEMORY = "100m", "192Mi"
-EXPORTER, KUBELET, ETCD_METRICS = 9100, 10250, 2381
+EXPORTER, KUBELET, ETCD_METRICS, COREDNS_METRICS = 9100, 10250, 2381, 9153
+SCRAPED = {"opstella.io/metrics": "true"}  # of a namespace whose pods it may ask for metrics
 STORES = ("loki", "mimir", "tempo")
 
 
@@ -60,9 +61,11 @@ def _values(inputs: ToolInputs) -> Values:
     return values
 
 
-def _policy(inputs: ToolInputs) -> Manifest:
-    """Applications of any namespace may send to it, and it may scrape them; tools are opened one by one instead."""
+def _policy() -> Manifest:
+    """Beyond the flows of tools: applications of any namespace may send to it, and it scrapes those that ask for it."""
     everywhere = [{"namespaceSelector": {}}]
+    asking = [{"namespaceSelector": {"matchLabels": SCRAPED}}]
+    names = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
     ports = [{"port": port, "protocol": "TCP"} for port in (telemetry.OTLP_GRPC, telemetry.OTLP_HTTP)]
     return Manifest(
         name="alloy-applications",
@@ -76,7 +79,7 @@ def _policy(inputs: ToolInputs) -> Manifest:
                 "podSelector": {"matchLabels": {"app.kubernetes.io/name": "alloy"}},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": [{"from": everywhere, "ports": ports}],
-                "egress": [{"to": everywhere}],
+                "egress": [{"to": asking}, {"to": names, "ports": [{"port": COREDNS_METRICS, "protocol": "TCP"}]}],
             },
         },
     )
@@ -90,9 +93,9 @@ def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     return (
         Flow(peer=KUBERNETES_API, ports=(6443,)),
         Flow(peer=NODES, ports=(EXPORTER, KUBELET, ETCD_METRICS)),
-        Flow(peer="itself", ports=(HTTP,)),
+        Flow(peer=ITSELF, ports=(HTTP,)),
         *here,
-        *((Flow(peer=OUTSIDE, ports=(443,)),) if remote else ()),
+        *((Flow(peer=PUBLIC, ports=(443,)),) if remote else ()),
     )
 
 
@@ -109,7 +112,7 @@ def release(inputs: ToolInputs) -> Release:
         # The stores, so that nothing piles up; kube-prometheus-stack, whose definitions it watches.
         needs=tuple(name for name in (*STORES, "kube-prometheus-stack") if name in inputs.present),
         pod_security="privileged",  # /var/log and its state on the host, and root
-        before=(_policy(inputs),),
+        before=(_policy(),),
         ca_bundle=inputs.ca_bundle,
         flows=_flows(inputs),
         ports_for_metrics=(HTTP,),

@@ -14,8 +14,9 @@ from plan.tools.telemetry import Sink
 
 NODE = Expression('sys.env("HOSTNAME")')  # the chart sets it to the node's name
 SCRAPE_INTERVAL = "30s"
-# A container port of such a name answers at /metrics. What lies in the namespaces below has ServiceMonitors instead.
-METRICS_PORT_NAME = "(.+-)?metrics"
+# A container port of such a name answers at /metrics (the last is Keycloak's). What lies in the namespaces below has
+# ServiceMonitors instead.
+METRICS_PORT_NAME = "(.+-)?metrics|http-internal"
 MONITORED_OTHERWISE = "kube-system|monitoring"
 _SHARED = Block("clustering", None, {"enabled": True})
 

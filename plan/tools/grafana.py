@@ -22,7 +22,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import OUTSIDE, Database, Flow, OidcClient
+from plan.tools.needs import Database, Flow, OidcClient
 
 NAME = NAMESPACE = "grafana"
 DOMAIN_KEY = "grafana"
@@ -144,8 +144,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
 def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     ports = {"loki": telemetry.LOKI_PORT, "tempo": telemetry.TEMPO_PORT, "mimir": telemetry.MIMIR_PORT}
     ports |= {"kube-prometheus-stack": telemetry.ALERTMANAGER_PORT}
-    stores = tuple(Flow(peer=peer, ports=(port,)) for peer, port in ports.items() if peer in inputs.present)
-    return (Flow(peer=OUTSIDE, ports=(443,)), *stores)  # Keycloak, by the name that browsers use
+    return tuple(Flow(peer=peer, ports=(port,)) for peer, port in ports.items() if peer in inputs.present)
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -9,7 +9,7 @@ from plan import versions
 from plan.tools import cert_manager, cloudnative_pg, telemetry
 from plan.tools.common import merge, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import KUBERNETES_API, OUTSIDE, Flow
+from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, Flow
 from plan.tools.sources import Source
 
 NAME = "kube-prometheus-stack"
@@ -176,7 +176,7 @@ def release(inputs: ToolInputs) -> Release:
         flows=(
             Flow(peer=KUBERNETES_API, ports=(6443,)),
             Flow(peer=KUBERNETES_API, ports=(10250,), inbound=True),  # asks the operator whether a rule is valid
-            Flow(peer="itself", ports=(telemetry.ALERTMANAGER_PORT, 9094)),
+            Flow(peer=ITSELF, ports=(telemetry.ALERTMANAGER_PORT, 9094)),
             *((Flow(peer=OUTSIDE, ports=tuple(sorted(set(out))), pods=ALERTMANAGER_LABELS),) if out else ()),
         ),
         ports_for_metrics=(8080, 8081, 10250, telemetry.ALERTMANAGER_PORT),

@@ -6,7 +6,7 @@ from plan import versions
 from plan.tools import cloudnative_pg, telemetry
 from plan.tools.common import merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import Bucket, Flow, StorageAccess
+from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
 
 NAME = NAMESPACE = "loki"
 DOMAIN_KEY = "loki"
@@ -95,10 +95,7 @@ def release(inputs: ToolInputs) -> Release:
     """Loki as one process, several times where the cluster has several masters."""
     chart = versions.LOKI
     replicas = replicas_of(inputs, NAME)
-    flows = [
-        Flow(peer="minio", ports=(telemetry.OBJECT_STORE_PORT,)),
-        Flow(peer="itself", ports=(telemetry.LOKI_PORT, GRPC, GOSSIP)),
-    ]
+    flows = [Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP))]
     if "kube-prometheus-stack" in inputs.present:
         flows.append(Flow(peer="kube-prometheus-stack", ports=(telemetry.ALERTMANAGER_PORT,)))
     return Release(

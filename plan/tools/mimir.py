@@ -10,7 +10,7 @@ from plan import versions
 from plan.tools import cloudnative_pg, telemetry
 from plan.tools.common import image, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import Bucket, Flow, StorageAccess
+from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
 
 NAME = NAMESPACE = "mimir"
 DOMAIN_KEY = "mimir"
@@ -125,10 +125,7 @@ def release(inputs: ToolInputs) -> Release:
     """Mimir's parts one by one, as its chart has them; the gateway is the one address of all."""
     chart = versions.MIMIR
     replicas = _replicas(inputs)
-    flows = [
-        Flow(peer="minio", ports=(telemetry.OBJECT_STORE_PORT,)),
-        Flow(peer="itself", ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP)),
-    ]
+    flows = [Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP))]
     if "kube-prometheus-stack" in inputs.present:
         flows.append(Flow(peer="kube-prometheus-stack", ports=(telemetry.ALERTMANAGER_PORT,)))
     return Release(

@@ -18,7 +18,7 @@ PUBLIC = "public"  # the platform's own public names, as users reach them: its l
 ITSELF = "itself"  # the tool's own namespace
 NODES = "nodes"  # the cluster's machines: kubelets, node exporters
 
-MONITORS = ("kube-prometheus-stack", "alloy")  # the releases that read metrics, of whatever has `ports_for_metrics`
+MONITORS = ("alloy",)  # the releases that read metrics, of whatever has `ports_for_metrics`
 
 
 @dataclass(frozen=True, kw_only=True)

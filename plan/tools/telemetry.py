@@ -22,7 +22,6 @@ ALERTMANAGER = (
 )
 
 OBJECT_STORE = "minio.minio.svc.cluster.local:9000"
-OBJECT_STORE_PORT = 9000
 # Names of variables, and of the keys of the Secret that holds them.
 ACCESS_KEY, SECRET_KEY = "S3_ACCESS_KEY", "S3_SECRET_KEY"
 

@@ -81,9 +81,7 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """One process: the chart's Tempo has no ring to share traces over several."""
     chart = versions.TEMPO
-    flows = [Flow(peer="minio", ports=(telemetry.OBJECT_STORE_PORT,))]
-    if "mimir" in inputs.present:
-        flows.append(Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)))
+    to_mimir = (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)),) if "mimir" in inputs.present else ()
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -101,7 +99,7 @@ def release(inputs: ToolInputs) -> Release:
                 secret_key=telemetry.SECRET_KEY,
             ),
         ),
-        flows=tuple(flows),
+        flows=to_mimir,
         ports_for_ingress=(telemetry.TEMPO_PORT,),
         ports_for_metrics=(telemetry.TEMPO_PORT,),
         workloads=(Workload(kind="StatefulSet", name="tempo", namespace=NAMESPACE, cpu=CPU, memory=MEMORY),),
