@@ -160,12 +160,12 @@ MINIO = Chart(
 )
 OAUTH2_PROXY = Chart(
     name="oauth2-proxy",
-    version="10.1.4",
-    app_version="7.14.3",
-    released=None,
+    version="10.7.0",
+    app_version="7.15.3",
+    released=date(2026, 6, 9),
     chosen=CHOSEN,
     repository="https://oauth2-proxy.github.io/manifests",
-    source="https://github.com/oauth2-proxy/manifests",
+    source="https://github.com/oauth2-proxy/manifests, tag oauth2-proxy-10.7.0",
     support="the newest version",
 )
 HEADLAMP = Chart(
@@ -175,7 +175,7 @@ HEADLAMP = Chart(
     released=date(2026, 8, 20),
     chosen=CHOSEN,
     repository="https://kubernetes-sigs.github.io/headlamp/",
-    source="https://github.com/kubernetes-sigs/headlamp, charts/headlamp",
+    source="https://github.com/kubernetes-sigs/headlamp, tag headlamp-helm-0.45.0",
     support="the newest version",
 )
 HARBOR = Chart(
@@ -299,5 +299,14 @@ GITLAB_RUNNER = Chart(
     support="as the GitLab version of the same number",
 )
 
-CHARTS: tuple[Chart, ...] = (TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD)
+CHARTS: tuple[Chart, ...] = (
+    TRAEFIK,
+    CSI_DRIVER_NFS,
+    CERT_MANAGER,
+    CLOUDNATIVE_PG,
+    KEYCLOAK,
+    ARGO_CD,
+    HEADLAMP,
+    OAUTH2_PROXY,
+)
 ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, *CHARTS)

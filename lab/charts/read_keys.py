@@ -37,6 +37,14 @@ EXTRA: dict[str, dict[str, str]] = {
         "storageClass.mountOptions": "list",
         "storageClasses": "list",
     },
+    "headlamp": {"env": "list"},
+    "oauth2-proxy": {
+        "affinity": "map",
+        "config.existingSecret": "scalar",
+        "fullnameOverride": "scalar",
+        "nameOverride": "scalar",
+        "topologySpreadConstraints": "list",
+    },
     "keycloakx": {"startupScripts": "map", "dbchecker.image.digest": "scalar"},
     "alloy": {"crds": "map"},  # a sub-chart's values
     "grafana": {

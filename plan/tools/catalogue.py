@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
-from plan.tools import argo_cd, cert_manager, cloudnative_pg, csi_driver_nfs, keycloak, opstella, traefik
+from plan.tools import (
+    argo_cd,
+    cert_manager,
+    cloudnative_pg,
+    csi_driver_nfs,
+    headlamp,
+    keycloak,
+    oauth2_proxy,
+    opstella,
+    traefik,
+)
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
 from plan.tools.wiring import Member, wire
@@ -19,7 +29,9 @@ TOOLS: tuple[Tool, ...] = (
     cloudnative_pg.TOOL,
     keycloak.TOOL,
     argo_cd.TOOL,
+    headlamp.TOOL,
     opstella.TOOL,
+    oauth2_proxy.TOOL,
 )
 NAMES: tuple[str, ...] = tuple(tool.name for tool in TOOLS)
 
