@@ -9,7 +9,7 @@ from typing import Any
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
-from plan.tools import opstella
+from plan.tools import budget, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import Release
@@ -30,6 +30,8 @@ class Plan:
     total: sizing.Total
     releases: Mapping[str, tuple[Release, ...]]
     """By cluster, in an order in which needs come first."""
+    budgets: Mapping[str, budget.Budget]
+    """By cluster, what its tools request and what its workers have."""
     warnings: tuple[str, ...]
 
 
@@ -42,6 +44,8 @@ def build(settings: Settings, stack: str) -> Plan:
         releases = platform({c.name: tool_inputs(settings, machines, c) for c in machines.clusters})
     except ConfigurationError as error:
         problems += [p for p in error.problems if p not in problems]
+    budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
+    problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
     if problems:
         raise ConfigurationError(problems, f"configuration of {stack}")
     return Plan(
@@ -52,6 +56,7 @@ def build(settings: Settings, stack: str) -> Plan:
         records=dns.records(settings, machines),
         total=sizing.total(machines.hosts),
         releases=releases,
+        budgets=budgets,
         warnings=warnings(settings, machines),
     )
 
@@ -85,6 +90,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
         "dns": [{"name": r.name, "address": str(r.address), "service": r.service} for r in plan.records],
         "sizing": sizing_data(plan),
         "releases": {name: [_release(r) for r in releases] for name, releases in plan.releases.items()},
+        "order": {name: waves.as_data(releases) for name, releases in plan.releases.items()},
         "artifacts": list(media.required_artifacts(plan.settings)),
         "missing": missing(plan),
         "warnings": list(plan.warnings),
@@ -92,9 +98,14 @@ def as_data(plan: Plan) -> dict[str, Any]:
 
 
 def sizing_data(plan: Plan) -> dict[str, Any]:
-    """The true totals, beside those the reference prints for the architecture (None where it prints none)."""
+    """The true totals, beside those the reference prints for the architecture (None where it prints none), and what
+    the tools of each cluster request of its workers."""
     printed = sizing.PRINTED.get(plan.settings.architecture)
-    return {"true": asdict(plan.total), "printed_by_the_reference": asdict(printed) if printed else None}
+    return {
+        "true": asdict(plan.total),
+        "printed_by_the_reference": asdict(printed) if printed else None,
+        "tools": {cluster: budget.as_data(found) for cluster, found in plan.budgets.items()},
+    }
 
 
 def _release(release: Release) -> dict[str, Any]:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plan.tools.model import Manifest, Release, ToolInputs, Values, Workload
+from plan.tools.model import Manifest, Release, Values, Workload
 
 MIN_PODS, CPU_PERCENT = 2, 70
 SCALE_UP_SECONDS, SCALE_DOWN_SECONDS = 60, 300
 
 
-def pods(workload: Workload, inputs: ToolInputs) -> tuple[int, int]:
+def pods(workload: Workload, workers: int) -> tuple[int, int]:
     """Fewest and most pods of `workload`; a DaemonSet has one on each worker.
 
     Autoscaling needs a second worker, and more pods than workers would not make anything more available.
     """
     if workload.kind == "DaemonSet":
-        return inputs.workers, inputs.workers
-    if workload.autoscale is None or inputs.workers < MIN_PODS:
+        return workers, workers
+    if workload.autoscale is None or workers < MIN_PODS:
         return workload.replicas, workload.replicas
     fewest = max(workload.replicas, MIN_PODS)
-    return fewest, max(fewest, min(workload.autoscale, inputs.workers))
+    return fewest, max(fewest, min(workload.autoscale, workers))
 
 
-def manifests(release: Release, inputs: ToolInputs) -> Iterator[Manifest]:
+def manifests(release: Release, workers: int) -> Iterator[Manifest]:
     """A PodDisruptionBudget for each workload of several pods, a HorizontalPodAutoscaler for each that may grow."""
     for workload in release.workloads:
-        fewest, most = pods(workload, inputs)
+        fewest, most = pods(workload, workers)
         if workload.kind == "DaemonSet":
             continue
         if fewest > 1 and workload.selector:

@@ -10,6 +10,7 @@ from plan.tools.needs import FromSecret, Job
 
 LABEL = "opstella.io/job"
 FILES, SECRETS = "/opstella", "/opstella/secrets"
+CPU, MEMORY = "20m", "64Mi"  # what a Job's pod requests
 _USER = 10001  # nobody's: it owns nothing in any image
 
 
@@ -92,7 +93,7 @@ def body(job: Job, namespace: str, ca_bundle: str | None) -> dict[str, Any]:
                             "image": job.image,
                             "command": list(job.command),
                             "env": [_variable(name, value) for name, value in job.environment.items()],
-                            "resources": resources("20m", "64Mi", "256Mi"),
+                            "resources": resources(CPU, MEMORY, "256Mi"),
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,
                                 "readOnlyRootFilesystem": True,

@@ -77,7 +77,7 @@ def _guarded(inputs: ToolInputs, releases: tuple[Release, ...]) -> tuple[Release
     """`releases` with their network policies, which stand before anything runs, and what keeps them available."""
     policies = network_policies(inputs, releases)
     return tuple(
-        replace(r, before=(*policies[r.name], *r.before), after=(*r.after, *availability.manifests(r, inputs)))
+        replace(r, before=(*policies[r.name], *r.before), after=(*r.after, *availability.manifests(r, inputs.workers)))
         for r in releases
     )
 
