@@ -39,6 +39,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
             "enabled": True,
             "ingressClassName": inputs.ingress_class,
             "hosts": [{"host": host, "paths": [{"path": "/", "type": "Prefix"}]}],
+            "tls": [{"hosts": [host]}],  # no secret: Traefik's default certificate covers the name
         },
         "resources": resources(CPU, MEMORY, "256Mi"),
         "affinity": spread(LABELS),

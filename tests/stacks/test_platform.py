@@ -93,22 +93,24 @@ def test_outputs(architecture: str, preview: bool) -> None:
 @architectures
 def test_urls_are_of_what_is_deployed_only(architecture: str) -> None:
     told = reference(architecture).exports["urls"]
-    expected = {"gitlab", "keycloak", *(("argocd",) if architecture == "standalone" else ("argocdDev", "argocdPrd"))}
-    assert set(told) == expected
+    argo_cd = ("argocd",) if architecture == "standalone" else ("argocdDev", "argocdPrd")
+    assert {"gitlab", "keycloak", "headlamp", *argo_cd} <= set(told)
+    assert "opstella" not in told, "its image is not named"
     assert told["gitlab"] == "https://gitlab.devops.example.com"
     assert all(url.startswith("https://") and url.endswith(".devops.example.com") for url in told.values())
 
 
 def test_a_tool_that_is_left_out_leaves_no_url_and_no_login() -> None:
     told = deployed(plan_of(changes={"tools": {"argo-cd": {"enabled": False}}})).exports
-    assert set(told["urls"]) == {"gitlab", "keycloak"}
-    assert set(told["credentials"]) == {"gitlab", "keycloak", "user-opstella-admin"}
+    everything = reference("standalone").exports
+    assert set(told["urls"]) == set(everything["urls"]) - {"argocd"} != set(everything["urls"])
+    assert set(told["credentials"]) == set(everything["credentials"]) - {"argo-cd"} != set(everything["credentials"])
 
 
 @architectures
 def test_credentials_are_secret(architecture: str) -> None:
     told = reference(architecture).exports["credentials"]
-    assert set(told) == (
+    assert set(told) >= (
         {"gitlab", "keycloak", "user-opstella-admin", "argo-cd"}
         if architecture == "standalone"
         else {"gitlab", "keycloak-devsecops", "user-opstella-admin-devsecops", "argo-cd-dev", "argo-cd-prd"}
