@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,7 +24,8 @@ def tool_checks(stack: Stack, cluster: dict[str, Any], api: Api) -> Iterator[Che
     releases = stack.releases[cluster["name"]]
     for release in releases:
         yield Check(f"{cluster['name']}: {release.name}", lambda release=release: _tool(stack, cluster, api, release))
-    yield Check(f"{cluster['name']}: resources", lambda: _resources(api, releases, set(cluster["workers"])))
+    planned = stack.plan["sizing"]["tools"][cluster["name"]]["tools"]
+    yield Check(f"{cluster['name']}: resources", lambda: _resources(api, releases, planned, set(cluster["workers"])))
 
 
 def _tool(stack: Stack, cluster: dict[str, Any], api: Api, release: Release) -> str:
@@ -130,49 +132,76 @@ def ask(authorities: str, address: str, host: str, path: str, *, port: int = 443
                 raise OSError(f"not HTTP: {error or type(error).__name__}") from None
 
 
-def _resources(api: Api, releases: tuple[Release, ...], workers: set[str]) -> str:
-    """A table: what the pods of each tool ask for on the workers, and what the plan counts. Raises CheckFailed."""
+def _resources(api: Api, releases: tuple[Release, ...], planned: Mapping[str, Mapping[str, int]], workers: set[str]) -> str:
+    """A table: what the pods of each tool ask for on the workers, and what the plan counts for it. Raises CheckFailed.
+
+    `planned` is millicores and MiB, by tool. More than planned is marked: it may be the user's own values.
+    """
     pods = [
         p for p in api.get("/api/v1/pods")["items"]
         if p["spec"].get("nodeName") in workers and p.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     ]  # fmt: skip
     nodes = [n for n in api.get("/api/v1/nodes")["items"] if n["metadata"]["name"] in workers]
-    room = tuple(sum(number_of(n["status"]["allocatable"][what]) for n in nodes) for what in ("cpu", "memory"))
-    measured: dict[str, tuple[float, float]] = {}
+    room = sum((Amount.of(node["status"]["allocatable"]) for node in nodes), Amount())
+    measured: dict[str, Amount] = {}
     for pod in pods:
-        asked = requests(pod)
-        before = measured.get(pod["metadata"]["namespace"], (0.0, 0.0))
-        measured[pod["metadata"]["namespace"]] = (before[0] + asked[0], before[1] + asked[1])
-    namespaces = dict.fromkeys(r.namespace for r in releases)
-    rows = [("namespace", "CPU", "memory", "share of the memory")]
-    for namespace in namespaces:
-        rows.append(_row(namespace, measured.pop(namespace, (0.0, 0.0)), room))
-    rows.append(_row("others", (sum(m[0] for m in measured.values()), sum(m[1] for m in measured.values())), room))
-    total = tuple(sum(requests(pod)[i] for pod in pods) for i in (0, 1))
-    rows.append(_row("together", (total[0], total[1]), room))
-    rows.append(("workers have", f"{room[0]:.2f}", f"{room[1] / 2**30:.2f} Gi", ""))
-    table = "\n".join(f"      {a:<24} {b:>8} {c:>12} {d:>8}".rstrip() for a, b, c, d in rows)
-    over = [what for what, have, asked in (("CPU", room[0], total[0]), ("memory", room[1], total[1])) if asked > have]
-    if over:
-        raise CheckFailed(f"the pods ask for more {' and '.join(over)} than the workers have\n{table}")
-    return f"{len(pods)} pods ask for {total[0]:.2f} CPU and {total[1] / 2**30:.2f} Gi of {room[0]:.0f} and {room[1] / 2**30:.0f}\n{table}"
+        namespace = pod["metadata"]["namespace"]
+        measured[namespace] = measured.get(namespace, Amount()) + requests(pod)
+    counted: dict[str, Amount] = {}
+    for release in releases:
+        own = planned[release.name]
+        amount = Amount(own["cpu_millicores"] / 1000, own["memory_mib"] * 2.0**20)
+        counted[release.namespace] = counted.get(release.namespace, Amount()) + amount
+    total = sum(measured.values(), Amount())
+    lines = [f"{'namespace':<24} {'CPU':>7} {'planned':>9} {'memory':>11} {'planned':>11}"]
+    for namespace, amount in counted.items():
+        lines.append(_row(namespace, measured.pop(namespace, Amount()), amount))
+    lines.append(_row("others", sum(measured.values(), Amount()), None))
+    lines.append(_row("together", total, sum(counted.values(), Amount())))
+    lines.append(_row("workers have", room, None))
+    table = "\n".join(f"      {line}" for line in lines)
+    if not total.fits(room):
+        raise CheckFailed(f"the pods ask for more than the workers have\n{table}")
+    return f"{len(pods)} pods ask for {total.share(room)} of the workers\n{table}"
 
 
-def _row(name: str, asked: tuple[float, float], room: tuple[float, ...]) -> tuple[str, str, str, str]:
-    return name, f"{asked[0]:.2f}", f"{asked[1] / 2**30:.2f} Gi", f"{100 * asked[1] / room[1]:.0f} %" if room[1] else ""
+@dataclass(frozen=True)
+class Amount:
+    """Cores and bytes."""
+
+    cpu: float = 0.0
+    memory: float = 0.0
+
+    @classmethod
+    def of(cls, quantities: Mapping[str, str]) -> Amount:
+        return cls(number_of(quantities.get("cpu", "0")), number_of(quantities.get("memory", "0")))
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.cpu + other.cpu, self.memory + other.memory)
+
+    def fits(self, room: Amount) -> bool:
+        # Sums of fractions: a thousandth of a core is nothing.
+        return self.cpu <= room.cpu + 1e-3 and self.memory <= room.memory
+
+    def share(self, room: Amount) -> str:
+        parts = [100 * mine / all_ if all_ else 0 for mine, all_ in ((self.cpu, room.cpu), (self.memory, room.memory))]
+        return f"{parts[0]:.0f} % of the CPU and {parts[1]:.0f} % of the memory"
 
 
-def requests(pod: dict[str, Any]) -> tuple[float, float]:
-    """Cores and bytes that a pod asks for: its containers together, or one container that runs before them if that is more."""
+def _row(name: str, amount: Amount, planned: Amount | None) -> str:
+    beside = (f"{planned.cpu:.2f}", f"{planned.memory / 2**30:.2f} Gi") if planned else ("", "")
+    mark = "  more than planned" if planned and not amount.fits(planned) else ""
+    return f"{name:<24} {amount.cpu:>7.2f} {beside[0]:>9} {amount.memory / 2**30:>8.2f} Gi {beside[1]:>11}{mark}".rstrip()
+
+
+def requests(pod: dict[str, Any]) -> Amount:
+    """What a pod asks for: its containers together, or one container that runs before them if that is more."""
     spec = pod["spec"]
 
-    def of(container: dict[str, Any], what: str) -> float:
-        return number_of(container.get("resources", {}).get("requests", {}).get(what, "0"))
+    def of(container: dict[str, Any]) -> Amount:
+        return Amount.of(container.get("resources", {}).get("requests", {}))
 
     beside = [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
-    before = [c for c in spec.get("initContainers", []) if c not in beside]
-
-    def need(what: str) -> float:
-        return max(sum(of(c, what) for c in (*spec["containers"], *beside)), *(of(c, what) for c in before), 0.0)
-
-    return need("cpu"), need("memory")
+    before = [of(c) for c in spec.get("initContainers", []) if c not in beside]
+    at_once = sum((of(c) for c in (*spec["containers"], *beside)), Amount())
+    return Amount(max(at_once.cpu, *(a.cpu for a in before), 0.0), max(at_once.memory, *(a.memory for a in before), 0.0))

@@ -20,7 +20,7 @@ from verify import tools
 from verify.kubernetes import number_of
 from verify.runner import CheckFailed
 from verify.stack import Stack
-from verify.tools import ask, requests, tool_checks
+from verify.tools import Amount, ask, requests, tool_checks
 
 RELEASE = Release(
     name="tool", namespace="space", chart="c", version="1", repository="https://charts.example.com", values={},
@@ -40,6 +40,7 @@ RELEASE = Release(
     jobs=(Job(name="realm", image="i", command=(), files={}),),
     host="tool.example.com", path="/health",
 )  # fmt: skip
+PLAN = {"sizing": {"tools": {"one": {"tools": {"tool": {"cpu_millicores": 1250, "memory_mib": 1024}}}}}}
 SPACE = "/api/v1/namespaces/space"
 WEB = "/apis/apps/v1/namespaces/space/deployments/web"
 DATABASE = "/apis/postgresql.cnpg.io/v1/namespaces/space/clusters/db"
@@ -88,7 +89,7 @@ def checked(there: dict[str, Any], status: int | OSError, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(tools, "ask", answer)
     stack = Stack(
-        name="s", plan={}, releases={"one": (RELEASE,)}, outputs={"ca_bundle": ""}, private_key="", public_address=None
+        name="s", plan=PLAN, releases={"one": (RELEASE,)}, outputs={"ca_bundle": ""}, private_key="", public_address=None
     )
     check, _ = tool_checks(stack, {"name": "one", "workers": ["w"], "load_balancer": "10.0.0.1"}, Answers(there))  # type: ignore[arg-type]
     assert check.name == "one: tool"
@@ -162,7 +163,7 @@ def pod(namespace: str, node: str, cpu: str, memory: str, phase: str = "Running"
 def table(pods: list[dict[str, Any]], memory: str = "10Gi") -> str:
     nodes = [{"metadata": {"name": n}, "status": {"allocatable": {"cpu": "4", "memory": memory}}} for n in ("w1", "w2", "m")]
     there = {"/api/v1/pods": {"items": pods}, "/api/v1/nodes": {"items": nodes}}
-    stack = Stack(name="s", plan={}, releases={"one": (RELEASE,)}, outputs={}, private_key="", public_address=None)
+    stack = Stack(name="s", plan=PLAN, releases={"one": (RELEASE,)}, outputs={}, private_key="", public_address=None)
     *_, check = tool_checks(stack, {"name": "one", "workers": ["w1", "w2"], "load_balancer": ""}, Answers(there))  # type: ignore[arg-type]
     return check.run()
 
@@ -172,15 +173,19 @@ def test_what_pods_on_workers_ask_for_is_summed_by_namespace() -> None:
         [pod("space", "w1", "250m", "1Gi"), pod("space", "w2", "1", "512Mi"), pod("kube-system", "w1", "100m", "256Mi"),
          pod("space", "m", "2", "2Gi"), pod("space", "w1", "3", "3Gi", "Succeeded")]
     )  # fmt: skip
-    assert told.splitlines()[0] == "3 pods ask for 1.35 CPU and 1.75 Gi of 8 and 20"
-    rows = [line.split() for line in told.splitlines()[1:]]
-    assert ["space", "1.25", "1.50", "Gi", "8", "%"] in rows
-    assert ["others", "0.10", "0.25", "Gi", "1", "%"] in rows
-    assert ["workers", "have", "8.00", "20.00", "Gi"] in rows
+    assert told.splitlines()[0] == "3 pods ask for 17 % of the CPU and 9 % of the memory of the workers"
+    rows = {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in told.splitlines()[2:]}
+    assert rows["space"] == "1.25      1.25     1.50 Gi     1.00 Gi  more than planned"
+    assert rows["others"] == "0.10               0.25 Gi"
+    assert rows["together"].endswith("more than planned") and rows["workers"].split() == ["have", "8.00", "20.00", "Gi"]
+
+
+def test_what_is_asked_for_as_planned_is_not_marked() -> None:
+    assert "more than planned" not in table([pod("space", "w1", "1250m", "1Gi")])
 
 
 def test_more_than_the_workers_have_fails_with_the_table() -> None:
-    with pytest.raises(CheckFailed, match=r"more memory than the workers have\n(.|\n)*space +1\.00 +3\.00 Gi"):
+    with pytest.raises(CheckFailed, match=r"more than the workers have\n(.|\n)*space +1\.00 +1\.25 +3\.00 Gi"):
         table([pod("space", "w1", "1", "3Gi")], memory="1Gi")
 
 
@@ -189,11 +194,11 @@ def test_a_pod_asks_for_what_runs_at_once() -> None:
         return {"resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}, **more}
 
     spec = {"containers": [container("100m"), container("200m")]}
-    assert requests({"spec": spec})[0] == pytest.approx(0.3)
-    assert requests({"spec": {**spec, "initContainers": [container("1")]}})[0] == 1
+    assert requests({"spec": spec}).cpu == pytest.approx(0.3)
+    assert requests({"spec": {**spec, "initContainers": [container("1")]}}).cpu == 1
     # A sidecar runs beside the others.
-    assert requests({"spec": {**spec, "initContainers": [container("1", restartPolicy="Always")]}})[0] == pytest.approx(1.3)
-    assert requests({"spec": {"containers": [{}]}}) == (0, 0)
+    assert requests({"spec": {**spec, "initContainers": [container("1", restartPolicy="Always")]}}).cpu == pytest.approx(1.3)
+    assert requests({"spec": {"containers": [{}]}}) == Amount()
 
 
 @pytest.mark.parametrize(
