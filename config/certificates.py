@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -114,7 +114,22 @@ def check_tls(settings: Settings, now: datetime) -> Iterator[Problem]:
     except NotReadable as error:
         yield Problem(key("tls.certificate"), str(error), "give the certificate as PEM")
         return
-    hosts = [f"{label}.{settings.domain}" for label in settings.domains.values()]
+    yield from check_hosts(settings, [f"{label}.{settings.domain}" for label in settings.domains.values()])
+    yield from _validity("tls.certificate", [certificate], now)
+    if tls.private_key is not None:
+        yield from _pair("tls", certificate, tls.private_key.get_secret_value())
+    if tls.chain is not None:
+        yield from _chain("tls", certificate, tls.chain, now)
+
+
+def check_hosts(settings: Settings, hosts: Iterable[str]) -> Iterator[Problem]:
+    """A problem if the user's own certificate, given and readable, does not stand for all of `hosts`."""
+    if settings.tls.source != "provided" or settings.tls.certificate is None:
+        return
+    try:
+        certificate = read_certificates(settings.tls.certificate)[0]
+    except NotReadable:
+        return  # reported where it is read
     missing = [host for host in hosts if not covers(certificate, host)]
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
@@ -123,11 +138,6 @@ def check_tls(settings: Settings, now: datetime) -> Iterator[Problem]:
             f"its names do not cover opstella:domain {settings.domain}: missing {shown}",
             f"have it issued for *.{settings.domain}, or correct the domain",
         )
-    yield from _validity("tls.certificate", [certificate], now)
-    if tls.private_key is not None:
-        yield from _pair("tls", certificate, tls.private_key.get_secret_value())
-    if tls.chain is not None:
-        yield from _chain("tls", certificate, tls.chain, now)
 
 
 def check_intermediate(settings: Settings, now: datetime) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
@@ -44,6 +45,8 @@ def build(settings: Settings, stack: str) -> Plan:
         releases = platform({c.name: tool_inputs(settings, machines, c) for c in machines.clusters})
     except ConfigurationError as error:
         problems += [p for p in error.problems if p not in problems]
+    served = [host for rs in releases.values() for r in rs for host in (r.host, *r.other_hosts) if host]
+    problems += check_hosts(settings, served)
     budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
     problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
     if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
@@ -10,6 +10,7 @@ from plan.tools import (
     argo_cd,
     cert_manager,
     cloudnative_pg,
+    compatibility,
     csi_driver_nfs,
     headlamp,
     keycloak,
@@ -56,7 +57,8 @@ def catalogue(inputs: ToolInputs) -> tuple[Release, ...]:
 def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...]]:
     """The releases of every cluster, with all that their needs imply, needs before what needs them.
 
-    Raises ConfigurationError: an unknown tool is overridden, or a tool is wanted whose name or needs are left out.
+    Raises ConfigurationError: an unknown tool is overridden, a tool is wanted whose name or needs are left out, two
+    tools have one name, or a version is known not to work.
     """
     problems: list[Problem] = []
     members: dict[str, Member] = {}
@@ -73,7 +75,29 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
         members[cluster] = Member(inputs=carrying, releases=tuple(_release(tool, carrying) for tool in tools))
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
-    return wire(members)
+    declared = [release for member in members.values() for release in member.releases]
+    problems += [*_names_taken_twice(declared), *compatibility.check(declared)]
+    try:
+        wired = wire(members)
+    except ConfigurationError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
+    return wired
+
+
+def _names_taken_twice(releases: Iterable[Release]) -> Iterator[Problem]:
+    """A problem for each host name under which users would reach two tools."""
+    owner: dict[str, str] = {}
+    for release in releases:
+        for host in (*((release.host,) if release.host else ()), *release.other_hosts):
+            first = owner.setdefault(host, release.name)
+            if first != release.name:
+                yield Problem(
+                    key("domains", release.domain_key),
+                    f"{host} is the name of {first} and of {release.name}",
+                    f"give each a name of its own, or set {key('tools', release.name, 'enabled')} to false",
+                )
 
 
 def _nameless(tool: Tool) -> Problem:

@@ -94,6 +94,8 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
         for group, count in counts.items():
             addresses = [a for _ in range(draw(st.integers(0, count))) if (a := next(given, None))]
             cluster[group] = {"count": count, "addresses": addresses, "labels": draw(_labels), "taints": draw(_taints)}
+            if group == "workers":
+                cluster[group] |= {"cpu": 64, "memoryGb": 256}  # one of them has room for every tool
             if draw(st.booleans()):
                 node = f"{prefix_of_names}{group[:-1]}-{draw(st.integers(1, count))}"
                 cluster[group]["nodeLabels"] = {node: draw(_labels)}
