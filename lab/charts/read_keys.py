@@ -45,6 +45,56 @@ EXTRA: dict[str, dict[str, str]] = {
         "nameOverride": "scalar",
         "topologySpreadConstraints": "list",
     },
+    "vault": {
+        "fullnameOverride": "scalar",
+        "nameOverride": "scalar",
+        "injector.gid": "scalar",
+        "injector.uid": "scalar",
+        "server.affinity": "null|object|string",
+        "server.gid": "scalar",
+        "server.readinessProbe.path": "scalar",
+        "server.service.clusterIP": "scalar",
+        "server.service.type": "scalar",
+        "server.uid": "scalar",
+    },
+    "harbor": {
+        "caBundleSecretName": "scalar",
+        "uaaSecretName": "scalar",
+        "fullnameOverride": "scalar",
+        "nameOverride": "scalar",
+        "core.configureUserSettings": "scalar",
+        "core.resources": "map",
+        "exporter.resources": "map",
+        "jobservice.resources": "map",
+        "nginx.resources": "map",
+        "portal.resources": "map",
+        "registry.controller.resources": "map",
+        "registry.registry.resources": "map",
+        "persistence.imageChartStorage.caBundleSecretName": "scalar",
+        **{
+            f"persistence.imageChartStorage.s3.{key}": "scalar"
+            for key in (
+                "accesskey",
+                "chunksize",
+                "existingSecret",
+                "keyid",
+                "multipartcopychunksize",
+                "multipartcopymaxconcurrency",
+                "multipartcopythresholdsize",
+                "regionendpoint",
+                "rootdirectory",
+                "secretkey",
+                "storageclass",
+            )
+        },
+        **{
+            f"persistence.imageChartStorage.s3.{key}": "boolean"
+            for key in ("encrypt", "secure", "skipverify", "v4auth")
+        },
+        "redis.external.cacheLayerDatabaseIndex": "scalar",
+        "redis.external.harborDatabaseIndex": "scalar",
+    },
+    "minio": {"environment": "map", "customCommands": "list", "extraSecret": "scalar"},
     "keycloakx": {"startupScripts": "map", "dbchecker.image.digest": "scalar"},
     "alloy": {"crds": "map"},  # a sub-chart's values
     "grafana": {
