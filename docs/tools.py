@@ -122,7 +122,7 @@ def main() -> int:
     text = page(plans())
     if parser.parse_args().check:
         if FILE.read_text(encoding="utf-8") != text:
-            print(f"{FILE.relative_to(ROOT)} is out of date; run: python -m docs.tools", file=sys.stderr)
+            print(f"error: {FILE} is not what the catalogue says; write it again: python -m docs.tools", file=sys.stderr)
             return 1
         return 0
     FILE.write_text(text, encoding="utf-8")

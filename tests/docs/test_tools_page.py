@@ -1,4 +1,4 @@
-"""The page of the tools says what the catalogue, the versions and the key lists say."""
+"""The pages of the tools and of the budget say what the catalogue, the versions, the key lists and the plan say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import tools
+from docs import budget, tools
 
 
 def test_the_page_of_the_tools_is_up_to_date() -> None:
@@ -34,3 +34,20 @@ def test_a_list_of_keys_says_more_in_further_lines(tmp_path: Path, monkeypatch: 
     assert tools.header("x", "1") == {
         "chart": "x", "version": "1", "source": "here", "read": "2026-01-01", "note": "nearest: 0.9 of all",
     }  # fmt: skip
+
+
+def test_the_page_of_the_budget_is_up_to_date() -> None:
+    written = budget.FILE.read_text(encoding="utf-8")
+    assert written == budget.page(tools.plans()), "write it again: python -m docs.budget"
+
+
+def test_the_page_of_the_budget_has_every_cluster_and_tool() -> None:
+    found = tools.plans()
+    text = budget.page(found)
+    for plan in found:
+        for cluster, releases in plan.releases.items():
+            section = text[text.index(f": {cluster}\n" if len(plan.releases) > 1 else f"## {cluster}\n") :]
+            section = section.partition("\n## ")[0]
+            assert [line.split(" | ")[0][2:] for line in section.splitlines() if line.startswith("| ")][1:-4] == [
+                release.name for release in releases
+            ]
