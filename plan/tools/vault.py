@@ -1,0 +1,272 @@
+"""Vault: secrets and certificates, on integrated storage; initialised, opened and configured by a Job (docs/vault.md).
+
+The injector is left out: it would have a webhook in the way of every pod of the cluster, and nothing here asks for it.
+Pods read secrets by the Kubernetes login method, or by what the user installs for it.
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlsplit
+
+from config.errors import ConfigurationError, Problem, key
+from plan import versions
+from plan.tools import cert_manager, cloudnative_pg, traefik, vault_config, vault_unsealer
+from plan.tools.common import CA_FILE, image, provision_files, python_image, resources, storage_of
+from plan.tools.model import (
+    CA_BUNDLE_KEY,
+    CaBundle,
+    FromPki,
+    Given,
+    Release,
+    Secret,
+    Tool,
+    ToolInputs,
+    Values,
+    Workload,
+)
+from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, Job, OidcClient
+from plan.tools.vault_objects import ISSUER_CA, LABELS, NAME, NAMESPACE, PORT, TLS_SECRET, after, before
+
+DOMAIN_KEY = "vault"
+CLUSTER_PORT, METRICS_PORT = 8201, 8203
+SEAL_SECRET, AUTHORITY_SECRET, CLIENT_SECRET = "vault-seal", "vault-authority", "vault-oidc"
+TLS = "/vault/tls"
+JOB = "vault-setup"
+# Every pod counts as ready that answers, sealed or not: the release must not wait for what comes after it.
+HEALTH = "/v1/sys/health?standbyok=true&sealedcode=200&uninitcode=200"
+CHECK_PATH = "/v1/sys/health?standbyok=true"
+
+# Vault reads its certificate again only when it is told to, and must not be restarted for it, since it comes back sealed.
+_RELOAD = """\
+seen=$(sha256sum < /vault/tls/tls.crt)
+while sleep 60; do
+  now=$(sha256sum < /vault/tls/tls.crt)
+  if [ "$now" != "$seen" ] && kill -HUP $(pidof vault); then seen=$now; fi
+done
+"""
+
+
+def replicas(inputs: ToolInputs) -> int:
+    """One, or three where the cluster has several masters. Raises ConfigurationError for an even number."""
+    override = inputs.overrides.get(NAME)
+    if override is None or override.replicas is None:
+        return 3 if inputs.replicas > 1 else 1
+    if override.replicas % 2 == 0:
+        problem = Problem(
+            key("tools", NAME, "replicas"),
+            f"{override.replicas} replicas of Vault bear no more failures than {override.replicas - 1}",
+            f"write {override.replicas - 1} or {override.replicas + 1}",
+        )
+        raise ConfigurationError([problem], "tools")
+    return override.replicas
+
+
+def addresses(inputs: ToolInputs) -> tuple[str, ...]:
+    """URL of every replica, from any namespace."""
+    return tuple(f"https://vault-{n}.vault-internal.{NAMESPACE}.svc:{PORT}" for n in range(replicas(inputs)))
+
+
+def server_config(inputs: ToolInputs) -> Values:
+    """Vault's own configuration, in JSON's form of it."""
+    tls = {"tls_cert_file": f"{TLS}/tls.crt", "tls_key_file": f"{TLS}/tls.key", "tls_min_version": "tls12"}
+    config: Values = {
+        "ui": True,
+        # Integrated storage maps its file into memory, which cannot be locked there.
+        "disable_mlock": True,
+        # Who holds enough shares gets in when every login is broken; the rest of these endpoints asks for a token.
+        "enable_unauthenticated_access": ["generate-root"],
+        "listener": [
+            {"tcp": {"address": f"[::]:{PORT}", "cluster_address": f"[::]:{CLUSTER_PORT}", **tls}},
+            # For the monitoring alone, which has no token; the ingress does not lead there.
+            {"tcp": {"address": f"[::]:{METRICS_PORT}", "telemetry": {"unauthenticated_metrics_access": True}, **tls}},
+        ],
+        "storage": {
+            "raft": {
+                "path": "/vault/data",
+                "retry_join": [
+                    {
+                        "leader_api_addr": f"https://vault-{n}.vault-internal:{PORT}",
+                        "leader_ca_cert_file": f"{TLS}/ca.crt",
+                    }
+                    for n in range(replicas(inputs))
+                ],
+            }
+        },
+        "service_registration": {"kubernetes": {}},
+        "telemetry": {"prometheus_retention_time": "24h", "disable_hostname": True},
+    }
+    seal = inputs.vault.seal
+    if inputs.vault.unseal == "auto" and seal is not None:
+        config["seal"] = {seal.type: dict(seal.parameters)}
+    return config
+
+
+def _values(inputs: ToolInputs, host: str) -> Values:
+    seal = inputs.vault.seal if inputs.vault.unseal == "auto" else None
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    mount = {"name": "tls", "mountPath": TLS, "readOnly": True}
+    repository = image(inputs, "docker.io", "hashicorp/vault")
+    tag = versions.VAULT.app_version
+    storage = {"enabled": True, "storageClass": inputs.storage_class}
+    server: Values = {
+        "image": {"repository": repository, "tag": tag},
+        "resources": resources("100m", "256Mi", "768Mi"),
+        "ha": {
+            "enabled": True,
+            "replicas": replicas(inputs),
+            # The pod's name, which the certificate covers; its address is not in there.
+            "apiAddr": f"https://$(VAULT_K8S_POD_NAME).vault-internal:{PORT}",
+            "raft": {"enabled": True, "setNodeId": True, "config": json.dumps(server_config(inputs), indent=1)},
+            # The plan has one for every tool, and a pod under two budgets cannot be evicted at all.
+            "disruptionBudget": {"enabled": False},
+        },
+        "readinessProbe": {"enabled": True, "path": HEALTH},
+        "dataStorage": {**storage, "size": storage_of(inputs, NAME, "5Gi")},
+        "auditStorage": {**storage, "size": storage_of(inputs, NAME, "5Gi")},
+        "extraEnvironmentVars": {"VAULT_CACERT": f"{TLS}/ca.crt"},
+        "volumes": [{"name": "tls", "secret": {"secretName": TLS_SECRET, "defaultMode": 0o440}}],
+        "volumeMounts": [mount],
+        "shareProcessNamespace": True,  # for the next container's signal
+        "extraContainers": [
+            {
+                "name": "reload-certificate",
+                "image": f"{repository}:{tag}",
+                "command": ["/bin/sh", "-ec", _RELOAD],
+                "resources": resources("5m", "8Mi", "32Mi"),
+                "securityContext": {**restricted, "readOnlyRootFilesystem": True},
+                "volumeMounts": [mount],
+            }
+        ],
+        "extraPorts": [{"containerPort": METRICS_PORT, "name": "telemetry"}],
+        "statefulSet": {
+            "securityContext": {
+                "pod": {
+                    "runAsNonRoot": True, "runAsUser": 100, "runAsGroup": 1000, "fsGroup": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "container": restricted,
+            }
+        },
+        "service": {
+            "active": {
+                "annotations": {
+                    "traefik.ingress.kubernetes.io/service.serverstransport": f"{NAMESPACE}-{NAME}@kubernetescrd",
+                }
+            }
+        },
+        "ingress": {
+            "enabled": True,
+            "ingressClassName": inputs.ingress_class,
+            "hosts": [{"host": host}],
+            "tls": [{"hosts": [host]}],  # no secret: Traefik's default certificate covers the name
+        },
+    }  # fmt: skip
+    if seal is not None and seal.environment:
+        server["extraSecretEnvironmentVars"] = [
+            {"envName": variable, "secretName": SEAL_SECRET, "secretKey": variable} for variable in seal.environment
+        ]
+    return {"global": {"tlsDisable": False}, "injector": {"enabled": False}, "server": server}
+
+
+def _job(inputs: ToolInputs, host: str) -> Job:
+    config = json.dumps(vault_config.configuration(inputs, host), indent=1)
+    environment = {
+        "CONFIG": "/opstella/vault.json",
+        "RECORD": vault_unsealer.RECORD,
+        "VAULT_REPLICAS": " ".join(addresses(inputs)),
+        "ACCOUNT_NAME": JOB,
+    }
+    own_token = {
+        "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [JOB], "verbs": ["create"],
+    }  # fmt: skip
+    return Job(
+        name=JOB,
+        image=python_image(inputs),
+        command=("python3", "-B", "/opstella/vault.py"),
+        files={**provision_files("client.py", "vault_api.py", "vault.py"), "vault.json": config},
+        environment={**environment, "CA_FILE": CA_FILE} if inputs.ca_bundle else environment,
+        secret_files={
+            vault_config.AUTHORITY_FILES: AUTHORITY_SECRET,
+            vault_config.CLIENT_FILES: CLIENT_SECRET,
+        },
+        rules=(own_token,),
+        needs=(vault_unsealer.NAME,),
+        timeout_seconds=1200,
+    )
+
+
+def _seal_flows(inputs: ToolInputs) -> tuple[Flow, ...]:
+    """To the key service of an automatic seal: Transit at its address, all others by HTTPS."""
+    seal = inputs.vault.seal if inputs.vault.unseal == "auto" else None
+    if seal is None:
+        return ()
+    address = urlsplit(seal.parameters.get("address", ""))
+    port = address.port or {"http": 80}.get(address.scheme, 443)
+    return (Flow(peer=OUTSIDE, ports=(port,), pods=LABELS),)
+
+
+def release(inputs: ToolInputs) -> Release:
+    """Vault behind Traefik, encrypted all the way; its administrators are Keycloak's platform-admins."""
+    chart = versions.VAULT
+    host = inputs.hosts[DOMAIN_KEY]
+    seal = inputs.vault.seal if inputs.vault.unseal == "auto" else None
+    secrets = [
+        Secret(
+            name=AUTHORITY_SECRET,
+            namespace=NAMESPACE,
+            data={"chain": FromPki(item="intermediate.chain"), "key": FromPki(item="intermediate.key")},
+        ),
+        # A ClusterIssuer reads its secrets in cert-manager's own namespace.
+        Secret(name=ISSUER_CA, namespace=cert_manager.NAMESPACE, data={CA_BUNDLE_KEY: CaBundle()}),
+    ]
+    if seal is not None and seal.environment:
+        given = {variable: Given(name=name) for variable, name in seal.environment.items()}
+        secrets.append(Secret(name=SEAL_SECRET, namespace=NAMESPACE, data=given))
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs, host),
+        needs=(*cloudnative_pg.storage_needs(inputs), cert_manager.NAME, traefik.NAME, vault_unsealer.NAME),
+        secrets=tuple(secrets),
+        before=before(inputs),
+        after=after(inputs),
+        jobs=(_job(inputs, host),),
+        clients=(
+            OidcClient(
+                client_id=vault_config.CLIENT,
+                name="Vault",
+                redirect_uris=vault_config.redirect_uris(host),
+                roles={group: f"policy {group}" for group in vault_config.GROUPS},
+                secret=CLIENT_SECRET,
+                secret_key=vault_config.CLIENT_KEY,
+                web_origins=(f"https://{host}",),
+            ),
+        ),
+        flows=(
+            Flow(peer=ITSELF, ports=(PORT, CLUSTER_PORT)),
+            Flow(peer=KUBERNETES_API, ports=(6443,), pods=LABELS),  # its pods' labels; reviews of tokens
+            Flow(peer=PUBLIC, ports=(443,), pods=LABELS),  # Keycloak, by the name that browsers use
+            Flow(peer=cert_manager.NAME, ports=(PORT,), inbound=True, pods=LABELS),
+            *_seal_flows(inputs),
+        ),
+        ports_for_ingress=(PORT,),
+        ports_for_metrics=(METRICS_PORT,),
+        workloads=(
+            Workload(
+                kind="StatefulSet", name="vault", namespace=NAMESPACE, replicas=replicas(inputs), cpu="105m",
+                memory="264Mi", selector=LABELS,
+            ),
+        ),
+        ca_bundle=inputs.ca_bundle,
+        domain_key=DOMAIN_KEY,
+        host=host,
+        timeout_seconds=900,
+        path=CHECK_PATH,
+    )  # fmt: skip
+
+
+TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)

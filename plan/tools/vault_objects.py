@@ -1,0 +1,98 @@
+"""What belongs to Vault and no chart brings: its listener's certificate, the ClusterIssuer, the monitor."""
+
+from __future__ import annotations
+
+from plan.tools import cert_manager, traefik, vault_config
+from plan.tools.model import CA_BUNDLE_KEY, Manifest, ToolInputs, Values
+
+NAME = NAMESPACE = "vault"
+PORT = 8200
+TLS_SECRET = "vault-tls"
+ISSUER_CA = "vault-issuer-ca"  # the CA bundle, where a ClusterIssuer reads it
+LABELS = {"app.kubernetes.io/name": "vault", "app.kubernetes.io/instance": NAME, "component": "server"}
+
+
+def _certificate(inputs: ToolInputs) -> Manifest:
+    names = ["vault", "vault-active", "vault-standby"]
+    services = [f"{n}.{NAMESPACE}.svc" for n in names]
+    pods = ["*.vault-internal", f"*.vault-internal.{NAMESPACE}.svc"]
+    spec = {
+        "secretName": TLS_SECRET,
+        "dnsNames": [*services, *pods, "localhost"],
+        "ipAddresses": ["127.0.0.1"],
+        "duration": cert_manager.LEAF_DURATION,
+        "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
+        "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+        "usages": ["digital signature", "server auth", "client auth"],
+        "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
+    }
+    return _manifest("cert-manager.io/v1", "Certificate", TLS_SECRET, NAMESPACE, (cert_manager.NAME,),
+                     "condition=Ready", spec=spec)  # fmt: skip
+
+
+def _manifest(
+    api: str, kind: str, name: str, namespace: str | None, needs: tuple[str, ...], wait_for: str | None = None,
+    title: str | None = None, **content: object,
+) -> Manifest:  # fmt: skip
+    metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
+    body: Values = {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
+    return Manifest(name=title or name, namespace=namespace, needs=needs, wait_for=wait_for, body=body)
+
+
+def before(inputs: ToolInputs) -> tuple[Manifest, ...]:
+    """The listener's certificate, and how Traefik verifies it."""
+    transport = {"serverName": f"vault-active.{NAMESPACE}.svc", "rootCAs": [{"secret": TLS_SECRET}]}
+    return (
+        _certificate(inputs),
+        _manifest("traefik.io/v1alpha1", "ServersTransport", NAME, NAMESPACE, (traefik.NAME,),
+                  title="vault-transport", spec=transport),
+    )  # fmt: skip
+
+
+def after(inputs: ToolInputs) -> tuple[Manifest, ...]:
+    """The ClusterIssuer beside the CA's own, and the one ServiceAccount whose tokens cert-manager may ask for."""
+    there, rbac = cert_manager.NAMESPACE, "rbac.authorization.k8s.io"
+    name, needs = vault_config.ISSUER, (cert_manager.NAME,)
+    rule = {
+        "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [name], "verbs": ["create"],
+    }  # fmt: skip
+    account = {"kind": "ServiceAccount", "name": "cert-manager", "namespace": there}
+    server = {
+        "server": f"https://vault-active.{NAMESPACE}.svc:{PORT}",
+        "path": f"{vault_config.PKI}/sign/{vault_config.PKI_ROLE}",
+        "caBundleSecretRef": {"name": ISSUER_CA, "key": CA_BUNDLE_KEY},
+        "auth": {
+            "kubernetes": {
+                "role": name,
+                "mountPath": f"/v1/auth/{vault_config.KUBERNETES}",
+                "serviceAccountRef": {"name": name},
+            }
+        },
+    }
+    rights: tuple[Manifest, ...] = (
+        _manifest("v1", "ServiceAccount", name, there, needs, title=f"{name}-account"),
+        _manifest(f"{rbac}/v1", "Role", name, there, needs, title=f"{name}-role", rules=[rule]),
+        _manifest(f"{rbac}/v1", "RoleBinding", name, there, needs, title=f"{name}-binding", subjects=[account],
+                  roleRef={"apiGroup": rbac, "kind": "Role", "name": name}),
+    )  # fmt: skip
+    issuer = _manifest(
+        "cert-manager.io/v1", "ClusterIssuer", name, None, needs, "condition=Ready", spec={"vault": server}
+    )
+    return (*rights, issuer, *_monitor(inputs))
+
+
+def _monitor(inputs: ToolInputs) -> tuple[Manifest, ...]:
+    if "kube-prometheus-stack" not in inputs.present:
+        return ()
+    endpoint = {
+        "port": "telemetry",
+        "path": "/v1/sys/metrics",
+        "params": {"format": ["prometheus"]},
+        "scheme": "https",
+        "tlsConfig": {"serverName": f"vault.{NAMESPACE}.svc", "ca": {"secret": {"name": TLS_SECRET, "key": "ca.crt"}}},
+    }
+    spec = {"selector": {"matchLabels": LABELS}, "podMetricsEndpoints": [endpoint]}
+    return (
+        _manifest("monitoring.coreos.com/v1", "PodMonitor", NAME, NAMESPACE, ("kube-prometheus-stack",),
+                  title="vault-monitor", spec=spec),
+    )  # fmt: skip
