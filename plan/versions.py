@@ -306,6 +306,10 @@ CHARTS: tuple[Chart, ...] = (
     CLOUDNATIVE_PG,
     KEYCLOAK,
     ARGO_CD,
+    TRUST_MANAGER,
+    VAULT,
+    KUBE_PROMETHEUS_STACK,
+    ALLOY,
     HEADLAMP,
     OAUTH2_PROXY,
 )

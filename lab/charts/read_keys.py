@@ -52,9 +52,12 @@ EXTRA: dict[str, dict[str, str]] = {
         "injector.uid": "scalar",
         "server.affinity": "null|object|string",
         "server.gid": "scalar",
+        "server.ha.config": "string",  # the schema would take a map, the templates do not
+        "server.ha.raft.config": "string",
         "server.readinessProbe.path": "scalar",
         "server.service.clusterIP": "scalar",
         "server.service.type": "scalar",
+        "server.standalone.config": "string",
         "server.uid": "scalar",
     },
     "harbor": {

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
 from plan.tools import (
+    alloy,
     argo_cd,
     cert_manager,
     cloudnative_pg,
@@ -14,9 +15,13 @@ from plan.tools import (
     csi_driver_nfs,
     headlamp,
     keycloak,
+    kube_prometheus_stack,
     oauth2_proxy,
     opstella,
     traefik,
+    trust_manager,
+    vault,
+    vault_unsealer,
 )
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
@@ -30,7 +35,12 @@ TOOLS: tuple[Tool, ...] = (
     cloudnative_pg.TOOL,
     keycloak.TOOL,
     argo_cd.TOOL,
+    kube_prometheus_stack.TOOL,
+    alloy.TOOL,
     headlamp.TOOL,
+    trust_manager.TOOL,
+    vault_unsealer.TOOL,
+    vault.TOOL,
     opstella.TOOL,
     oauth2_proxy.TOOL,
 )
