@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from config.services import ObjectStore
-from plan.tools import externals, minio
+from plan.tools import externals
+from plan.tools import minio_buckets as minio
 from plan.tools.model import ToolInputs
 from plan.tools.needs import Bucket, StorageAccess
 from tests.support.api_server import end, executable, free_port, wait_for

@@ -1,0 +1,118 @@
+"""What MinIO keeps for the platform: buckets, users and policies, made by a Job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from plan import versions
+from plan.tools.common import image, provision_files
+from plan.tools.model import ToolInputs
+from plan.tools.needs import ITSELF, Flow, Job, StorageAccess
+
+NAME = NAMESPACE = "minio"
+PORT = 9000
+ENDPOINT = f"{NAME}.{NAMESPACE}.svc.cluster.local:{PORT}"
+ROOT_SECRET, ROOT_USER, ROOT_PASSWORD = "minio-root", "opstella-root", "minio-root"
+USERS_SECRET = "minio-users"  # a key per user of the store; plan/tools/wiring.py fills it
+ACCESS_POLICY = "opstella.access."  # and the user's name
+USER_LENGTH = range(3, 21)  # MinIO's
+
+_READ_WRITE = (
+    "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion",
+    "s3:GetObjectTagging", "s3:PutObjectTagging", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts",
+)  # fmt: skip
+_LIST = (
+    "s3:GetBucketLocation", "s3:GetBucketVersioning", "s3:ListBucket", "s3:ListBucketMultipartUploads",
+    "s3:ListBucketVersions",
+)  # fmt: skip
+
+
+def owner(inputs: ToolInputs) -> str:
+    """What the tag of a bucket of this stack says."""
+    return f"{inputs.cluster}.{inputs.domain}"
+
+
+def _document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)}, indent=1) + "\n"
+
+
+def _statement(effect: str, actions: Sequence[str], resources: Sequence[str] = ()) -> dict[str, Any]:
+    place = {"Resource": [f"arn:aws:s3:::{name}" for name in resources]} if resources else {}
+    return {"Effect": effect, "Action": sorted(actions), **place}
+
+
+def access_policy(access: StorageAccess) -> str:
+    """The policy (JSON) of one credential: its own buckets, and what lies in them."""
+    names = sorted(bucket.name for bucket in access.buckets)
+    return _document(
+        _statement("Allow", _LIST, names), _statement("Allow", _READ_WRITE, [f"{name}/*" for name in names])
+    )
+
+
+def group_policies(buckets: Sequence[str]) -> dict[str, str]:
+    """Group to policy (JSON). `buckets` are the platform's: backups and logs, which only administrators may see."""
+    names = sorted(buckets)
+    closed = _statement("Deny", ["s3:*"], [*names, *(f"{name}/*" for name in names)])
+    closed_statements = (closed,) if names else ()
+    read = ("s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject")
+    return {
+        "platform-admins": _document(
+            _statement("Allow", ["admin:*"]), _statement("Allow", ["kms:*"]), _statement("Allow", ["s3:*"], ["*"])
+        ),
+        "developers": _document(_statement("Allow", ["s3:*"], ["*"]), *closed_statements),
+        "viewers": _document(_statement("Allow", read, ["*"]), *closed_statements),
+    }
+
+
+def provisioning(accesses: Sequence[StorageAccess], inputs: ToolInputs) -> Job:
+    """The Job that makes buckets, users and policies; `provision/minio.sh` says what its files hold.
+
+    Raises ValueError: two accesses want the same bucket differently, or a user's name is too long for MinIO.
+    """
+    for access in accesses:
+        if len(access.user) not in USER_LENGTH:
+            raise ValueError(f"the store takes names of 3 to 20 characters, not '{access.user}'")
+    buckets = {bucket.name: bucket for access in accesses for bucket in access.buckets}
+    for access in accesses:
+        for bucket in access.buckets:
+            if buckets[bucket.name] != bucket:
+                raise ValueError(f"the bucket {bucket.name} is declared in two ways, once by {access.user}")
+    groups = group_policies(tuple(buckets))
+    lines = [f"owner {owner(inputs)}"]
+    for name, bucket in sorted(buckets.items()):
+        adopt = "adopt" if name in inputs.object_store.adopt else "-"
+        lines.append(f"bucket {name} {'versioned' if bucket.versioning else '-'} {bucket.expire_days or '-'} {adopt}")
+    lines += [f"policy {name}" for name in sorted(groups)]
+    lines += [f"user {access.user}" for access in sorted(accesses, key=lambda access: access.user)]
+    policies = groups | {f"{ACCESS_POLICY}{access.user}": access_policy(access) for access in accesses}
+    return Job(
+        name="minio-provisioning",
+        image=f"{image(inputs, 'quay.io', 'minio/mc')}:{versions.MC_IMAGE.version}",
+        command=("/bin/sh", "/opstella/minio.sh"),
+        files={
+            **provision_files("minio.sh"),
+            "wanted.txt": "\n".join(lines) + "\n",
+            **{f"policy.{name}.json": text for name, text in policies.items()},
+            **{
+                f"expiry.{name}.json": _expiry(bucket.expire_days)
+                for name, bucket in buckets.items()
+                if bucket.expire_days
+            },
+        },
+        environment={"ENDPOINT": f"http://{ENDPOINT}"},
+        secret_files={"root": ROOT_SECRET, "users": USERS_SECRET},
+        flows=(Flow(peer=ITSELF, ports=(PORT,)),),
+    )
+
+
+def _expiry(days: int) -> str:
+    """A lifecycle configuration (JSON): current and older versions go after `days`, a delete marker with the last."""
+    rule = {
+        "ID": "opstella",
+        "Status": "Enabled",
+        "Expiration": {"Days": days},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": days},
+    }
+    return json.dumps({"Rules": [rule]}, indent=1) + "\n"
