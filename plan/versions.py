@@ -306,6 +306,7 @@ CHARTS: tuple[Chart, ...] = (
     CLOUDNATIVE_PG,
     KEYCLOAK,
     ARGO_CD,
+    MINIO,
     TRUST_MANAGER,
     VAULT,
     KUBE_PROMETHEUS_STACK,
