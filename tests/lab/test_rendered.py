@@ -22,7 +22,7 @@ from plan.tools.model import Release
 from tests.support import charts
 from tests.support.api_server import Cluster, artifact
 from tests.support.charts import Object, render, templates
-from tests.support.platform import airgap, plan_of
+from tests.support.platform import airgap, images, plan_of
 
 pytestmark = pytest.mark.toolchain
 
@@ -33,7 +33,7 @@ FIRST = ("Namespace", "ServiceAccount", "PriorityClass")
 
 @cache
 def plan(shape: str) -> Plan:
-    return plan_of("standalone", airgap()) if shape == "airgap" else plan_of(shape)
+    return plan_of("standalone", airgap() | images()) if shape == "airgap" else plan_of(shape, images())
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,15 @@ def plan_of(architecture: str = "standalone", changes: dict[str, Any] | None = N
     return build(settings_of(architecture, changes), f"opstella/{architecture}")
 
 
+def images() -> dict[str, Any]:
+    """Changes that bring in Opstella's own services, which are licensed; nobody pulls these images."""
+    return {
+        "opstella": {
+            part: {"image": f"registry.example.com/{part.lower()}:1.0.0"} for part in ("ui", "core", "clearSession")
+        }
+    }
+
+
 def airgap() -> dict[str, Any]:
     """Changes that install everything from the user's own places."""
     files = media.required_artifacts(settings_of())
