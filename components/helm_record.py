@@ -9,18 +9,12 @@ its name of the release.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import ssl
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pulumi
-import yaml
+
+from components.cluster_api import requests as _requests
 
 OWNER_LABEL = "app.kubernetes.io/managed-by"
 """Its value on a namespace says whose the namespace is; records are removed from those of `OWNER` only."""
@@ -75,39 +69,3 @@ def clear(kubeconfig: str, namespace: str, release: str, *, pending_only: bool) 
         request("DELETE", f"{path}/secrets/{meta['name']}")
         removed.append(f"Helm's record {namespace}/{meta['name']} ({status})")
     return removed
-
-
-def _requests(kubeconfig: str) -> Any:
-    """A function `(method, path)` that returns the API's answer, None for what is not there."""
-    config = yaml.safe_load(kubeconfig)
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-    with tempfile.TemporaryDirectory(prefix="opstella-") as folder:
-        certificate, key = Path(folder, "certificate"), Path(folder, "key")
-        key.touch(mode=0o600)
-        certificate.write_text(_text(user["client-certificate-data"]), encoding="utf-8")
-        key.write_text(_text(user["client-key-data"]), encoding="utf-8")
-        context.load_cert_chain(certificate, key)
-
-    def request(method: str, path: str) -> dict[str, Any] | None:
-        asked = urllib.request.Request(cluster["server"] + path, method=method)
-        try:
-            with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise RuntimeError(
-                f"{method} {cluster['server']}{path} answers {error.code}; run `pulumi up` again"
-            ) from None
-        except OSError as error:
-            raise RuntimeError(
-                f"{method} {cluster['server']}{path}: {error}; the cluster's API must answer here: check its load balancer "
-                "and its masters, then run `pulumi up` again"
-            ) from None
-
-    return request
-
-
-def _text(data: str) -> str:
-    return base64.b64decode(data).decode()

@@ -74,10 +74,20 @@ class Sources:
 
 
 class ToolObjects:
-    """Makes objects in one cluster, as children of `parent`, each named after `name`; each namespace and bundle once."""
+    """Makes objects in one cluster, as children of `parent`, each named after `name`; each namespace and bundle once.
 
-    def __init__(self, name: str, parent: pulumi.Resource, provider: pulumi.ProviderResource, sources: Sources) -> None:
-        self._name, self._parent, self._provider, self._sources = name, parent, provider, sources
+    `hooks` are those of every object that is waited for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parent: pulumi.Resource,
+        provider: pulumi.ProviderResource,
+        sources: Sources,
+        hooks: pulumi.ResourceHookBinding | None = None,
+    ) -> None:
+        self._name, self._parent, self._provider, self._sources, self._hooks = name, parent, provider, sources, hooks
         self._namespaces: dict[str, kubernetes.core.v1.Namespace] = {}
         self._bundles: dict[tuple[str, str], kubernetes.core.v1.ConfigMap] = {}
         self._contents: dict[tuple[str, str], pulumi.Output[Any]] = {}
@@ -134,7 +144,8 @@ class ToolObjects:
             }
             metadata = body["metadata"]
             body = {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **waiting}}}
-        return self._object(f"{self._name}-{manifest.name}", body, self.options(after, manifest.timeout_seconds))
+        hooks = self._hooks if manifest.wait_for else None
+        return self._object(f"{self._name}-{manifest.name}", body, self.options(after, manifest.timeout_seconds, hooks))
 
     def job(
         self, job: Job, namespace: str, ca_bundle: str | None, after: Sequence[pulumi.Resource]
@@ -149,7 +160,7 @@ class ToolObjects:
         template = body["spec"]["template"]
         template["metadata"]["annotations"] = {DIGEST: self._digest(job, namespace, body)}
         options = pulumi.ResourceOptions.merge(
-            self.options([*after, *before], job.timeout_seconds),
+            self.options([*after, *before], job.timeout_seconds, self._hooks),
             # The name is fixed, and of a Job almost nothing can be changed.
             pulumi.ResourceOptions(delete_before_replace=True, replace_on_changes=["spec"]),
         )

@@ -13,6 +13,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components import helm_record
+from components.diagnosis import Diagnosis
 from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
 from components.tool_objects import Sources, ToolObjects
@@ -66,8 +67,9 @@ class ToolStack(pulumi.ComponentResource):
             certificate=args.certificate,
             given=args.given,
         )
-        self._objects = ToolObjects(name, self, self._provider, sources)
-        self._hooks = helm_record.hooks(f"{name}-helm-record", args.kubeconfig)
+        diagnosis = Diagnosis(f"{name}-diagnosis", args.kubeconfig)
+        self._objects = ToolObjects(name, self, self._provider, sources, diagnosis.binding())
+        self._hooks = diagnosis.binding(helm_record.hooks(f"{name}-helm-record", args.kubeconfig))
         self._deployed: dict[str, list[pulumi.Resource]] = {}
         for release in args.releases:
             self._release(release)

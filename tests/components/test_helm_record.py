@@ -67,5 +67,5 @@ def test_every_release_asks_before_it_is_made_and_before_it_is_changed() -> None
     releases = deployed(plan_of()).of_type(RELEASE)
     assert releases
     for release in releases:
-        assert list(release.request.hooks.before_create) == ["standalone-tools-helm-record-before-create"]
-        assert list(release.request.hooks.before_update) == ["standalone-tools-helm-record-before-update"]
+        assert release.request.hooks.before_create[0] == "standalone-tools-helm-record-before-create"
+        assert release.request.hooks.before_update[0] == "standalone-tools-helm-record-before-update"

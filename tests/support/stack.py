@@ -254,6 +254,9 @@ class _Callbacks:
     def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
         pass
 
+    def register_error_hook(self, hook: pulumi.ErrorHook) -> None:
+        pass
+
 
 def run(
     program: Callable[[], None],
