@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+CHOSEN = date(2026, 11, 20)  # when every row that says nothing else was chosen
+
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
@@ -14,9 +16,9 @@ class Version:
     name: str
     version: str
     released: date | None
-    chosen: date
     source: str
     support: str
+    chosen: date = CHOSEN
     end_of_life: date | None = None
 
 
