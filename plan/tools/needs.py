@@ -59,7 +59,9 @@ class Database:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """A user of Valkey, who sees only keys that begin with `prefix` (empty: all), on logical databases of its own.
+    """A user of Valkey, who sees only keys that begin with `prefix` (empty: all), in the logical `databases` (empty: all).
+
+    Name databases of its own (of 0 to 15), unless every key has the prefix: users of one database are not kept apart.
 
     The Secret `secret` of the tool's namespace holds the generated Password `valkey-<user>` under each of `keys`.
     """
@@ -68,6 +70,7 @@ class Cache:
     secret: str
     keys: tuple[str, ...] = ("password",)
     prefix: str = ""
+    databases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
