@@ -13,14 +13,20 @@ from plan.tools import (
     cloudnative_pg,
     compatibility,
     csi_driver_nfs,
+    grafana,
     headlamp,
     keycloak,
     kube_prometheus_stack,
+    loki,
+    mimir,
     minio,
     oauth2_proxy,
     opstella,
+    sized,
+    tempo,
     traefik,
     trust_manager,
+    valkey,
     vault,
     vault_unsealer,
 )
@@ -36,9 +42,14 @@ TOOLS: tuple[Tool, ...] = (
     cloudnative_pg.TOOL,
     keycloak.TOOL,
     minio.TOOL,
-    argo_cd.TOOL,
+    valkey.TOOL,
     kube_prometheus_stack.TOOL,
+    loki.TOOL,
+    mimir.TOOL,
+    tempo.TOOL,
+    grafana.TOOL,
     alloy.TOOL,
+    argo_cd.TOOL,
     headlamp.TOOL,
     trust_manager.TOOL,
     vault_unsealer.TOOL,
@@ -69,8 +80,8 @@ def catalogue(inputs: ToolInputs) -> tuple[Release, ...]:
 def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...]]:
     """The releases of every cluster, with all that their needs imply, needs before what needs them.
 
-    Raises ConfigurationError: an unknown tool is overridden, a tool is wanted whose name or needs are left out, two
-    tools have one name, or a version is known not to work.
+    Raises ConfigurationError: an unknown tool is overridden, a tool is wanted whose name or needs are left out, a size
+    changes nothing, two tools have one name, or a version is known not to work.
     """
     problems: list[Problem] = []
     members: dict[str, Member] = {}
@@ -84,6 +95,7 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
         if problems:
             continue
         carrying = replace(inputs, present=frozenset(tool.name for tool in tools))
+        problems += [problem for tool in tools for problem in sized.ignored(tool, carrying, _release)]
         members[cluster] = Member(inputs=carrying, releases=tuple(_release(tool, carrying) for tool in tools))
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
@@ -121,8 +133,8 @@ def _nameless(tool: Tool) -> Problem:
 
 
 def _release(tool: Tool, inputs: ToolInputs) -> Release:
-    release = tool.release(inputs)
     override = inputs.overrides.get(tool.name, Override())
+    release = sized.databases(tool.release(inputs), override)
     return replace(
         release,
         version=override.version or release.version,

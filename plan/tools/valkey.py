@@ -72,7 +72,10 @@ def _values(inputs: ToolInputs) -> Values:
         "readinessProbe": {"enabled": True},
         "resources": resources("50m", "128Mi", "384Mi"),
         "initResources": resources("10m", "16Mi", "64Mi"),
-        "metrics": {"enabled": True, "exporter": {"resources": resources("10m", "24Mi", "64Mi"), "securityContext": hardened}},
+        "metrics": {
+            "enabled": True,
+            "exporter": {"resources": resources("10m", "24Mi", "64Mi"), "securityContext": hardened},
+        },
     }
     return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
 
