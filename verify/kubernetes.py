@@ -1,18 +1,12 @@
-"""The Kubernetes API through a kubeconfig: reading only, by the standard library."""
+"""The Kubernetes API through a kubeconfig, for reading."""
 
 from __future__ import annotations
 
-import base64
-import json
-import ssl
-import tempfile
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.cluster_api import requests
 from verify.runner import CheckFailed
 
 
@@ -20,17 +14,9 @@ class Api:
     """A cluster's API, its certificate verified by the kubeconfig's CA."""
 
     def __init__(self, kubeconfig: str) -> None:
-        config = yaml.safe_load(kubeconfig)
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        self.server: str = cluster["server"]
+        self.server: str = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]["server"]
+        self._request = requests(kubeconfig)
         self._kinds: dict[str, dict[str, Any]] = {}
-        self._context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-        with tempfile.TemporaryDirectory(prefix="opstella-verify-") as folder:
-            certificate, key = Path(folder, "certificate"), Path(folder, "key")
-            key.touch(mode=0o600)
-            certificate.write_text(_text(user["client-certificate-data"]), encoding="utf-8")
-            key.write_text(_text(user["client-key-data"]), encoding="utf-8")
-            self._context.load_cert_chain(certificate, key)
 
     def get(self, path: str) -> Any:
         """The object at `path`, such as /api/v1/nodes. Raises CheckFailed."""
@@ -54,18 +40,9 @@ class Api:
     def find(self, path: str) -> Any:
         """The object at `path`, or None where there is none. Raises CheckFailed."""
         try:
-            with urllib.request.urlopen(self.server + path, context=self._context, timeout=20) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise CheckFailed(f"{self.server}{path} answers {error.code}: {error.read(300).decode(errors='replace')}") from None
-        except OSError as error:
-            raise CheckFailed(f"{self.server}{path} does not answer: {error}") from None
-
-
-def _text(data: str) -> str:
-    return base64.b64decode(data).decode()
+            return self._request("GET", path)
+        except RuntimeError as error:
+            raise CheckFailed(str(error)) from None
 
 
 def ready(node: dict[str, Any]) -> bool:
