@@ -1,0 +1,173 @@
+"""`python -m docs.sso`: writes docs/sso.md, the matrix of single sign-on, from the clients that the catalogue declares.
+
+`--check` writes nothing and exits 1 when the page differs from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.load import from_stack_file
+from config.services import OpstellaApp, OpstellaPart
+from plan.plan import Plan, build
+from plan.tools import externals, keycloak
+from plan.tools.inputs import tool_inputs
+from plan.tools.model import ToolInputs
+from plan.tools.realm import GROUPS
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "docs/sso.md"
+
+HEAD = """\
+# Single sign-on
+
+Everybody logs in at Keycloak, in the realm that `opstella:identity.realm` names. A provisioning Job makes it and keeps it as it
+is declared: groups, one client a tool with a secret of its own, the claim `groups`. `python -m docs.sso` makes this page from
+the same declarations; `tests/lab/test_keycloak.py` logs in as a member of each group to each client below on the real
+Keycloak, and holds every cell to the tokens that it gets.
+
+## Who may do what
+
+A cell is what members of the group are in the tool, in the tool's own words. An empty cell: they get no token for it, and
+Keycloak tells them so. Whoever is in no group gets in nowhere.
+
+"""
+CLIENTS = """\
+
+## Clients
+
+`public` clients have no secret. All but SAML clients use the authorization code flow and no other; PKCE: they must prove
+that who redeems a code is who asked for it. The names are those of the standalone architecture with its example domain.
+
+"""
+REST = """\
+
+Loki, Tempo and Mimir know no login: Traefik asks oauth2-proxy about every request to them, and oauth2-proxy sends whoever has
+no session to Keycloak. Their data is open to the tools inside of the clusters without it.
+
+## How a group is kept out
+
+Keycloak has no switch for it. Each client has a login flow of its own (`opstella login of …`, one for each set of groups): it
+logs the user in as ever, and then denies access to whoever lacks the role `login_…`, which the groups carry. So the answer
+is Keycloak's, before any token; what a tool checks by itself comes on top. A session that began before a user left a group lasts
+until its tokens are renewed (five minutes) or, in a tool with sessions of its own, until that ends: end it in Keycloak's console
+(*Sessions*) and in the tool. A login that another identity provider brokers would pass beside the gate, so the flows offer none:
+connect a directory as a *user federation* instead.
+
+## Users
+
+`opstella:identity.users` are the first ones. Each gets a generated password, in the output `credentials` under `user-NAME`, and
+has to change it at the first login. They are made once: what is changed in Keycloak afterwards stays, and taking one out
+of the settings does not delete the account. The administrator of Keycloak itself (`credentials.keycloak`, realm `master`) is
+no member of the realm: keep it for emergencies.
+
+## A realm that exists
+
+The realm, and each client, carries the attribute `opstella.stack` with the stack's domain. A realm of the wanted name without
+it is refused; the failed Job's log says what it is called and how many clients and users it has. Name another one in
+`opstella:identity.realm`, or take it over with `opstella:identity.adopt: true`: then its settings and clients of the same
+names become the declared ones, its users stay, and clients of other names are left alone. Realm settings, mappers and clients that were
+changed by hand are put back when the Job runs next; clients that the catalogue no longer has are removed.
+
+## kubectl
+
+The API server of every cluster takes Keycloak's tokens for the client `kubernetes`. Users are `oidc:` and their name, groups
+`oidc:` and the group's; ClusterRoleBindings give `oidc:platform-admins` the ClusterRole `cluster-admin`, `oidc:developers`
+`edit` and `oidc:viewers` `view`. With [kubelogin](https://github.com/int128/kubelogin) as the kubectl plugin `oidc-login`:
+
+    lab/toolchain/pulumi stack output ca_bundle > opstella-ca.crt
+    kubectl config set-cluster standalone --server=https://LOAD-BALANCER:6443 --embed-certs --certificate-authority=CLUSTER-CA.crt
+    kubectl config set-credentials opstella --exec-api-version=client.authentication.k8s.io/v1 --exec-interactive-mode=IfAvailable \\
+      --exec-command=kubectl --exec-arg=oidc-login --exec-arg=get-token --exec-arg=--oidc-issuer-url={issuer} \\
+      --exec-arg=--oidc-client-id=kubernetes --exec-arg=--oidc-pkce-method=S256 --exec-arg=--oidc-extra-scope=groups \\
+      --exec-arg=--certificate-authority=opstella-ca.crt
+    kubectl config set-context opstella --cluster=standalone --user=opstella && kubectl config use-context opstella
+    kubectl auth whoami
+
+`LOAD-BALANCER` is in the output `kubernetes_api`. `CLUSTER-CA.crt` is the cluster's own CA, the field
+`certificate-authority-data` of a kubeconfig of the output `kubeconfigs`, decoded from Base64. Those kubeconfigs are
+cluster-admin's and work without Keycloak: keep them for emergencies.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One client: `roles` maps each group that may log in to what it is in the tool."""
+
+    client_id: str
+    name: str
+    protocol: str
+    public: bool
+    pkce: bool
+    roles: Mapping[str, str]
+    redirect_uris: tuple[str, ...]
+
+
+def inputs_of(plan: Plan) -> ToolInputs:
+    """The inputs of the cluster that carries Keycloak. Raises StopIteration where none does."""
+    name = next(c for c, releases in plan.releases.items() if any(r.name == keycloak.NAME for r in releases))
+    cluster = next(c for c in plan.topology.clusters if c.name == name)
+    return tool_inputs(plan.settings, plan.topology, cluster)
+
+
+def rows(plan: Plan) -> list[Row]:
+    """Every client of the platform's realm, by id."""
+    declared = [client for releases in plan.releases.values() for r in releases for client in r.clients]
+    every = {client.client_id: client for client in (*declared, *externals.clients(inputs_of(plan)))}
+    return [
+        Row(
+            client_id=client.client_id,
+            name=client.name,
+            protocol=client.protocol,
+            public=client.public,
+            pkce=client.pkce or client.public,
+            roles=client.roles,
+            redirect_uris=client.redirect_uris,
+        )
+        for _, client in sorted(every.items())
+    ]
+
+
+def reference() -> Plan:
+    """The standalone architecture, with Opstella's own services, whose images a stack has to name."""
+    part = OpstellaPart(image="registry.example.com/opstella:1.0.0")
+    settings = from_stack_file(ROOT / "Pulumi.standalone.yaml")
+    named = settings.model_copy(update={"opstella": OpstellaApp(ui=part, core=part, clear_session=part)})
+    return build(named, "opstella/standalone")
+
+
+def page(plan: Plan) -> str:
+    """The whole page."""
+    found = rows(plan)
+    matrix = [f"| tool | {' | '.join(f'`{group}`' for group in GROUPS)} |\n|---|{'---|' * len(GROUPS)}\n"]
+    matrix += [f"| {row.name} | {' | '.join(row.roles.get(group, '') for group in GROUPS)} |\n" for row in found]
+    clients = ["| client | tool | protocol | redirect URIs |\n|---|---|---|---|\n"]
+    for row in found:
+        protocol = "SAML" if row.protocol == "saml" else "OIDC"
+        more = "".join(f", {word}" for word, there in (("public", row.public), ("PKCE", row.pkce)) if there)
+        uris = "<br>".join(f"`{uri}`" for uri in row.redirect_uris)
+        clients.append(f"| `{row.client_id}` | {row.name} | {protocol}{more} | {uris} |\n")
+    inputs = inputs_of(plan)
+    issuer = f"https://{inputs.all_hosts[keycloak.DOMAIN_KEY]}/realms/{inputs.identity.realm}"
+    return HEAD + "".join(matrix) + CLIENTS + "".join(clients) + REST.replace("{issuer}", issuer)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.sso", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    text = page(reference())
+    if parser.parse_args().check:
+        if FILE.read_text(encoding="utf-8") != text:
+            print(f"error: {FILE} is not what the catalogue says; write it again: python -m docs.sso", file=sys.stderr)
+            return 1
+        return 0
+    FILE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

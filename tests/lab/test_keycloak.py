@@ -1,0 +1,345 @@
+"""The realm of all tools on the real Keycloak: the product's own Job makes it, and people of each group log in.
+
+For every client of the catalogue and every group: whoever may log in gets tokens by the authorization code flow, with
+the platform's issuer, the right audience and the group; whoever may not gets none.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs import sso
+from plan.tools.needs import OidcClient
+from plan.tools.realm import GROUPS, realm
+from tests.support.keycloak import ADMIN_PASSWORD, Browser, Server, claims, code_of, redeem, running
+from tests.support.platform import images, plan_of
+
+pytestmark = pytest.mark.toolchain
+SCRIPT = Path(__file__).resolve().parents[2] / "provision/keycloak.py"
+PEOPLE = {"ada": "platform-admins", "dev": "developers", "vera": "viewers"}
+PLAN = plan_of(
+    changes={
+        **images(),
+        "identity": {
+            "users": {
+                name: {"groups": [group], "firstName": name.title(), "lastName": "Doe"}
+                for name, group in PEOPLE.items()
+            }
+        },
+    }
+)
+RELEASE = next(r for r in PLAN.releases["standalone"] if r.name == "keycloak")
+(JOB,) = RELEASE.jobs
+WANTED: dict[str, Any] = json.loads(JOB.files["realm.json"])
+REALM = WANTED["realm"]
+CLIENTS = {c["representation"]["clientId"]: c for c in WANTED["clients"]}
+GATES = {gate["alias"]: gate["groups"] for gate in WANTED["gates"]}
+OIDC = [name for name, c in CLIENTS.items() if c["representation"]["protocol"] == "openid-connect"]
+SAML = [name for name, c in CLIENTS.items() if c["representation"]["protocol"] == "saml"]
+HOST = RELEASE.host or ""
+
+
+def first_password(name: str) -> str:
+    return f"first-password-of-{name}"
+
+
+def secret_of(client: str) -> str:
+    return f"secret-of-{client}"
+
+
+@dataclass
+class Site:
+    server: Server
+    folder: Path
+
+    def provision(self, wanted: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        """One run of the product's script, with the Job's own variables and what the Job mounts."""
+        (self.folder / "realm.json").write_text(json.dumps(wanted), encoding="utf-8")
+        environment = {
+            **JOB.environment,
+            "KEYCLOAK_URL": self.server.url,
+            "REALM_FILE": str(self.folder / "realm.json"),
+            "SECRETS": str(self.folder / "secrets"),
+            "PATIENCE": "30",
+            "PATH": os.environ["PATH"],
+        }
+        return subprocess.run(
+            [sys.executable, SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def provisioned(self, wanted: dict[str, Any]) -> list[str]:
+        """What a run changed."""
+        run = self.provision(wanted)
+        assert run.returncode == 0, run.stderr
+        assert not any(word in run.stdout for word in (ADMIN_PASSWORD, "secret-of-", "first-password-of-"))
+        return re.findall(r"^changed: (.*)$", run.stdout, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("keycloak")
+    # Exactly the keys of the Secrets that the plan declares.
+    data = {secret.name: secret.data for secret in RELEASE.secrets}
+    values = {"admin": lambda key: ADMIN_PASSWORD, "clients": secret_of, "users": first_password}
+    for name, secret in JOB.secret_files.items():
+        (folder / "secrets" / name).mkdir(parents=True)
+        for key in data[secret]:
+            (folder / "secrets" / name / key).write_text(values[name](key), encoding="utf-8")
+    with running(HOST) as server:
+        found = Site(server, folder)
+        assert found.provisioned(WANTED)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def people(site: Site) -> dict[str, Browser]:
+    """By group; each has a browser and, after its first login, a password of its own."""
+    return {group: Browser(site.server, name, first_password(name)) for name, group in PEOPLE.items()}
+
+
+@pytest.fixture(scope="module")
+def keys(site: Site) -> list[dict[str, Any]]:
+    return site.server.json("GET", f"/realms/{REALM}/protocol/openid-connect/certs")["keys"]
+
+
+def needs_pkce(client: str) -> bool:
+    return "pkce.code.challenge.method" in CLIENTS[client]["representation"]["attributes"]
+
+
+def code_for(browser: Browser, client: str) -> str | None:
+    redirect = CLIENTS[client]["representation"]["redirectUris"][0]
+    return code_of(browser.authorize(REALM, client, redirect, needs_pkce(client)), redirect)
+
+
+def tokens(site: Site, client: str, code: str, secret: str | None) -> Any:
+    redirect = CLIENTS[client]["representation"]["redirectUris"][0]
+    return redeem(site.server, REALM, client, redirect, code, secret, needs_pkce(client))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("client", OIDC)
+def test_each_group_gets_the_tokens_that_the_matrix_says(
+    site: Site, people: dict[str, Browser], keys: list[dict[str, Any]], client: str, group: str
+) -> None:
+    wanted = CLIENTS[client]
+    code = code_for(people[group], client)
+    (row,) = (row for row in sso.rows(PLAN) if row.client_id == client)
+    assert (group in GATES[wanted["gate"]]) == (group in row.roles), "the documented matrix"
+    if group not in row.roles:
+        assert code is None
+        return
+    assert code is not None
+    answer = tokens(site, client, code, secret_of(client) if wanted["secret"] else None)
+    assert answer.status == 200, answer.text
+    given = json.loads(answer.text)
+    identity, access = claims(given["id_token"], keys), claims(given["access_token"], keys)
+    issuer = f"https://{HOST}/realms/{REALM}"
+    further = {m["config"]["included.client.audience"] for m in wanted["protocolMappers"]} - {client}
+    for token in (identity, access):
+        assert token["iss"] == issuer
+        assert token["groups"] == [group]
+        assert {client, *further} == set(token["aud"] if isinstance(token["aud"], list) else [token["aud"]])
+    name = people[group].username
+    assert (identity["preferred_username"], identity["email"]) == (name, f"{name}@{WANTED['mark']['value']}")
+    assert identity["email_verified"] is True
+
+
+@pytest.mark.parametrize("client", [name for name in OIDC if CLIENTS[name]["secret"]])
+def test_a_wrong_secret_is_refused(site: Site, people: dict[str, Browser], client: str) -> None:
+    code = code_for(people["platform-admins"], client)
+    assert code is not None
+    for wrong in ("secret-of-somebody-else", None):
+        answer = tokens(site, client, code, wrong)
+        assert answer.status == 401 and "access_token" not in answer.text
+
+
+def test_a_client_that_must_prove_its_request_gets_nothing_without(site: Site, people: dict[str, Browser]) -> None:
+    client = next(name for name in OIDC if needs_pkce(name))
+    redirect = CLIENTS[client]["representation"]["redirectUris"][0]
+    answer = people["platform-admins"].authorize(REALM, client, redirect, False)
+    assert code_of(answer, redirect) is None and "code_challenge" in answer.location
+
+
+@pytest.mark.parametrize("client", OIDC)
+def test_a_client_has_no_other_way_in(site: Site, people: dict[str, Browser], client: str) -> None:
+    browser = people["platform-admins"]
+    elsewhere = "https://elsewhere.example.net/callback"
+    answer = browser.authorize(REALM, client, elsewhere, needs_pkce(client))
+    assert answer.status == 400 and not answer.location
+    secret = {"client_secret": secret_of(client)} if CLIENTS[client]["secret"] else {}
+    grants = (
+        {"grant_type": "password", "username": browser.username, "password": browser.password},
+        {"grant_type": "client_credentials"},
+    )
+    for grant in grants:
+        form = {"client_id": client, **secret, **grant}
+        answer = site.server.ask("POST", f"/realms/{REALM}/protocol/openid-connect/token", form=form)
+        assert answer.status in (400, 401) and "access_token" not in answer.text
+
+
+def test_first_passwords_are_changed_at_the_first_login(people: dict[str, Browser]) -> None:
+    for browser in people.values():
+        code_for(browser, "kubernetes")
+        assert browser.password == f"{first_password(browser.username)}-changed"
+
+
+# ---- SAML
+
+
+def attributes(browser: Browser, client: str, consumer: str) -> dict[str, list[str]] | None:
+    """The attributes of the assertion that `client` gets at `consumer`; None where it gets none."""
+    request = (
+        '<samlp:AuthnRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" ID="_1" Version="2.0"'
+        f' IssueInstant="2026-01-01T00:00:00Z" AssertionConsumerServiceURL="{consumer}">'
+        f'<saml:Issuer xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion">{client}</saml:Issuer></samlp:AuthnRequest>'
+    )
+    deflated = zlib.compress(request.encode())[2:-4]
+    query = urllib.parse.urlencode({"SAMLRequest": base64.b64encode(deflated).decode()})
+    page = browser.visit(f"/realms/{REALM}/protocol/saml?{query}").text
+    response = re.search(r'name="SAMLResponse" value="([^"]+)"', page, re.IGNORECASE)
+    if response is None:
+        return None
+    document = base64.b64decode(response[1]).decode()
+    assert f'Destination="{consumer}"' in document and "SignatureValue" in document
+    found = re.findall(r'<saml:Attribute [^>]*?Name="([^"]+)"[^>]*>(.*?)</saml:Attribute>', document)
+    return {name: re.findall(r"<saml:AttributeValue[^>]*>([^<]*)<", body) for name, body in found}
+
+
+def check_saml(people: dict[str, Browser], client: str, consumer: str, admitted: list[str]) -> None:
+    for group in GROUPS:
+        found = attributes(people[group], client, consumer)
+        if group not in admitted:
+            assert found is None
+            continue
+        name = people[group].username
+        assert found is not None
+        assert (found["groups"], found["login"]) == ([group], [name])
+        assert found["email"] == [f"{name}@{WANTED['mark']['value']}"]
+
+
+def test_each_group_gets_the_assertion_that_the_matrix_says(people: dict[str, Browser]) -> None:
+    matrix = {row.client_id: row.roles for row in sso.rows(PLAN)}
+    for client in SAML:
+        consumer = next(uri for uri in CLIENTS[client]["representation"]["redirectUris"] if "*" not in uri)
+        check_saml(people, client, consumer, list(matrix[client]))
+
+
+def test_a_client_that_is_not_wanted_any_more_goes_with_its_gate(site: Site, people: dict[str, Browser]) -> None:
+    consumer = "https://extra.example.com/saml"
+    extra = OidcClient(
+        client_id="extra", name="Extra", protocol="saml", redirect_uris=(consumer,), roles={"viewers": "reader"}
+    )
+    inputs = sso.inputs_of(PLAN)
+    more = realm([extra], inputs)
+    assert more["gates"][0] not in WANTED["gates"]
+    longer = {**WANTED, "clients": [*WANTED["clients"], *more["clients"]], "gates": [*WANTED["gates"], *more["gates"]]}
+    made = site.provisioned(longer)
+    assert "client extra: made" in made and not any(f"client {name}:" in line for line in made for name in CLIENTS)
+    check_saml(people, "extra", consumer, ["viewers"])
+    foreign = {"clientId": "of-somebody", "protocol": "openid-connect"}
+    site.server.admin("POST", f"/{REALM}/clients", foreign)
+    gone = site.provisioned(WANTED)
+    gate = more["gates"][0]
+    assert sorted(gone) == sorted(
+        ["client extra: removed", f"login flow {gate['alias']}: removed", f"role {gate['role']}: removed"]
+    )
+    left = {client["clientId"] for client in site.server.admin("GET", f"/{REALM}/clients")}
+    assert "extra" not in left and "of-somebody" in left
+
+
+# ---- idempotence, drift, ownership
+
+
+def test_a_second_run_changes_nothing_and_says_so(site: Site) -> None:
+    site.provisioned(WANTED)
+
+    def events() -> int:
+        return len(site.server.admin("GET", f"/{REALM}/admin-events?max=10000"))
+
+    before = events()
+    assert before > 0
+    run = site.provision(WANTED)
+    assert (run.returncode, run.stdout) == (0, "nothing to change\n")
+    assert events() == before
+
+
+def test_what_was_changed_by_hand_is_put_back_and_nothing_else(site: Site) -> None:
+    admin = site.server.admin
+    name = next(name for name in OIDC if CLIENTS[name]["secret"])
+    (client,) = admin("GET", f"/{REALM}/clients?clientId={name}")
+    path = f"/{REALM}/clients/{client['id']}"
+    admin("PUT", path, {**client, "redirectUris": ["https://elsewhere.example.net/*"], "secret": "another"})
+    mapper = next(m for m in client["protocolMappers"])
+    admin("DELETE", f"{path}/protocol-mappers/models/{mapper['id']}")
+    found = admin("GET", f"/{REALM}")
+    admin("PUT", f"/{REALM}", {**found, "bruteForceProtected": False})
+    alias = CLIENTS[name]["gate"]
+    steps = f"/{REALM}/authentication/flows/{urllib.parse.quote(alias)}/executions"
+    denial = next(s for s in admin("GET", steps) if s.get("providerId") == "deny-access-authenticator")
+    admin("PUT", steps, {**denial, "requirement": "DISABLED"})
+    (user,) = admin("GET", f"/{REALM}/users?username=vera&exact=true")
+    admin("PUT", f"/{REALM}/users/{user['id']}", {**user, "lastName": "Married"})
+
+    assert sorted(site.provisioned(WANTED)) == sorted(
+        [
+            f"realm {REALM}: bruteForceProtected",
+            f"login flow {alias}: mended",
+            f"client {name}: redirectUris, secret",
+            f"client {name}: mapper {mapper['name']}",
+        ]
+    )
+    (now,) = admin("GET", f"/{REALM}/clients?clientId={name}")
+    assert now["redirectUris"] == client["redirectUris"] and now["secret"] == secret_of(name)
+    (user,) = admin("GET", f"/{REALM}/users?username=vera&exact=true")
+    assert user["lastName"] == "Married", "a user is made once and then a person's own"
+    assert site.provisioned(WANTED) == []
+
+
+def test_a_realm_of_somebody_else_is_refused_with_its_name_and_can_be_adopted(site: Site) -> None:
+    admin = site.server.admin
+    admin("POST", "", {"realm": "staff", "enabled": True, "displayName": "The staff", "accessTokenLifespan": 77})
+    admin("POST", "/staff/users", {"username": "boss", "enabled": True})
+    wanted = {**deepcopy(WANTED), "realm": "staff"}
+    run = site.provision(wanted)
+    assert run.returncode == 1 and run.stdout == ""
+    assert "'The staff'" in run.stderr and "1 users" in run.stderr and "opstella:identity.adopt: true" in run.stderr
+    assert admin("GET", "/staff")["accessTokenLifespan"] == 77 and len(admin("GET", "/staff/groups")) == 0
+
+    changed = site.provisioned({**wanted, "adopt": True})
+    assert changed[0] == "realm staff: adopted" and "client kubernetes: made" in changed
+    assert admin("GET", "/staff")["accessTokenLifespan"] == WANTED["settings"]["accessTokenLifespan"]
+    assert {user["username"] for user in admin("GET", "/staff/users")} == {"boss", *PEOPLE}
+    assert site.provisioned(wanted) == [], "once adopted it is ours"
+
+
+def test_a_client_of_somebody_else_is_refused_by_name(site: Site) -> None:
+    site.server.admin("POST", f"/{REALM}/clients", {"clientId": "taken", "protocol": "openid-connect"})
+    taken = OidcClient(client_id="taken", name="T", redirect_uris=("https://t.example.com/cb",), roles=dict.fromkeys(GROUPS, "x"), public=True)  # fmt: skip
+    more = realm([taken], sso.inputs_of(PLAN))["clients"]
+    run = site.provision({**WANTED, "clients": [*WANTED["clients"], *more]})
+    assert run.returncode == 1 and "taken" in run.stderr and "opstella:identity.adopt" in run.stderr
+
+
+def test_without_the_administrators_password_nothing_happens_and_nothing_is_shown(site: Site) -> None:
+    path = site.folder / "secrets/admin/password"
+    path.write_text("not-the-password", encoding="utf-8")
+    try:
+        run = site.provision(WANTED)
+    finally:
+        path.write_text(ADMIN_PASSWORD, encoding="utf-8")
+    assert run.returncode == 1 and "the service answered 401" in run.stderr and "what to do" in run.stderr
+    assert "not-the-password" not in run.stdout + run.stderr
