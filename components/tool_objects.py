@@ -51,7 +51,8 @@ class Sources:
             case Generated():
                 return self.passwords.clear(source.cluster or self.cluster, source.password)
             case Bcrypt():
-                return self.passwords.bcrypt(self.cluster, source.password)
+                prefix = source.prefix
+                return self.passwords.bcrypt(self.cluster, source.password).apply(lambda hashed: prefix + hashed)
             case CaBundle():
                 return self.ca_bundle
             case Given():

@@ -41,9 +41,10 @@ class Generated:
 
 @dataclass(frozen=True, kw_only=True)
 class Bcrypt:
-    """The bcrypt hash of the Password `password`; must stay the same from run to run."""
+    """The bcrypt hash of the Password `password`, after `prefix`; must stay the same from run to run."""
 
     password: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
