@@ -28,7 +28,9 @@ from tests.support.platform import images, plan_of
 
 PLAN = plan_of("standalone", images())
 RELEASES = {release.name: release for release in PLAN.releases["standalone"]}
-WITH_DEFINITIONS = {chart: folder for chart, folder in definition_folders().items() if chart in {c.name for c in versions.CHARTS}}
+WITH_DEFINITIONS = {
+    chart: folder for chart, folder in definition_folders().items() if chart in {c.name for c in versions.CHARTS}
+}
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +112,9 @@ class TestCatalogue:
 
     def test_pods_ask_for_what_the_plan_counts(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
-        rendered = {(o["kind"], o["metadata"]["name"]): o for o in render(repository, release) if o["kind"] in WORKLOADS}
+        rendered = {
+            (o["kind"], o["metadata"]["name"]): o for o in render(repository, release) if o["kind"] in WORKLOADS
+        }
         for workload in release.workloads:
             own = rendered[workload.kind, workload.name]
             template = own["spec"]["template"]
@@ -154,24 +158,52 @@ class TestCatalogue:
             if service["metadata"].get("namespace", release.namespace) == release.namespace:
                 assert any(selector <= own.items() for own in labels), service["metadata"]["name"]
 
-    def test_ingresses_lead_to_a_service_under_the_hosts_of_the_plan(self, name: str, repository: Path) -> None:
-        release = RELEASES[name]
-        objects = render(repository, release) + [m.body for m in (*release.before, *release.after)]
-        ingresses = found(objects, "Ingress")
-        hosts = {rule["host"] for ingress in ingresses.values() for rule in ingress["spec"]["rules"]}
-        assert hosts == {release.host, *release.other_hosts} - {None}
-        for ingress in ingresses.values():
+    def test_ingresses_lead_to_a_service_under_the_hosts_of_the_plan(
+        self, name: str, everything: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        home = RELEASES[name].namespace
+        # Of oauth2-proxy, they lead to services of other releases, in their namespaces.
+        services = {
+            (service["metadata"].get("namespace", release.namespace), service["metadata"]["name"]): service
+            for release in RELEASES.values()
+            for service in everything[release.name]
+            if service["kind"] == "Service"
+        }
+        for ingress in (o for o in everything[name] if o["kind"] == "Ingress"):
             assert ingress["spec"]["ingressClassName"] == "traefik"
             own = {rule["host"] for rule in ingress["spec"]["rules"]}
+            assert own <= hosts_of_the_plan()
             # No Secret of its own: the ingress' default certificate covers every name.
-            assert {host for entry in ingress["spec"]["tls"] for host in entry["hosts"]} == own
-            assert not [entry for entry in ingress["spec"]["tls"] if "secretName" in entry]
+            assert {host for entry in ingress["spec"].get("tls", ()) for host in entry["hosts"]} in (own, set())
+            assert not [entry for entry in ingress["spec"].get("tls", ()) if entry.get("secretName")]
             for rule in ingress["spec"]["rules"]:
                 for path in rule["http"]["paths"]:
                     backend = path["backend"]["service"]
-                    ports = found(objects, "Service")[backend["name"]]["spec"]["ports"]
+                    service = services[ingress["metadata"].get("namespace", home), backend["name"]]
                     wanted = backend["port"]
-                    assert any(p.get("name") == wanted.get("name", p) or p["port"] == wanted.get("number") for p in ports)
+                    ports = service["spec"]["ports"]
+                    assert any(
+                        p.get("name") == wanted.get("name", p) or p["port"] == wanted.get("number") for p in ports
+                    )
+
+
+def hosts_of_the_plan() -> set[str]:
+    return {host for release in RELEASES.values() for host in (release.host, *release.other_hosts) if host}
+
+
+@pytest.fixture(scope="session")
+def everything(repository: Path) -> dict[str, list[dict[str, Any]]]:
+    """What every release makes, by its name."""
+    return {
+        name: render(repository, release) + [m.body for m in (*release.before, *release.after)]
+        for name, release in RELEASES.items()
+    }
+
+
+@pytest.mark.toolchain
+def test_every_host_of_the_plan_has_an_ingress(everything: dict[str, list[dict[str, Any]]]) -> None:
+    ingresses = [o for objects in everything.values() for o in objects if o["kind"] == "Ingress"]
+    assert {rule["host"] for ingress in ingresses for rule in ingress["spec"]["rules"]} == hosts_of_the_plan()
 
 
 @pytest.mark.toolchain
