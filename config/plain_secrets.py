@@ -17,9 +17,14 @@ _ENDINGS = (
     ("password",), ("passwd",), ("passphrase",), ("secret",), ("token",), ("credentials",), ("apikey",), ("accesskey",),
     ("secretkey",), ("api", "key"), ("access", "key"), ("secret", "key"), ("private", "key"), ("encryption", "key"),
 )  # fmt: skip
-# `pullSecret` and the like are names of Kubernetes Secrets by convention of all charts.
-_NAMES_OF_SECRETS = ("existing", "pull", "tls", "ca", "cert", "certificate", "ingress", "image", "kube")
-_REFERENCE = re.compile(r"\$|\{\{|%\(|<")
+# `pullSecret`, `passwordSecretKey` and the like name a Kubernetes Secret or a key in one, by convention of all charts.
+_NAMES = {
+    "ca", "cert", "certificate", "certs", "env", "existing", "extra", "from", "image", "ingress", "kube", "pull", "restricted", "tls",
+}  # fmt: skip
+_NAMING = {"secret": {"key"}, "key": {"password", "passwd", "token"}}  # further ones before such an ending
+_BESIDE = ("secretName", "existingSecret", "secretRef")  # beside one, a key ending in Key names a key of that Secret
+# Replaced later, a path, or the name of a file.
+_REFERENCE = re.compile(r"\$[({A-Za-z_]|\{\{|%\(|<[a-z]+:|/[a-z][\w.-]*/|[\w.-]+\.(key|pem|crt)\Z")
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@$({]+@")
 _HELM = (
     "keep it in a Secret that the chart reads by a setting such as existingSecret; what a setting of this project takes "
@@ -57,7 +62,8 @@ def plain_secrets(value: Any, path: str = "") -> Iterator[str]:
         for name, inner in value.items():
             # A list of variables has the telling name beside the value.
             told = name if name != "value" or not isinstance(named, str) else named
-            if _held(str(told), inner):
+            names_a_key = str(name).endswith("Key") and any(value.get(beside) for beside in _BESIDE)
+            if not names_a_key and _held(str(told), inner):
                 yield f"{path}.{name}"
             else:
                 yield from plain_secrets(inner, f"{path}.{name}")
@@ -75,7 +81,10 @@ def _held(name: str, value: Any) -> bool:
     )
     words = tuple(part for word in words for part in re.split(r"[.-]", word) if part)
     ending = next((e for e in _ENDINGS if words[-len(e) :] == e), None)
-    if ending is None or any(word in _NAMES_OF_SECRETS for word in words[: -len(ending)]):
+    if ending is None:
+        return False
+    before = set(words[: -len(ending)])
+    if before & (_NAMES | _NAMING.get(ending[-1], set())):
         return False
     if isinstance(value, str):
         return bool(value.strip()) and not _REFERENCE.match(value.strip())

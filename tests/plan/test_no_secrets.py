@@ -1,0 +1,29 @@
+"""Nothing that the catalogue gives to charts, Jobs or ConfigMaps holds a secret in clear, by the rule that users are held to."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.plain_secrets import plain_secrets
+from plan.tools.model import Release
+from tests.support.platform import ARCHITECTURES, images, plan_of
+
+RELEASES = [
+    pytest.param(release, id=f"{cluster}-{release.name}")
+    for architecture in ARCHITECTURES
+    for cluster, releases in plan_of(architecture, images()).releases.items()
+    for release in releases
+]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_no_secret_stands_in_clear(release: Release) -> None:
+    assert list(plain_secrets(release.values)) == []
+    for manifest in (*release.before, *release.after):
+        assert manifest.body["kind"] != "Secret"
+        if manifest.body["kind"] == "ConfigMap":
+            assert list(plain_secrets(manifest.body["data"])) == [], manifest.name
+    for job in release.jobs:
+        plain = {name: value for name, value in job.environment.items() if isinstance(value, str)}
+        assert list(plain_secrets(plain)) == [], job.name
+        assert list(plain_secrets(list(job.command))) == [], job.name
