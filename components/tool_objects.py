@@ -25,6 +25,8 @@ from plan.tools.sources import Bcrypt, CaBundle, Clear, Composed, FromPki, Gener
 
 DIGEST = "opstella.io/inputs"
 """Annotation of a Job's pod: what it was run with. A change makes another Job."""
+_AWAITED = ("Ingress", "Service")
+"""Kinds that the provider waits for by itself, an Ingress until its Service is there: not where applying it is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +140,15 @@ class ToolObjects:
 
     def manifest(self, manifest: Manifest, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
         body = manifest.body
+        waiting: dict[str, str] = {}
         if manifest.wait_for:
             waiting = {
                 "pulumi.com/waitFor": manifest.wait_for,
                 "pulumi.com/timeoutSeconds": str(manifest.timeout_seconds),
             }
+        elif body["kind"] in _AWAITED:
+            waiting = {"pulumi.com/skipAwait": "true"}
+        if waiting:
             metadata = body["metadata"]
             body = {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **waiting}}}
         hooks = self._hooks if manifest.wait_for else None
