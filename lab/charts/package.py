@@ -15,6 +15,7 @@ import io
 import json
 import sys
 import tarfile
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,22 @@ from plan import versions  # noqa: E402
 DEFINITIONS_TABLE = ROOT / "lab/workloads/crds.tsv"
 
 
-def definition_folders() -> dict[str, str]:
-    """Chart to the folder in which it has its custom resource definitions; a chart without any is not in there.
+@dataclass(frozen=True)
+class Place:
+    """Where a chart has its definitions: a folder, and the value that switches the sub-chart of that folder."""
 
-    Helm installs what lies in `crds` before anything else; those in `definitions` are templates of the double.
+    folder: str
+    switch: str | None
+
+
+def definition_places() -> dict[str, Place]:
+    """Chart to the place of its custom resource definitions; a chart without any is not in there.
+
+    Helm installs what lies in `crds`, its own or a sub-chart's, before anything else; those in `definitions` are templates
+    of the double.
     """
     rows = [line.split("\t") for line in DEFINITIONS_TABLE.read_text().splitlines() if line and not line.startswith("#")]
-    return {name: folder for name, folder, *_ in rows}
+    return {name: Place(folder, None if switch == "-" else switch) for name, folder, switch, *_ in rows}
 
 
 def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
@@ -60,12 +70,16 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
     }
     for file in sorted((source / "templates").iterdir()):
         found[f"templates/{file.name}"] = file.read_bytes()
-    folder = definition_folders().get(chart.name)
-    if folder:
+    place = definition_places().get(chart.name)
+    if place:
+        if place.switch:
+            part = {"name": "crds", "version": "0.0.0", "condition": place.switch}
+            found["Chart.yaml"] = _yaml({**about, "dependencies": [part]})
+            found["charts/crds/Chart.yaml"] = _yaml({"apiVersion": "v2", "name": part["name"], "version": part["version"]})
         tool = definitions / f"{chart.name}.yaml"
         for document in yaml.load_all(tool.read_text(), Loader=Loader):
             if document:
-                found[f"{folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
+                found[f"{place.folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
     return {f"{chart.name}/{path}": content for path, content in found.items()}
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lab.charts.key_lists import allows, key_list, schema
-from lab.charts.package import definition_folders, files, package
+from lab.charts.package import definition_places, files, package
 from plan import versions
 from plan.tools.catalogue import catalogue
 from plan.tools.inputs import tool_inputs
@@ -29,7 +29,7 @@ from tests.support.platform import images, plan_of
 PLAN = plan_of("standalone", images())
 RELEASES = {release.name: release for release in PLAN.releases["standalone"]}
 WITH_DEFINITIONS = {
-    chart: folder for chart, folder in definition_folders().items() if chart in {c.name for c in versions.CHARTS}
+    chart: folder for chart, folder in definition_places().items() if chart in {c.name for c in versions.CHARTS}
 }
 
 

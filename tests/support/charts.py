@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lab.charts.package import Loader, definition_folders, package
+from lab.charts.package import Loader, definition_places, package
 from plan import versions
 from plan.tools.common import merge
 from plan.tools.model import Release
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 def small_definitions(folder: Path) -> Path:
     """One small definition a chart; the tools' own come from Go modules, and most of what is tested needs none."""
-    for chart in definition_folders():
+    for chart in definition_places():
         definition = {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
