@@ -24,13 +24,18 @@ _READY_SECONDS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterNodesArgs:
-    """The cluster, its machines by planned name, and `registration`: what must stand before anything joins."""
+    """The cluster, its machines by planned name, and `registration`: what must stand before anything joins.
+
+    `issuer` is the URL of the realm whose users may log in to the API, whose certificate `ca_bundle` (PEM) verifies.
+    """
 
     cluster: ClusterHosts
     settings: Settings
     stack: str
     hosts: Mapping[str, Host]
     registration: pulumi.Resource
+    ca_bundle: pulumi.Input[str]
+    issuer: str | None = None
 
 
 class ClusterNodes(pulumi.ComponentResource):
@@ -81,8 +86,9 @@ class ClusterNodes(pulumi.ComponentResource):
         """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there."""
         args, settings = self._args, self._args.settings
         config = rke2.node_config(
-            args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name)
+            args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name), args.issuer
         )
+        manifests = rke2.manifests(args.issuer) if node.role == "master" else {}
         airgap = settings.media.source == "airgap"
         sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
         return args.hosts[node.name].run(
@@ -97,7 +103,9 @@ class ClusterNodes(pulumi.ComponentResource):
                 "artifacts_sha256": sums,
                 "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **config})),
                 "registries_yaml": rke2.to_yaml(rke2.registries(settings.media)),
-                "manifests": [],
+                "oidc_ca": args.ca_bundle if node.role == "master" and args.issuer else "",
+                "manifests": list(manifests),
+                **{f"manifest_{number}": text for number, text in enumerate(manifests.values(), 1)},
                 "identity": hosts.identity(node, args.stack),
                 "node_name": node.name,
                 "timeout_seconds": _READY_SECONDS,

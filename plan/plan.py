@@ -10,7 +10,7 @@ from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
-from plan.tools import budget, opstella, waves
+from plan.tools import budget, keycloak, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import Release
@@ -34,6 +34,13 @@ class Plan:
     budgets: Mapping[str, budget.Budget]
     """By cluster, what its tools request and what its workers have."""
     warnings: tuple[str, ...]
+
+    @property
+    def issuer(self) -> str | None:
+        """URL of the realm of all tools, None where no cluster carries Keycloak."""
+        every = (release for releases in self.releases.values() for release in releases)
+        host = next((r.host for r in every if r.name == keycloak.NAME), None)
+        return host and f"https://{host}/realms/{self.settings.identity.realm}"
 
 
 def build(settings: Settings, stack: str) -> Plan:

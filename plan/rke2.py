@@ -5,6 +5,8 @@ A node's configuration is data; the token is added by the component, so that no 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -25,6 +27,16 @@ SYSCTLS = {
     "fs.inotify.max_user_watches": 524288,
 }
 
+# Where rke2.sh installs the CA bundle that the identity provider's certificate is verified with. RKE2 mounts every file
+# that an argument names into the API server's static pod (rancher/rke2, pkg/podtemplate: ReadFiles).
+OIDC_CA = "/etc/rancher/rke2/oidc-ca.crt"
+OIDC_CLIENT = "kubernetes"
+OIDC_PREFIX = "oidc:"
+"""Before the names of users and groups that come from the identity provider, so that none can be a built-in one."""
+GROUP_ROLES: Mapping[str, str] = MappingProxyType(
+    {"platform-admins": "cluster-admin", "developers": "edit", "viewers": "view"}
+)
+
 
 def server_url(cluster: ClusterHosts) -> str:
     """The fixed registration address: the load balancer's port 9345."""
@@ -41,10 +53,13 @@ def join_order(cluster: ClusterHosts) -> tuple[tuple[Host, ...], ...]:
     return (*((master,) for master in cluster.masters), cluster.workers)
 
 
-def node_config(cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_name: str) -> dict[str, Any]:
+def node_config(
+    cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_name: str, issuer: str | None = None
+) -> dict[str, Any]:
     """config.yaml of `host` without its token; keys are RKE2's own ("Server/Agent Configuration Reference").
 
-    `api_name` is the DNS name that the API's certificate carries beside the addresses.
+    `api_name` is the DNS name that the API's certificate carries beside the addresses; `issuer` is the URL of the
+    realm whose tokens the API takes, if there is one. It need not answer yet when the API server starts.
     """
     config: dict[str, Any] = {"node-name": host.name, "node-ip": str(host.address)}
     if host.labels:
@@ -58,6 +73,7 @@ def node_config(cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_n
     settings = cluster.settings
     if host != cluster.masters[0]:
         config = {"server": server_url(cluster), **config}
+    login = {"kube-apiserver-arg": oidc_arguments(issuer)} if issuer else {}
     return config | {
         "tls-san": [str(cluster.load_balancer.address), api_name, *(str(m.address) for m in cluster.masters)],
         "write-kubeconfig-mode": "0600",
@@ -66,11 +82,43 @@ def node_config(cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_n
         "service-cidr": str(settings.service_subnet),
         "cluster-dns": str(settings.service_subnet.network_address + 10),
         "ingress-controller": "none",  # Traefik comes as a release of the tool stack
+        **login,
         "kube-controller-manager-arg": [f"node-cidr-mask-size={node_mask(cluster.settings)}"],
         "etcd-expose-metrics": True,
         "etcd-snapshot-schedule-cron": kubernetes.etcd_snapshots.cron,
         "etcd-snapshot-retention": kubernetes.etcd_snapshots.retention,
     }
+
+
+def oidc_arguments(issuer: str) -> list[str]:
+    """The API server's own flags, without dashes."""
+    return [
+        f"oidc-issuer-url={issuer}",
+        f"oidc-client-id={OIDC_CLIENT}",
+        "oidc-username-claim=preferred_username",
+        f"oidc-username-prefix={OIDC_PREFIX}",
+        "oidc-groups-claim=groups",
+        f"oidc-groups-prefix={OIDC_PREFIX}",
+        f"oidc-ca-file={OIDC_CA}",
+    ]
+
+
+def manifests(issuer: str | None) -> dict[str, str]:
+    """What every server applies by itself, by file name: the rights of the identity provider's groups."""
+    if issuer is None:
+        return {}
+    api = "rbac.authorization.k8s.io"
+    bindings = [
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": f"opstella-{group}"},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": api, "kind": "Group", "name": f"{OIDC_PREFIX}{group}"}],
+        }
+        for group, role in GROUP_ROLES.items()
+    ]
+    return {"opstella-groups.yaml": yaml.safe_dump_all(bindings, sort_keys=False)}
 
 
 def registries(media: Media) -> dict[str, Any]:

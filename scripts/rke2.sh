@@ -45,6 +45,7 @@ read_values() {
   payload_read
   require_text type version source config_yaml identity node_name timeout_seconds
   require method install_url artifacts_url artifacts_sha256 registries_yaml manifests
+  optional oidc_ca
   optional proxy_http
   optional proxy_https
   optional proxy_no
@@ -216,6 +217,13 @@ install_settings() {
   fi
   [[ $DID == unchanged ]] || RESTART=true
   [[ ${V[type]} == server ]] || return 0
+  # The API server verifies the identity provider with it, and reads it at its start only.
+  if [[ -n ${V[oidc_ca]} ]]; then
+    install_text "$CONFIG/oidc-ca.crt" 0644 "${V[oidc_ca]}"
+  else
+    remove_file "$CONFIG/oidc-ca.crt"
+  fi
+  [[ $DID == unchanged ]] || RESTART=true
   list manifests
   # RKE2 watches this folder: no restart.
   for name in ${LIST[@]+"${LIST[@]}"}; do
@@ -252,7 +260,7 @@ remove_rke2() {
 
 start() {
   service_enable "$UNIT"
-  local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
+  local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[oidc_ca]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
   if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT"; then
     unchanged "$UNIT runs"
     return

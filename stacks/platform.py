@@ -92,7 +92,13 @@ def _cluster(
     nodes = ClusterNodes(
         f"{cluster.name}-nodes",
         ClusterNodesArgs(
-            cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts, registration=balancer.configured
+            cluster=cluster,
+            settings=plan.settings,
+            stack=plan.stack,
+            hosts=hosts,
+            registration=balancer.configured,
+            ca_bundle=pki.ca_bundle,
+            issuer=plan.issuer,
         ),
     )
     tools = ToolStack(

@@ -39,7 +39,7 @@ def nodes(plan: Plan, preview: bool = False) -> Recording:
             "c",
             ClusterNodesArgs(
                 cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts,
-                registration=balancer.configured,
+                registration=balancer.configured, ca_bundle="the CA bundle", issuer=plan.issuer,
             ),
         ).ready  # fmt: skip
         pulumi.ComponentResource("test:after:After", "after", None, pulumi.ResourceOptions(depends_on=list(ready)))
@@ -99,7 +99,8 @@ def test_each_node_is_told_its_own_configuration() -> None:
         assert told.phase == "rke2"
         assert command.inputs["connection"]["host"] == str(node.address)
         config = yaml.safe_load(told.values["config_yaml"])
-        wanted = rke2.node_config(cluster, node, settings.kubernetes, dns.api_name(settings, "standalone"))
+        name = dns.api_name(settings, "standalone")
+        wanted = rke2.node_config(cluster, node, settings.kubernetes, name, plan.issuer)
         assert config == {"token": token, **wanted}
         assert told.values["type"] == ("agent" if node.role == "worker" else "server")
         assert told.values["node_name"] == config["node-name"] == node.name
@@ -109,6 +110,18 @@ def test_each_node_is_told_its_own_configuration() -> None:
         # The script must give up before its own bound cuts it off without a word.
         assert int(told.values["timeout_seconds"]) < told.seconds
     assert "server" not in yaml.safe_load(sent(found.named("c-master-1-rke2")).values["config_yaml"])
+
+
+def test_servers_get_what_logins_to_the_api_need() -> None:
+    plan = plan_of(changes=CLUSTER)
+    assert plan.issuer
+    ((name, text),) = rke2.manifests(plan.issuer).items()
+    for node in (*MASTERS, *WORKERS):
+        told = sent(nodes(plan).named(f"c-{node}-rke2")).values
+        server = node in MASTERS
+        assert told["oidc_ca"] == ("the CA bundle" if server else "")
+        assert told["manifests"] == (name if server else "")
+        assert told.get("manifest_1") == (text if server else None)
 
 
 def test_air_gapped_nodes_get_every_artifact_with_its_sum() -> None:

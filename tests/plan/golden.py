@@ -69,7 +69,7 @@ def _multicluster() -> Iterator[tuple[str, str]]:
 
 def _node(stack: Plan, cluster: ClusterHosts, host: Host) -> str:
     name = dns.api_name(stack.settings, cluster.name)
-    return rke2.to_yaml(rke2.node_config(cluster, host, stack.settings.kubernetes, name))
+    return rke2.to_yaml(rke2.node_config(cluster, host, stack.settings.kubernetes, name, stack.issuer))
 
 
 def _zone(stack: Plan) -> str:

@@ -15,9 +15,20 @@ from hypothesis import strategies as st
 from config.model import Time
 from plan import chrony, gitlab, haproxy, nfs, payload, rke2
 from plan.plan import Plan
+from plan.tools import catalogue, externals
+from plan.tools.inputs import tool_inputs
+from plan.tools.model import ToolInputs
 from tests.plan.stacks import examples, plan, read, stacks
 
+# Everything but what stands below: a stack without logins has little.
+NEED_LOGIN = [
+    t.name for t in catalogue.TOOLS if t.name not in ("csi-driver-nfs", "cert-manager", "traefik", "keycloak")
+]
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def tool_inputs_of(stack: Plan) -> ToolInputs:
+    return tool_inputs(stack.settings, stack.topology, stack.topology.clusters[0])
 
 
 # RKE2
@@ -75,6 +86,47 @@ def test_agents_carry_no_setting_of_a_server() -> None:
     cluster = stack.topology.clusters[0]
     config = rke2.node_config(cluster, cluster.workers[0], stack.settings.kubernetes, "api.x")
     assert set(config) == {"server", "node-name", "node-ip"}
+
+
+def test_only_servers_take_the_tokens_of_the_realm() -> None:
+    stack = plan()
+    cluster = stack.topology.clusters[0]
+    assert stack.issuer == "https://opstella-idp.devops.example.com/realms/opstella"
+    worker, master = (
+        rke2.node_config(cluster, h, stack.settings.kubernetes, "api.x", stack.issuer)
+        for h in (cluster.workers[0], cluster.masters[0])
+    )
+    assert "kube-apiserver-arg" not in worker
+    flags = dict(argument.split("=", 1) for argument in master["kube-apiserver-arg"])
+    assert flags == {
+        "oidc-issuer-url": stack.issuer,
+        "oidc-client-id": "kubernetes",
+        "oidc-username-claim": "preferred_username",
+        "oidc-username-prefix": "oidc:",
+        "oidc-groups-claim": "groups",
+        "oidc-groups-prefix": "oidc:",
+        "oidc-ca-file": "/etc/rancher/rke2/oidc-ca.crt",
+    }
+    script = (SCRIPTS / "rke2.sh").read_text(encoding="utf-8")
+    assert "CONFIG=/etc/rancher/rke2\n" in script and 'install_text "$CONFIG/oidc-ca.crt"' in script
+
+
+def test_without_keycloak_nobody_logs_in_with_a_token() -> None:
+    stack = plan(tools={"keycloak": {"enabled": False}, **dict.fromkeys(NEED_LOGIN, {"enabled": False})})
+    cluster = stack.topology.clusters[0]
+    assert stack.issuer is None
+    assert rke2.manifests(None) == {}
+    config = rke2.node_config(cluster, cluster.masters[0], stack.settings.kubernetes, "api.x", None)
+    assert "kube-apiserver-arg" not in config
+
+
+def test_the_groups_of_the_realm_have_the_rights_that_the_matrix_names() -> None:
+    bindings = [b for text in rke2.manifests("https://idp.x/realms/r").values() for b in yaml.safe_load_all(text)]
+    assert {b["subjects"][0]["name"]: b["roleRef"]["name"] for b in bindings} == {
+        "oidc:platform-admins": "cluster-admin", "oidc:developers": "edit", "oidc:viewers": "view",
+    }  # fmt: skip
+    (kubectl,) = (c for c in externals.clients(tool_inputs_of(plan())) if c.client_id == rke2.OIDC_CLIENT)
+    assert dict(kubectl.roles) == dict(rke2.GROUP_ROLES)
 
 
 def test_etcd_snapshots_every_six_hours_five_kept() -> None:

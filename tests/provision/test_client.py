@@ -15,6 +15,8 @@ import client
 import pytest
 from client import Client, Failure, Refused, Report
 
+from tests.support.certificates import loopback_certificate
+
 
 class Service:
     """Answers with `answers` in turn, the last of them for ever; `seen` is what it was asked."""
@@ -158,7 +160,7 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path, monkeypatch
 
 
 def test_a_certificate_that_is_not_trusted_is_not_waited_for(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path)
+    certificate, key = loopback_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     running = Service()
@@ -173,36 +175,6 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(tmp_path: Path) -> 
     assert "not trusted" in str(raised.value)
     with pytest.raises(Failure, match="CA bundle cannot be read"):
         Client(url, ca_file=str(tmp_path / "absent.pem"))
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "tls.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "tls.crt", folder / "tls.key"
 
 
 def test_a_run_says_what_it_changed_or_that_there_was_nothing(capsys: pytest.CaptureFixture[str]) -> None:

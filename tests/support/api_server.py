@@ -17,6 +17,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,10 @@ def wait_for(what: str, check, seconds: float = 30.0):
 class Cluster:
     """etcd and an API server on loopback, and a client of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
+        """`arguments` are further ones of the API server."""
         self.folder = folder
+        self._arguments = list(arguments)
         self.port = free_port()
         self._etcd_port, self._peer_port = free_port(), free_port()
         self._etcd: subprocess.Popen | None = None
@@ -153,6 +156,7 @@ class Cluster:
                 "--service-cluster-ip-range",
                 "10.96.0.0/16",
                 "--allow-privileged=true",  # as every Kubernetes distribution; pod security decides by namespace
+                *self._arguments,
             ],
         )
         wait_for("the API server is ready", self._ready, 90)
@@ -177,13 +181,15 @@ class Cluster:
             return self.request("GET", "/readyz", raw=True) == b"ok"
         return False
 
-    def request(self, method: str, path: str, body=None, *, content_type="application/json", raw=False):
-        """Answer of the API server: decoded JSON, or bytes when ``raw``; None for 404."""
+    def request(
+        self, method: str, path: str, body=None, *, content_type="application/json", raw=False, token: str = TOKEN
+    ):
+        """Answer of the API server to who has ``token``: decoded JSON, or bytes when ``raw``; None for 404."""
         request = urllib.request.Request(
             f"https://127.0.0.1:{self.port}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type},
+            headers={"Authorization": f"Bearer {token}", "Content-Type": content_type},
         )
         try:
             with urllib.request.urlopen(request, context=self._context, timeout=10) as answer:
