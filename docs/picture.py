@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +23,7 @@ from plan.topology import Host
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docs/standalone.svg"
 WIDTH, HEIGHT = 1020, 820
+TOOLS_WIDTH, TOOLS_LINES = 50, 6  # characters and lines that the workers' box has for the names of the tools
 TEXT, FAINT, LINE, STACK, CLUSTER = "#1b2733", "#5a6b7b", "#3b6ea5", "#b8c4cf", "#f2f6fa"
 
 
@@ -51,7 +53,7 @@ BOXES = {
     "haproxy": Box(370, 180, 320, 76),
     "gitlab": Box(770, 180, 200, 76),
     "master": Box(330, 385, 200, 165),
-    "worker": Box(630, 385, 340, 165),
+    "worker": Box(630, 385, 340, 205),
     "nfs": Box(630, 715, 340, 76),
     "pki": Box(30, 385, 224, 165),
 }
@@ -66,7 +68,7 @@ ARROWS = {
     ("node", "haproxy"): Arrow(((500, 362), (500, 256)), (508, 310)),
     ("haproxy", "worker"): Arrow(((666, 256), (666, 385)), (674, 310)),
     ("worker", "master"): Arrow(((630, 440), (530, 440)), (580, 432), "middle"),
-    ("worker", "nfs"): Arrow(((800, 550), (800, 715)), (808, 630)),
+    ("worker", "nfs"): Arrow(((800, 590), (800, 715)), (808, 660)),
 }
 # Flows among the machines of a cluster, and into it, told by a line of text.
 LINES = {
@@ -75,6 +77,7 @@ LINES = {
     ("any", "node"): "into nodes from anywhere",
     ("any", "master"): "into masters from anywhere",
     ("pods", "master"): "into masters from pods",
+    ("pods", "node"): "into nodes from pods",
 }
 
 
@@ -119,7 +122,7 @@ def svg(plan: Plan) -> str:
     ]  # fmt: skip
     parts += [_line(a.points) + _text(*a.label, ports[pair], LINE, anchor=a.anchor, halo="white") for pair, a in ARROWS.items() if pair in ports]  # fmt: skip
     told = [f"{text}: {ports[pair]}" for pair, text in LINES.items() if pair in ports]
-    parts += [_text(318, 610 + 17 * i, line, LINE) for i, line in enumerate(told)]
+    parts += [_text(318, 607 + 16 * i, line, LINE) for i, line in enumerate(told)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="DejaVu Sans, Verdana, sans-serif" font-size="12">\n'
@@ -131,9 +134,13 @@ def svg(plan: Plan) -> str:
 
 
 def _tools(plan: Plan, cluster: str) -> list[str]:
-    names = [f"{r.name} {r.version}" for r in plan.releases[cluster]]
-    pairs = [", ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
-    return [f"ingress on NodePorts {haproxy.INGRESS_HTTP} and {haproxy.INGRESS_HTTPS}; tools:", *pairs]
+    names = ", ".join(release.name for release in plan.releases[cluster])
+    lines = textwrap.wrap(names, TOOLS_WIDTH, break_on_hyphens=False)
+    if len(lines) > TOOLS_LINES:
+        raise ValueError(
+            f"the tools take {len(lines)} lines, and the box has room for {TOOLS_LINES}: enlarge it in {__file__}"
+        )
+    return [f"ingress on NodePorts {haproxy.INGRESS_HTTP} and {haproxy.INGRESS_HTTPS}; tools:", *lines]
 
 
 def _pki(plan: Plan) -> list[str]:
