@@ -62,10 +62,11 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
         "description": f"double of {chart.name} {chart.version}: the same keys and object names, for the lab only",
         "annotations": {"opstella.lab/double": "true"},
     }
+    accepted = schema(key_list(chart.name, chart.version))
     found = {
         "Chart.yaml": _yaml(about),
         "values.yaml": (source / "values.yaml").read_bytes(),
-        "values.schema.json": json.dumps(schema(key_list(chart.name, chart.version)), indent=1).encode(),
+        "values.schema.json": b"",
         "templates/_double.tpl": (ROOM / "common" / "_double.tpl").read_bytes(),
     }
     for file in sorted((source / "templates").iterdir()):
@@ -73,6 +74,8 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
     place = definition_places().get(chart.name)
     if place:
         if place.switch:
+            # Helm hands `global` on to the sub-chart, and checks the result by the parent's schema.
+            accepted["properties"]["crds"].get("properties", {})["global"] = {"type": ["object", "null"]}
             part = {"name": "crds", "version": "0.0.0", "condition": place.switch}
             found["Chart.yaml"] = _yaml({**about, "dependencies": [part]})
             found["charts/crds/Chart.yaml"] = _yaml({"apiVersion": "v2", "name": part["name"], "version": part["version"]})
@@ -80,6 +83,7 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
         for document in yaml.load_all(tool.read_text(), Loader=Loader):
             if document:
                 found[f"{place.folder}/{document['metadata']['name']}.yaml"] = _yaml(document)
+    found["values.schema.json"] = json.dumps(accepted, indent=1).encode()
     return {f"{chart.name}/{path}": content for path, content in found.items()}
 
 
