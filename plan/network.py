@@ -89,6 +89,12 @@ DERIVED: tuple[Rule, ...] = (
     _derived(
         "master", (6443,), "pods", "Kubernetes API", "a pod on the same master arrives with its own address"
     ),
+    _derived(
+        "node", (9100,), "node", "node exporter", "any node's Alloy asks any node's exporter, which has the host's network"
+    ),
+    _derived("node", (9100,), "pods", "node exporter", "a pod on the same node arrives with its own address"),
+    _derived("master", (2381,), "worker", "etcd metrics", "any node's Alloy asks the etcd of any master"),
+    _derived("master", (2381,), "pods", "etcd metrics", "a pod on the same master arrives with its own address"),
 )  # fmt: skip
 
 

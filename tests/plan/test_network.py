@@ -48,8 +48,8 @@ ROWS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str], ...] = (
     ("haproxy", TCP, (80, 443), "any"),
 )
 STANDALONE_ROWS = (("master", TCP, (6443,), "any"),)
-# What the tables lack: the way in, the API and the registration address at the load balancer, and the API from pods
-# and other masters.
+# What the tables lack: the way in, the API and the registration address at the load balancer, the API from pods and
+# other masters, and the metrics of nodes and etcd from whoever scrapes.
 DERIVED = (
     ("bastion", TCP, (22,), "operator"),
     ("all", TCP, (22,), "bastion"),
@@ -58,6 +58,10 @@ DERIVED = (
     ("master", TCP, (9345,), "haproxy"),
     ("master", TCP, (6443,), "master"),
     ("master", TCP, (6443,), "pods"),
+    ("node", TCP, (9100,), "node"),
+    ("node", TCP, (9100,), "pods"),
+    ("master", TCP, (2381,), "worker"),
+    ("master", TCP, (2381,), "pods"),
 )
 # Every port of the tables, and some that none of them opens.
 PORTS = tuple(sorted({p for row in (*ROWS, *DERIVED) for p in row[2]} | {1, 23, 8404, 10257, 30081, 32767, 65535}))
