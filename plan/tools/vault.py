@@ -70,6 +70,12 @@ def addresses(inputs: ToolInputs) -> tuple[str, ...]:
 def server_config(inputs: ToolInputs) -> Values:
     """Vault's own configuration, in JSON's form of it."""
     tls = {"tls_cert_file": f"{TLS}/tls.crt", "tls_key_file": f"{TLS}/tls.key", "tls_min_version": "tls12"}
+    raft: Values = {"path": "/vault/data"}
+    if replicas(inputs) > 1:  # a single one has nobody to join
+        raft["retry_join"] = [
+            {"leader_api_addr": f"https://vault-{n}.vault-internal:{PORT}", "leader_ca_cert_file": f"{TLS}/ca.crt"}
+            for n in range(replicas(inputs))
+        ]
     config: Values = {
         "ui": True,
         # Integrated storage maps its file into memory, which cannot be locked there.
@@ -81,18 +87,7 @@ def server_config(inputs: ToolInputs) -> Values:
             # For the monitoring alone, which has no token; the ingress does not lead there.
             {"tcp": {"address": f"[::]:{METRICS_PORT}", "telemetry": {"unauthenticated_metrics_access": True}, **tls}},
         ],
-        "storage": {
-            "raft": {
-                "path": "/vault/data",
-                "retry_join": [
-                    {
-                        "leader_api_addr": f"https://vault-{n}.vault-internal:{PORT}",
-                        "leader_ca_cert_file": f"{TLS}/ca.crt",
-                    }
-                    for n in range(replicas(inputs))
-                ],
-            }
-        },
+        "storage": {"raft": raft},
         "service_registration": {"kubernetes": {}},
         "telemetry": {"prometheus_retention_time": "24h", "disable_hostname": True},
     }
@@ -133,7 +128,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
                 "name": "reload-certificate",
                 "image": f"{repository}:{tag}",
                 "command": ["/bin/sh", "-ec", _RELOAD],
-                "resources": resources("5m", "8Mi", "32Mi"),
+                "resources": resources("10m", "8Mi", "32Mi"),
                 "securityContext": {**restricted, "readOnlyRootFilesystem": True},
                 "volumeMounts": [mount],
             }
@@ -149,6 +144,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             }
         },
         "service": {
+            "standby": {"enabled": False},  # nobody asks for a replica that only passes on
             "active": {
                 "annotations": {
                     "traefik.ingress.kubernetes.io/service.serverstransport": f"{NAMESPACE}-{NAME}@kubernetescrd",
@@ -257,7 +253,7 @@ def release(inputs: ToolInputs) -> Release:
         ports_for_metrics=(METRICS_PORT,),
         workloads=(
             Workload(
-                kind="StatefulSet", name="vault", namespace=NAMESPACE, replicas=replicas(inputs), cpu="105m",
+                kind="StatefulSet", name="vault", namespace=NAMESPACE, replicas=replicas(inputs), cpu="110m",
                 memory="264Mi", selector=LABELS,
             ),
         ),

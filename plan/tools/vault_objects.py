@@ -13,8 +13,7 @@ LABELS = {"app.kubernetes.io/name": "vault", "app.kubernetes.io/instance": NAME,
 
 
 def _certificate(inputs: ToolInputs) -> Manifest:
-    names = ["vault", "vault-active", "vault-standby"]
-    services = [f"{n}.{NAMESPACE}.svc" for n in names]
+    services = [f"{name}.{NAMESPACE}.svc" for name in ("vault", "vault-active")]
     pods = ["*.vault-internal", f"*.vault-internal.{NAMESPACE}.svc"]
     spec = {
         "secretName": TLS_SECRET,
