@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.support.api_server import Cluster, artifact, end, listens, wait_for
+from tests.support.vault_server import Site
 
 pytestmark = pytest.mark.toolchain
 
@@ -321,6 +322,60 @@ def test_cert_manager_survives_the_api_server(cluster, cert_manager):
     cluster.start_api()
     cluster.apply(CERTIFICATES, _certificate("again", "again.example.test"))
     wait_for("the Certificate is issued after the restart", lambda: _leaf(cluster, "default", "again-tls"), 60)
+
+
+def _cluster_issuer_ready(cluster: Cluster, name: str) -> dict | None:
+    issuer = cluster.get(f"/apis/cert-manager.io/v1/clusterissuers/{name}")
+    conditions = issuer.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == "Ready" and c["status"] == "True"), None)
+
+
+def test_the_plans_vault_issuer_signs_by_a_real_vault(cluster, cert_manager, pki, tmp_path):
+    cluster.available("cert-manager", "cert-manager", True)
+    with Site(tmp_path, cluster, shares=1, threshold=1) as vault:
+        vault.start()
+        assert vault.setup().returncode == 0, vault.output
+        issuer = next(m.body for m in vault.release.after if m.body["kind"] == "ClusterIssuer")
+        # Inside of the lab's simulated clusters it counts as ready, unasked, and says so.
+        cluster.apply("/apis/cert-manager.io/v1/clusterissuers", issuer)
+        ready = wait_for("the ClusterIssuer is ready", lambda: _cluster_issuer_ready(cluster, "vault-issuer"))
+        assert ready["reason"] == "VaultDouble"
+        source = issuer["spec"]["vault"]["caBundleSecretRef"]
+        cluster.apply(
+            "/api/v1/namespaces/cert-manager/secrets",
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": source["name"]},
+                "data": {source["key"]: _b64(vault.bundle.read_bytes())},
+            },
+        )
+        issuer["spec"]["vault"]["server"] = vault.addresses[0]
+        cluster.apply("/apis/cert-manager.io/v1/clusterissuers", issuer)
+        wait_for(
+            "the real Vault was asked",
+            lambda: (_cluster_issuer_ready(cluster, "vault-issuer") or {}).get("reason") == "VaultVerified",
+        )
+        wanted = _certificate("by-vault", "shop.devops.example.com")
+        wanted["spec"]["issuerRef"]["name"] = "vault-issuer"
+        cluster.apply(CERTIFICATES, wanted)
+        chain, _, _ = wait_for("Vault signed", lambda: _leaf(cluster, "default", "by-vault-tls"))
+        assert _names(chain[0]) == ["shop.devops.example.com"]
+        _verify(chain, vault.root[0], "shop.devops.example.com")
+        outside = _certificate("outside", "shop.example.org")
+        outside["spec"]["issuerRef"]["name"] = "vault-issuer"
+        cluster.apply(CERTIFICATES, outside)
+        requests = "/apis/cert-manager.io/v1/namespaces/default/certificaterequests"
+
+        def refusal() -> str | None:
+            for one in cluster.get(requests)["items"]:
+                if one["metadata"]["name"].startswith("outside-"):
+                    for condition in one.get("status", {}).get("conditions", []):
+                        if condition["type"] == "Ready" and condition["reason"] == "Failed":
+                            return condition["message"]
+            return None
+
+        assert "not allowed by this role" in wait_for("the name outside is refused", refusal)
 
 
 HTTP_PORT, HTTPS_PORT, OTHER_PORT = 30080, 30443, 30999

@@ -35,9 +35,21 @@ func TestControllersAreThere(t *testing.T) {
 		"issuers", "clusterissuers", "ingress-shim", "certificates-trigger", "certificates-key-manager",
 		"certificates-request-manager", "certificates-issuing", "certificates-readiness", "certificates-revision-manager",
 		"certificaterequests-approver", "certificaterequests-issuer-ca", "certificaterequests-issuer-selfsigned",
+		"certificaterequests-issuer-vault",
 	} {
 		if controller.Known()[name] == nil {
 			t.Errorf("controller %s is not there", name)
+		}
+	}
+}
+
+func TestOnlyVaultsInsideOfTheClusterAreSimulated(t *testing.T) {
+	for server, want := range map[string]bool{
+		"https://vault-active.vault.svc:8200": true, "https://vault.vault.svc.cluster.local:8200": true,
+		"https://127.0.0.1:8200": false, "https://vault.example.com": false, "https://svc:8200": false, "%": false,
+	} {
+		if got := simulated(server); got != want {
+			t.Errorf("%s: %v, want %v", server, got, want)
 		}
 	}
 }
