@@ -260,6 +260,8 @@ class Tool(Frozen):
     """Pods of what serves users; `None`: one, or two in a cluster of several masters."""
     storage: Gigabytes | None = None
     """Size of each volume that the tool keeps its data on; `None`: the tool's own default."""
+    timeout_seconds: Annotated[int, whole(30, 7200)] | None = None
+    """For all its pods to become ready; `None`: the tool's own default."""
     values: dict[str, Any] = {}
 
 

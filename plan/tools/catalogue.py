@@ -140,4 +140,5 @@ def _release(tool: Tool, inputs: ToolInputs) -> Release:
         version=override.version or release.version,
         repository=release.repository and (inputs.chart_repository or release.repository),
         values=merge(release.values, override.values),
+        timeout_seconds=override.timeout_seconds or release.timeout_seconds,
     )

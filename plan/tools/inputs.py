@@ -42,6 +42,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         chart_repository=settings.media.chart_repository,
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),
+        places=MappingProxyType({r.service: r.cluster for r in records if r.cluster}),
         all_hosts=MappingProxyType({r.service: r.name for r in records}),
         workers=len(cluster.workers),
         masters=tuple(str(m.address) for m in cluster.masters),
@@ -63,6 +64,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
                     values=tool.values,
                     replicas=tool.replicas,
                     storage=tool.storage,
+                    timeout_seconds=tool.timeout_seconds,
                 )
                 for name, tool in settings.tools.items()
             }

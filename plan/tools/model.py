@@ -138,6 +138,7 @@ class Override:
     replicas: int | None = None
     storage: int | None = None
     """GB of each of its volumes."""
+    timeout_seconds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +175,8 @@ class ToolInputs:
     cluster: str = "standalone"
     clusters: tuple[str, ...] = ("standalone",)
     """Every cluster of the platform, this one among them: each is a tenant of the logs, metrics and traces."""
+    places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service key to the cluster that serves it, of the whole platform."""
     all_hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service key to full name, of the whole platform: the VM's GitLab, and what other clusters serve."""
     present: frozenset[str] = frozenset()

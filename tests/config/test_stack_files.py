@@ -137,7 +137,7 @@ def test_the_model_is_walked_to_its_leaves() -> None:
     assert {"clusters.*.workers.taints[].effect", "pki.intermediate.chain", "tools.*.values", "ssh.privateKey"} <= set(
         every
     )
-    assert {f"tools.*.{name}" for name in Tool.model_fields} <= set(every)
+    assert {f"tools.*.{field.alias or name}" for name, field in Tool.model_fields.items()} <= set(every)
     assert {f"clusters.*.{field.alias}" for field in Cluster.model_fields.values()} <= set(every)
     assert len(every) > 100
 

@@ -231,9 +231,9 @@ def test_one_repository_can_hold_all_charts() -> None:
 
 
 def test_overrides() -> None:
-    override = Override(version="1.2.3", values={"deployment": {"replicas": 7}, "logs": {"level": "DEBUG"}})
+    override = Override(version="1.2.3", timeout_seconds=45, values={"deployment": {"replicas": 7}, "logs": {"level": "DEBUG"}})
     release = by_name(replace(INPUTS, overrides={"traefik": override}))["traefik"]
-    assert release.version == "1.2.3"
+    assert release.version == "1.2.3" and release.timeout_seconds == 45
     assert release.values["deployment"] == {"kind": "DaemonSet", "replicas": 7}
     assert release.values["logs"] == {"level": "DEBUG"}
     assert by_name()["traefik"].version == versions.TRAEFIK.version
