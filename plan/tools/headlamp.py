@@ -6,7 +6,7 @@ from plan import versions
 from plan.tools import traefik
 from plan.tools.common import CA_FILE, ca_volume, issuer, merge, replicas_of, resources, spread
 from plan.tools.model import Clear, Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import KUBERNETES_API, OUTSIDE, Flow, OidcClient
+from plan.tools.needs import KUBERNETES_API, Flow, OidcClient
 
 NAME = NAMESPACE = "headlamp"
 DOMAIN_KEY = "headlamp"
@@ -93,7 +93,7 @@ def release(inputs: ToolInputs) -> Release:
         values=_values(inputs, host, replicas),
         needs=(traefik.NAME,),
         clients=(client,),
-        flows=(Flow(peer=KUBERNETES_API, ports=(6443,)), Flow(peer=OUTSIDE, ports=(443,))),
+        flows=(Flow(peer=KUBERNETES_API, ports=(6443,)),),
         ports_for_ingress=(PORT,),
         workloads=(
             Workload(

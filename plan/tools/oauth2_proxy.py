@@ -13,7 +13,7 @@ from plan import versions
 from plan.tools import telemetry, traefik
 from plan.tools.common import CA_FILE, ca_volume, issuer, merge, replicas_of, resources, service, spread
 from plan.tools.model import Clear, Generated, Manifest, Password, Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import OUTSIDE, Flow, OidcClient
+from plan.tools.needs import OidcClient
 
 NAME = NAMESPACE = "oauth2-proxy"
 SECRET, COOKIE_PASSWORD = "oauth2-proxy-login", "oauth2-proxy-cookie"
@@ -180,7 +180,6 @@ def release(inputs: ToolInputs) -> Release:
         # Its length is that of the key that ciphers the sessions.
         passwords=(Password(name=COOKIE_PASSWORD, length=32),),
         after=(*middlewares, *ingresses),
-        flows=(Flow(peer=OUTSIDE, ports=(443,)),),
         ports_for_ingress=(HTTP,),
         ports_for_metrics=(METRICS,),
         workloads=(
