@@ -277,6 +277,7 @@ CHARTS: tuple[Chart, ...] = (
     ARGO_CD,
     MINIO,
     VALKEY,
+    HARBOR,
     TRUST_MANAGER,
     VAULT,
     KUBE_PROMETHEUS_STACK,

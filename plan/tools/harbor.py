@@ -1,0 +1,264 @@
+"""Harbor: the registry, and the mirror of the public ones; images in MinIO, the rest in PostgreSQL and Valkey.
+
+The chart would write Valkey's password into ConfigMaps, by each address of it. So it is told no password, and every
+component gets its address from a Secret, by an environment variable that comes before the ConfigMap's.
+"""
+
+from __future__ import annotations
+
+from plan import versions
+from plan.tools import cert_manager, harbor_secrets, traefik, valkey
+from plan.tools.common import (
+    image,
+    issuer,
+    merge,
+    provision_files,
+    python_image,
+    replicas_of,
+    resources,
+    service,
+    spread,
+)
+from plan.tools.harbor_secrets import (
+    ADDRESSES,
+    ADMIN_SECRET,
+    CA_SECRET,
+    CACHE,
+    INTERNAL_SECRET,
+    NAME,
+    NAMESPACE,
+    REGISTRY_SECRET,
+    REGISTRY_USER,
+    TOKEN_SECRET,
+)
+from plan.tools.minio_buckets import ENDPOINT as STORE
+from plan.tools.model import (
+    Login,
+    Release,
+    Tool,
+    ToolInputs,
+    Values,
+    Workload,
+)
+from plan.tools.needs import ITSELF, OUTSIDE, Bucket, Database, Flow, Job, OidcClient, StorageAccess
+
+DOMAIN_KEY = NAME
+DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
+BUCKET = "harbor-registry"
+STORE_SECRET, CLIENT_SECRET = "harbor-store", "harbor-oidc"
+METRICS = 8001
+PROXIED = ("docker.io", "quay.io", "ghcr.io", "registry.k8s.io")
+"""Registries that Harbor hands on and keeps; each has a project of this name."""
+# Component: cpu and memory that its pods ask for (all containers), memory limit, most pods.
+_SIZES = {
+    "core": ("100m", "192Mi", "512Mi", 5),
+    "jobservice": ("50m", "128Mi", "384Mi", None),
+    "registry": ("70m", "160Mi", "512Mi", 5),
+    "portal": ("10m", "32Mi", "64Mi", None),
+    "exporter": ("10m", "32Mi", "128Mi", None),
+    "trivy": ("100m", "256Mi", "1Gi", 4),
+}
+_CACHE_VARIABLES = {  # component: variable to key of ADDRESSES
+    "core": {"_REDIS_URL_CORE": "core", "_REDIS_URL_REG": "registry"},
+    "jobservice": {"JOB_SERVICE_POOL_REDIS_URL": "jobservice", "_REDIS_URL_CORE": "core"},
+    "exporter": {"HARBOR_REDIS_URL": "jobservice"},
+    "trivy": {
+        name: "trivy" for name in ("SCANNER_REDIS_URL", "SCANNER_STORE_REDIS_URL", "SCANNER_JOB_QUEUE_REDIS_URL")
+    },
+}
+
+
+def labels(component: str) -> dict[str, str]:
+    """Of the pods of one component."""
+    return {"app": NAME, "release": NAME, "component": component}
+
+
+def _component(inputs: ToolInputs, name: str, replicas: int) -> Values:
+    cpu, memory, limit, _ = _SIZES[name]
+    variables = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": ADDRESSES, "key": key}}}
+        for variable, key in _CACHE_VARIABLES.get(name, {}).items()
+    ]
+    values: Values = {"replicas": replicas, "affinity": spread(labels(name)), "automountServiceAccountToken": False}
+    if name == "registry":
+        password = {"secretKeyRef": {"name": CACHE.secret, "key": CACHE.keys[0]}}
+        parts: Values = {
+            "registry": {
+                "resources": resources("50m", "96Mi", limit),
+                "extraEnvVars": [{"name": CACHE.keys[0], "valueFrom": password}],
+            },
+            "controller": {"resources": resources("20m", "64Mi", "128Mi")},
+        }
+        return values | parts
+    values |= {"resources": resources(cpu, memory, limit)}
+    return values | ({"extraEnvVars": variables} if variables else {})
+
+
+def _images(inputs: ToolInputs) -> Values:
+    def named(name: str) -> Values:
+        return {"image": {"repository": image(inputs, "docker.io", f"goharbor/{name}")}}
+
+    parts = {
+        "core": "harbor-core",
+        "jobservice": "harbor-jobservice",
+        "portal": "harbor-portal",
+        "exporter": "harbor-exporter",
+    }
+    images: Values = {part: named(name) for part, name in parts.items()}
+    registry = {"registry": named("registry-photon"), "controller": named("harbor-registryctl")}
+    return images | {"registry": registry, "trivy": named("trivy-adapter-photon")}
+
+
+def _values(inputs: ToolInputs, host: str) -> Values:
+    replicas = replicas_of(inputs, NAME)
+    values: Values = {
+        "fullnameOverride": NAME,
+        "externalURL": f"https://{host}",
+        "expose": {
+            "type": "ingress",
+            "tls": {"enabled": True, "certSource": "none"},  # Traefik's default certificate covers the name
+            "ingress": {"hosts": {"core": host}, "className": inputs.ingress_class},
+        },
+        "caSecretName": CA_SECRET,  # what the portal offers for download; without it the chart's volume is incomplete
+        "caBundleSecretName": CA_SECRET,
+        "existingSecretAdminPassword": ADMIN_SECRET,
+        "existingSecretSecretKey": INTERNAL_SECRET,
+        "ipFamily": {"ipv6": {"enabled": False}},
+        "persistence": {
+            "persistentVolumeClaim": {"trivy": {"storageClass": inputs.storage_class, "size": "5Gi"}},
+            "imageChartStorage": {
+                "type": "s3",
+                "disableredirect": True,  # the store's name inside of the cluster says nothing to who pulls
+                "s3": {
+                    "region": "us-east-1",
+                    "bucket": BUCKET,
+                    "regionendpoint": f"http://{STORE}",
+                    "secure": False,
+                    "v4auth": True,
+                    "existingSecret": STORE_SECRET,
+                },
+            },
+        },
+        "database": {
+            "type": "external",
+            "external": {
+                "host": f"{DATABASE.name}-rw",
+                "port": "5432",
+                "username": DATABASE.owner,
+                "coreDatabase": DATABASE.database,
+                "existingSecret": f"{DATABASE.name}-owner",
+                "sslmode": "require",
+            },
+            "maxIdleConns": 10,
+            "maxOpenConns": 40,  # a pod; the default would take all that PostgreSQL has
+        },
+        "redis": {"type": "external", "external": {"addr": valkey.ADDRESS, "username": CACHE.user}},
+        "metrics": {"enabled": True},
+        **{name: _component(inputs, name, 1 if name in ("exporter", "trivy") else replicas) for name in _SIZES},
+    }
+    fixed = {
+        "core": {"existingSecret": INTERNAL_SECRET, "existingXsrfSecret": INTERNAL_SECRET, "secretName": TOKEN_SECRET},
+        # Logs of jobs in the database: files would need a volume that several pods write.
+        "jobservice": {"existingSecret": INTERNAL_SECRET, "jobLoggers": ["database"]},
+        "registry": {
+            "existingSecret": INTERNAL_SECRET,
+            "credentials": {"username": REGISTRY_USER, "existingSecret": REGISTRY_SECRET},
+        },
+        "trivy": {"enabled": True},
+    }
+    values = merge(values, fixed)
+    return merge(values, _images(inputs)) if inputs.image_registry else values
+
+
+def _workload(inputs: ToolInputs, name: str) -> Workload:
+    cpu, memory, _, most = _SIZES[name]
+    replicas = 1 if name in ("exporter", "trivy") else replicas_of(inputs, NAME)
+    return Workload(
+        kind="StatefulSet" if name == "trivy" else "Deployment",
+        name=f"{NAME}-{name}",
+        namespace=NAMESPACE,
+        replicas=replicas,
+        cpu=cpu,
+        memory=memory,
+        selector=labels(name),
+        autoscale=most if replicas > 1 or name == "trivy" and replicas_of(inputs, NAME) > 1 else None,
+    )
+
+
+def _provisioning(inputs: ToolInputs) -> Job:
+    """Harbor's own settings, once it is up: the login, the mirror's projects, the groups' roles."""
+    return Job(
+        name="harbor-provisioning",
+        image=python_image(inputs),
+        command=("python3", "/opstella/harbor.py"),
+        files=provision_files("client.py", "harbor.py"),
+        environment={
+            "HARBOR_URL": service(f"{NAME}-core", NAMESPACE, 80),
+            "OIDC_ENDPOINT": issuer(inputs),
+            "OIDC_CLIENT": NAME,
+            "ADMIN_GROUP": "platform-admins",
+            "PROXIED": " ".join(PROXIED),
+            "MEMBERS": "developers=developer viewers=guest",
+        },
+        secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
+        flows=(Flow(peer=ITSELF, ports=(8080,)),),
+    )
+
+
+def release(inputs: ToolInputs) -> Release:
+    """Harbor behind Traefik. Its administrator is `admin`; everybody else logs in through Keycloak."""
+    chart = versions.HARBOR
+    host = inputs.hosts[DOMAIN_KEY]
+    secrets, passwords = harbor_secrets.secrets()
+    client = OidcClient(
+        client_id=NAME,
+        name="Harbor",
+        redirect_uris=(f"https://{host}/c/oidc/callback",),
+        roles={
+            "platform-admins": "Harbor administrator",
+            "developers": "developer of the project library",
+            "viewers": "guest of the project library",
+        },
+        secret=CLIENT_SECRET,
+        pkce=True,
+    )
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs, host),
+        needs=(cert_manager.NAME, traefik.NAME),
+        secrets=secrets,
+        passwords=passwords,
+        before=harbor_secrets.token_key(),
+        workloads=tuple(_workload(inputs, name) for name in _SIZES),
+        domain_key=DOMAIN_KEY,
+        host=host,
+        login=Login(url=f"https://{host}/", username="admin", password="harbor-admin"),
+        path="/api/v2.0/ping",
+        timeout_seconds=900,
+        databases=(DATABASE,),
+        caches=(CACHE,),
+        storage=(
+            StorageAccess(
+                user=NAME,
+                buckets=(Bucket(name=BUCKET),),
+                secret=STORE_SECRET,
+                access_key="REGISTRY_STORAGE_S3_ACCESSKEY",
+                secret_key="REGISTRY_STORAGE_S3_SECRETKEY",
+            ),
+        ),
+        clients=(client,),
+        jobs=(_provisioning(inputs),),
+        flows=(
+            Flow(peer=ITSELF, ports=(5000, 8080, METRICS)),
+            Flow(peer=OUTSIDE, ports=(443,)),  # Keycloak, the registries it hands on, Trivy's list of vulnerabilities
+        ),
+        ports_for_ingress=(8080,),
+        ports_for_metrics=(METRICS,),
+    )
+
+
+TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)

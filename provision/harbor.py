@@ -1,0 +1,205 @@
+"""Harbor's own settings, by its API: login through Keycloak, and the projects that hand on public registries.
+
+Idempotent: compares, changes what differs, says what it changed. A registry or a project of a wanted name that this stack
+did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint of the one
+that was set last.
+
+Environment: `HARBOR_URL`, `OIDC_ENDPOINT` (the realm's URL), `OIDC_CLIENT`, `ADMIN_GROUP`, `PROXIED` (registries,
+separated by spaces), `MEMBERS` (group=role pairs of the project library). Secrets: `admin` (HARBOR_ADMIN_PASSWORD),
+`oidc` (clientSecret).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from typing import Any
+
+from client import Client, Failure, Refused, Report, basic, environment, main, secret
+
+MARK = "made by the Opstella stack"
+LABEL = "opstella-login"
+PAGE = {"page_size": "100"}
+BY_NAME = {"X-Is-Resource-Name": "true"}
+SHARED = "library"  # the project that every Harbor has
+OIDC_GROUP = 3  # the type of a group that comes from the identity provider
+ROLES = {"projectAdmin": 1, "developer": 2, "guest": 3, "maintainer": 4, "limitedGuest": 5}
+# Registry: Harbor's type of it, and where it answers.
+UPSTREAM = {
+    "docker.io": ("docker-hub", "https://hub.docker.com"),
+    "quay.io": ("quay", "https://quay.io"),
+    "ghcr.io": ("github-ghcr", "https://ghcr.io"),
+    "registry.k8s.io": ("docker-registry", "https://registry.k8s.io"),
+}
+
+
+class Harbor:
+    """The API, as Harbor's first administrator."""
+
+    def __init__(self, base: str, report: Report) -> None:
+        password = secret("admin", "HARBOR_ADMIN_PASSWORD")
+        self.api = Client(f"{base}/api/v2.0", headers={"Authorization": basic("admin", password)})
+        self.where, self.report = self.api.base, report
+
+    def listed(self, path: str) -> list[dict[str, Any]]:
+        """Everything below `path`, page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.api.get(path, query={**PAGE, "page": str(len(found) // 100 + 1)}) or []
+            found += page
+            if len(page) < 100:
+                return found
+
+    # ---- login
+
+    def login(self) -> None:
+        """People log in through the realm; `admin` stays a user of Harbor's own, for when Keycloak is away."""
+        client_secret = secret("oidc", "clientSecret")
+        wanted = {
+            "auth_mode": "oidc_auth",
+            "primary_auth_mode": True,
+            "oidc_name": "Keycloak",
+            "oidc_endpoint": environment("OIDC_ENDPOINT"),
+            "oidc_client_id": environment("OIDC_CLIENT"),
+            "oidc_groups_claim": "groups",
+            "oidc_admin_group": environment("ADMIN_GROUP"),
+            "oidc_scope": "openid,profile,email",
+            "oidc_user_claim": "preferred_username",
+            "oidc_verify_cert": True,
+            "oidc_auto_onboard": True,
+            "self_registration": False,
+            "project_creation_restriction": "adminonly",
+        }
+        now = self.api.get("/configurations")
+        changes: dict[str, Any] = {k: v for k, v in wanted.items() if now.get(k, {}).get("value") != v}
+        fixed = [name for name in changes if not now.get(name, {}).get("editable", True)]
+        if fixed:
+            raise Failure(
+                f"Harbor does not let {', '.join(fixed)} be changed",
+                f"{self.where}/configurations",
+                "they are set by core's environment (CONFIG_OVERWRITE_JSON)",
+                "take core.configureUserSettings out of the values of opstella:tools.harbor",
+            )
+        fingerprint = hashlib.sha256(f"opstella {client_secret}".encode()).hexdigest()[:16]
+        label = next((found for found in self.labels() if found["name"] == LABEL), None)
+        fresh = label is None or label.get("description") != fingerprint
+        if fresh:
+            changes["oidc_client_secret"] = client_secret
+        if not changes:
+            return
+        try:
+            self.api.put("/configurations", changes)
+        except Refused as refused:
+            if refused.status == 400 and "auth_mode" in changes:
+                raise Failure(
+                    "Harbor keeps its way of logging in",
+                    f"{self.where}/configurations",
+                    f"it has users of its own besides admin ({refused.why})",
+                    "remove those users (Administration, Users), then run the Job again",
+                ) from None
+            raise
+        self.report.did(f"login: {', '.join(sorted(changes))}")
+        if fresh:  # after the settings: a run that was cut short sets the secret once more
+            data = {"name": LABEL, "description": fingerprint, "color": "#0065AB", "scope": "g"}
+            if label is None:
+                self.api.post("/labels", data)
+            else:
+                self.api.put(f"/labels/{label['id']}", data)
+
+    def labels(self) -> list[dict[str, Any]]:
+        return self.api.get("/labels", query={"scope": "g", "name": LABEL, **PAGE}) or []
+
+    # ---- the mirror
+
+    def mirror(self, name: str) -> None:
+        """A project `name`, open to everybody, that fetches from the registry `name` what it does not hold yet."""
+        if name not in UPSTREAM:
+            raise Failure(
+                f"the registry {name} is unknown",
+                "PROXIED",
+                "this script does not know its type",
+                f"name some of {', '.join(UPSTREAM)}",
+            )
+        registry = self.upstream(name)
+        exists = self.api.request("HEAD", "/projects", query={"project_name": name}, also=(404,)).status != 404
+        if not exists:
+            data = {"project_name": name, "registry_id": registry, "metadata": {"public": "true"}, "storage_limit": -1}
+            self.api.post("/projects", data)
+            self.report.did(f"project {name}: made, it hands on {UPSTREAM[name][1]}")
+            return
+        project = self.api.get(f"/projects/{name}", headers=BY_NAME)
+        if project.get("registry_id") != registry:
+            raise Failure(
+                f"the project {name} exists and was not made by this stack",
+                f"{self.where}/projects/{name}, there since {project.get('creation_time', 'some time')}",
+                f"it belongs to {project.get('owner_name') or 'somebody'}, holds {project.get('repo_count', 0)}"
+                f" repositories and hands on another registry, or none",
+                "remove it, or let the cluster do without the mirror (opstella:kubernetes.registryMirror: none)",
+            )
+        if project["metadata"].get("public") != "true":
+            self.api.put(f"/projects/{name}", {"metadata": {"public": "true"}}, headers=BY_NAME)
+            self.report.did(f"project {name}: public again")
+
+    def upstream(self, name: str) -> int:
+        """The number of the registry `name`, made if it is not there."""
+        kind, url = UPSTREAM[name]
+        wanted = {"name": name, "type": kind, "url": url, "insecure": False, "description": MARK}
+        found = self.registry(name)
+        if found is None:
+            self.api.post("/registries", wanted)
+            self.report.did(f"registry {name}: made")
+            found = self.registry(name)
+        if found is None:
+            raise Failure(
+                f"the registry {name} was made and is not there", f"{self.where}/registries", "unknown", "run again"
+            )
+        if found.get("description") != MARK:
+            raise Failure(
+                f"the registry {name} exists and was not made by this stack",
+                f"{self.where}/registries/{found['id']}, there since {found.get('creation_time', 'some time')}",
+                f"its description is not '{MARK}'",
+                f"give it that description to have it taken over as {url}, or rename it",
+            )
+        if found["type"] != kind:
+            raise Failure(
+                f"the registry {name} is of another type",
+                f"{self.where}/registries/{found['id']}",
+                f"it is {found['type']}, this stack wants {kind}, and Harbor never changes a type",
+                "remove it and its project, then run the Job again",
+            )
+        if found["url"] != url or found.get("insecure"):
+            self.api.put(
+                f"/registries/{found['id']}", {"name": name, "url": url, "insecure": False, "description": MARK}
+            )
+            self.report.did(f"registry {name}: {url}")
+        return int(found["id"])
+
+    def registry(self, name: str) -> dict[str, Any] | None:
+        return next((found for found in self.listed("/registries") if found["name"] == name), None)
+
+    # ---- groups
+
+    def member(self, group: str, role: str) -> None:
+        """`group` of the identity provider has `role` in the project library, if it has none there yet."""
+        path = f"/projects/{SHARED}/members"
+        members = self.api.get(path, query={"entityname": group, **PAGE}, headers=BY_NAME) or []
+        if any(m["entity_type"] == "g" and m["entity_name"] == group for m in members):
+            return
+        data = {"role_id": ROLES[role], "member_group": {"group_name": group, "group_type": OIDC_GROUP}}
+        self.api.post(path, data, headers=BY_NAME)
+        self.report.did(f"project {SHARED}: the group {group} is {role}")
+
+
+def run(report: Report) -> None:
+    harbor = Harbor(environment("HARBOR_URL"), report)
+    harbor.api.request("GET", "/ping")
+    harbor.login()
+    for name in environment("PROXIED").split():
+        harbor.mirror(name)
+    for pair in environment("MEMBERS", "").split():
+        group, _, role = pair.partition("=")
+        harbor.member(group, role)
+
+
+if __name__ == "__main__":
+    sys.exit(main(run))
