@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import telemetry
+from plan.tools import agents, telemetry
 from plan.tools.alloy_config import configuration
 from plan.tools.common import ca_volume, merge, resources
-from plan.tools.model import Manifest, Release, Tool, ToolInputs, Values, Workload
+from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, NODES, PUBLIC, Flow
 
 NAME = NAMESPACE = "alloy"
 HTTP = 12345  # its own metrics, and how they find one another
 DATA = "/var/lib/alloy"
+KEYS_SECRET = "alloy-agents"
 CPU, MEMORY = "100m", "192Mi"
 EXPORTER, KUBELET, ETCD_METRICS, COREDNS_METRICS = 9100, 10250, 2381, 9153
 SCRAPED = {"opstella.io/metrics": "true"}  # of a namespace whose pods it may ask for metrics
@@ -24,6 +25,9 @@ def _values(inputs: ToolInputs) -> Values:
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
         volumes, mounts = [*volumes, volume], [*mounts, mount]
+    if agents.keys(inputs):
+        volumes = [*volumes, {"name": "agents", "secret": {"secretName": KEYS_SECRET}}]
+        mounts = [*mounts, {"name": "agents", "mountPath": agents.FOLDER, "readOnly": True}]
     ports = [
         {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
         for name, port in (("otlp-grpc", telemetry.OTLP_GRPC), ("otlp-http", telemetry.OTLP_HTTP))
@@ -89,19 +93,19 @@ def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     """To the API, the nodes' exporters, the stores here or behind another cluster's ingress, and one another."""
     ports = {"loki": telemetry.LOKI_PORT, "mimir": telemetry.MIMIR_PORT, "tempo": telemetry.OTLP_HTTP}
     here = [Flow(peer=store, ports=(ports[store],)) for store in STORES if store in inputs.present]
-    remote = any(store not in inputs.present and store in inputs.all_hosts for store in STORES)
     return (
         Flow(peer=KUBERNETES_API, ports=(6443,)),
         Flow(peer=NODES, ports=(EXPORTER, KUBELET, ETCD_METRICS)),
         Flow(peer=ITSELF, ports=(HTTP,)),
         *here,
-        *((Flow(peer=PUBLIC, ports=(443,)),) if remote else ()),
+        *((Flow(peer=PUBLIC, ports=(443,)),) if agents.keys(inputs) else ()),
     )
 
 
 def release(inputs: ToolInputs) -> Release:
     """One pod a node, masters too."""
     chart = versions.ALLOY
+    keys = agents.keys(inputs)
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -112,6 +116,7 @@ def release(inputs: ToolInputs) -> Release:
         # The stores, so that nothing piles up; kube-prometheus-stack, whose definitions it watches.
         needs=tuple(name for name in (*STORES, "kube-prometheus-stack") if name in inputs.present),
         pod_security="privileged",  # /var/log and its state on the host, and root
+        secrets=(Secret(name=KEYS_SECRET, namespace=NAMESPACE, data=keys),) if keys else (),
         before=(_policy(),),
         ca_bundle=inputs.ca_bundle,
         flows=_flows(inputs),

@@ -6,7 +6,7 @@ what is the cluster's (ServiceMonitors, events, rules) they share out among them
 
 from __future__ import annotations
 
-from plan.tools import telemetry
+from plan.tools import agents, telemetry
 from plan.tools.alloy_syntax import Block, Expression, Value, render
 from plan.tools.common import CA_FILE
 from plan.tools.model import ToolInputs
@@ -50,10 +50,16 @@ def _pods() -> tuple[Block, ...]:
     return (Block("discovery.kubernetes", "pods", {"role": "pod"}, (selector,)),)
 
 
-def _endpoint(sink: Sink, path: str, **attributes: Value) -> Block:
-    """An `endpoint` of Loki's or Mimir's; another cluster's is behind its ingress, which the platform's CA vouches for."""
-    trust = (Block("tls_config", None, {"ca_file": CA_FILE}),) if sink.remote else ()
-    return Block("endpoint", None, {"url": f"{sink.url}{path}", **attributes}, trust)
+def _access(sink: Sink, store: telemetry.Store) -> tuple[Block, ...]:
+    """How another cluster's store is trusted, and how this one is let in; nothing of that is needed inside a cluster."""
+    if sink.cluster is None:
+        return ()
+    login: dict[str, Value] = {"username": agents.USER, "password_file": f"{agents.FOLDER}/{store}"}
+    return (Block("basic_auth", None, login), Block("tls_config", None, {"ca_file": CA_FILE}))
+
+
+def _endpoint(sink: Sink, store: telemetry.Store, path: str, **attributes: Value) -> Block:
+    return Block("endpoint", None, {"url": f"{sink.url}{path}", **attributes}, _access(sink, store))
 
 
 def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
@@ -81,7 +87,7 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "loki.write",
             "loki",
             {"external_labels": {"cluster": inputs.cluster}},
-            (_endpoint(sink, "/loki/api/v1/push", tenant_id=inputs.cluster),),
+            (_endpoint(sink, "loki", "/loki/api/v1/push", tenant_id=inputs.cluster),),
         ),
         Block(
             "discovery.relabel",
@@ -158,7 +164,15 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "prometheus.remote_write",
             "mimir",
             {"external_labels": {"cluster": inputs.cluster}},
-            (_endpoint(sink, "/api/v1/push", headers={telemetry.TENANT_HEADER: inputs.cluster}, send_exemplars=True),),
+            (
+                _endpoint(
+                    sink,
+                    "mimir",
+                    "/api/v1/push",
+                    headers={telemetry.TENANT_HEADER: inputs.cluster},
+                    send_exemplars=True,
+                ),
+            ),
         ),
         Block(
             "discovery.relabel",
@@ -184,14 +198,35 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             Block(f"prometheus.operator.{kind}", "all", to_mimir, (_SHARED, every))
             for kind in ("servicemonitors", "podmonitors")
         ]
-        trust = (Block("tls_config", None, {"ca_file": CA_FILE}),) if sink.remote else ()
         rules: dict[str, Value] = {
             "address": sink.url,
             "tenant_id": inputs.cluster,
             "external_labels": {"cluster": inputs.cluster},
         }
-        found.append(Block("mimir.rules.kubernetes", "all", rules, trust))
+        found.append(Block("mimir.rules.kubernetes", "all", rules, _access(sink, "mimir")))
     return tuple(found)
+
+
+def _traces(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
+    """To Tempo by OTLP over HTTP, which an ingress can pass on by its path."""
+    headers = {telemetry.TENANT_HEADER: inputs.cluster}
+    if sink.cluster is None:
+        near: dict[str, Value] = {"endpoint": f"http://tempo.tempo.svc.cluster.local:{telemetry.OTLP_HTTP}"}
+        client = Block("client", None, {**near, "headers": headers})
+        return (Block("otelcol.exporter.otlphttp", "tempo", None, (client,)),)
+    file: dict[str, Value] = {"filename": f"{agents.FOLDER}/tempo", "is_secret": True}
+    login: dict[str, Value] = {"username": agents.USER, "password": Expression("local.file.tempo.content")}
+    far: dict[str, Value] = {
+        "endpoint": sink.url,
+        "headers": headers,
+        "auth": Expression("otelcol.auth.basic.tempo.handler"),
+    }
+    trust = Block("tls", None, {"ca_file": CA_FILE})
+    return (
+        Block("local.file", "tempo", file),
+        Block("otelcol.auth.basic", "tempo", None, (Block("client_auth", None, login),)),
+        Block("otelcol.exporter.otlphttp", "tempo", None, (Block("client", None, far, (trust,)),)),
+    )
 
 
 def _otlp(inputs: ToolInputs, traces: Sink | None, metrics: Sink | None, logs: Sink | None) -> tuple[Block, ...]:
@@ -241,10 +276,7 @@ def _otlp(inputs: ToolInputs, traces: Sink | None, metrics: Sink | None, logs: S
         Block("otelcol.processor.batch", "default", None, (output(exporters),)),
     ]  # fmt: skip
     if traces is not None:
-        url = traces.url if traces.remote else f"http://tempo.tempo.svc.cluster.local:{telemetry.OTLP_HTTP}"
-        client: dict[str, Value] = {"endpoint": url, "headers": {telemetry.TENANT_HEADER: inputs.cluster}}
-        trust = (Block("tls", None, {"ca_file": CA_FILE}),) if traces.remote else ()
-        found.append(Block("otelcol.exporter.otlphttp", "tempo", None, (Block("client", None, client, trust),)))
+        found += _traces(inputs, traces)
     if metrics is not None:
         to_mimir = (Expression("prometheus.remote_write.mimir.receiver"),)
         found.append(Block("otelcol.exporter.prometheus", "mimir", {"forward_to": to_mimir}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, telemetry
 from plan.tools.common import merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
@@ -94,6 +94,7 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """Loki as one process, several times where the cluster has several masters."""
     chart = versions.LOKI
+    door = agents.door(inputs, "loki")
     replicas = replicas_of(inputs, NAME)
     flows = [Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP))]
     if "kube-prometheus-stack" in inputs.present:
@@ -116,12 +117,15 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=tuple(flows),
-        ports_for_ingress=(telemetry.LOKI_PORT,),
+        ports_for_ingress=(telemetry.LOKI_PORT, *door.ports),
         ports_for_metrics=(telemetry.LOKI_PORT,),
         # The chart brings the disruption budget of its own.
         workloads=(
             Workload(kind="StatefulSet", name="loki", namespace=NAMESPACE, replicas=replicas, cpu=CPU, memory=MEMORY),
         ),
+        secrets=door.secrets,
+        passwords=door.passwords,
+        after=door.after,
         domain_key=DOMAIN_KEY,
         host=inputs.hosts[DOMAIN_KEY],
     )

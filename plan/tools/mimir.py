@@ -7,7 +7,7 @@ three settings to leave out. It has no login of its own: oauth2-proxy stands in 
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, telemetry
 from plan.tools.common import image, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
@@ -124,6 +124,7 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """Mimir's parts one by one, as its chart has them; the gateway is the one address of all."""
     chart = versions.MIMIR
+    door = agents.door(inputs, "mimir")
     replicas = _replicas(inputs)
     flows = [Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP))]
     if "kube-prometheus-stack" in inputs.present:
@@ -146,7 +147,7 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=tuple(flows),
-        ports_for_ingress=(telemetry.MIMIR_PORT,),
+        ports_for_ingress=(telemetry.MIMIR_PORT, *door.ports),
         ports_for_metrics=(telemetry.MIMIR_PORT,),
         # The chart brings the disruption budgets of its own parts.
         workloads=tuple(
@@ -160,6 +161,9 @@ def release(inputs: ToolInputs) -> Release:
             )
             for part, kind, cpu, memory, _ in PARTS
         ),
+        secrets=door.secrets,
+        passwords=door.passwords,
+        after=door.after,
         domain_key=DOMAIN_KEY,
         host=inputs.hosts[DOMAIN_KEY],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from plan.tools.model import ToolInputs, Values
+from plan.tools.model import Override, ToolInputs, Values
 
 Store = Literal["loki", "tempo", "mimir"]
 
@@ -34,10 +34,10 @@ _SERVICES: dict[Store, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sink:
-    """A store that this cluster sends to. `url` has no path; `remote` is one of another cluster, behind its ingress."""
+    """A store that this cluster sends to. `url` has no path; `cluster` is the other cluster behind whose ingress it is."""
 
     url: str
-    remote: bool
+    cluster: str | None = None
 
 
 def service(store: Store) -> str:
@@ -48,9 +48,11 @@ def service(store: Store) -> str:
 def sink(inputs: ToolInputs, store: Store) -> Sink | None:
     """Where this cluster sends: to its own `store`, else to the one that another cluster serves, else nowhere."""
     if store in inputs.present:
-        return Sink(url=service(store), remote=False)
-    if store in inputs.all_hosts and store not in inputs.hosts:
-        return Sink(url=f"https://{inputs.all_hosts[store]}", remote=True)
+        return Sink(url=service(store))
+    cluster = inputs.places.get(store, inputs.cluster)
+    on = inputs.overrides.get(store, Override()).enabled  # a setting of the platform: off here is off everywhere
+    if on and cluster != inputs.cluster and store in inputs.all_hosts:
+        return Sink(url=f"https://{inputs.all_hosts[store]}", cluster=cluster)
     return None
 
 

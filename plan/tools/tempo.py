@@ -6,7 +6,7 @@ It has no login of its own: oauth2-proxy stands in front.
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, telemetry
 from plan.tools.common import merge, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import Bucket, Flow, StorageAccess
@@ -81,6 +81,7 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """One process: the chart's Tempo has no ring to share traces over several."""
     chart = versions.TEMPO
+    door = agents.door(inputs, "tempo")
     to_mimir = (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)),) if "mimir" in inputs.present else ()
     return Release(
         name=NAME,
@@ -100,9 +101,12 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=to_mimir,
-        ports_for_ingress=(telemetry.TEMPO_PORT,),
+        ports_for_ingress=(telemetry.TEMPO_PORT, *door.ports),
         ports_for_metrics=(telemetry.TEMPO_PORT,),
         workloads=(Workload(kind="StatefulSet", name="tempo", namespace=NAMESPACE, cpu=CPU, memory=MEMORY),),
+        secrets=door.secrets,
+        passwords=door.passwords,
+        after=door.after,
         domain_key=DOMAIN_KEY,
         host=inputs.hosts[DOMAIN_KEY],
     )

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from config.services import Alerts, Mail
-from plan.tools import alloy, alloy_config, grafana, kube_prometheus_stack, loki, mimir, telemetry, tempo
+from plan.tools import agents, alloy, alloy_config, grafana, kube_prometheus_stack, loki, mimir, telemetry, tempo
 from plan.tools.alloy_syntax import Block, Expression, render
 from plan.tools.grafana_sources import TRACE_ID, data_sources
-from plan.tools.model import Given, Release, ToolInputs
+from plan.tools.model import Bcrypt, Generated, Given, Override, Release, ToolInputs
 from tests.support.api_server import artifact
 
 DOMAIN = "devops.example.com"
@@ -39,9 +39,13 @@ MAIL = Mail(
 LOUD = replace(INPUTS, alerts=Alerts(webhook="alert-webhook", mail=MAIL))
 # A cluster whose logs, metrics and traces another one keeps.
 FAR = replace(
-    INPUTS, cluster="dev", clusters=("dev", "observability"), hosts={"keycloak": HOSTS["keycloak"]},
+    INPUTS,
+    cluster="dev",
+    clusters=("dev", "observability"),
+    places=dict.fromkeys(STORES, "observability"),
+    hosts={"keycloak": HOSTS["keycloak"]},
     present=frozenset({"alloy", "kube-prometheus-stack"}),
-)  # fmt: skip
+)
 
 
 def release(module: Any, inputs: ToolInputs = INPUTS) -> Release:
@@ -105,16 +109,54 @@ def test_what_is_near_is_written_to_inside_of_the_cluster_and_read_there() -> No
     assert "https://" not in text and "tls" not in text
 
 
-def test_what_is_far_is_written_to_by_its_name_and_trusted_by_the_platforms_authority() -> None:
+def test_what_is_far_is_written_to_by_its_name_with_a_password_and_the_platforms_authority() -> None:
     text = alloy_config.configuration(FAR)
     for url in ("loki", "mimir", "tempo"):
         assert f'"https://{HOSTS[url]}' in text
-    assert text.count(f'ca_file = "{"/etc/opstella/ca/ca.crt"}"') == 4  # the rules go to Mimir too
+    assert text.count('ca_file = "/etc/opstella/ca/ca.crt"') == 4  # the rules go to Mimir too
     assert ".svc.cluster.local" not in text
+    files = set(re.findall(rf'= "{agents.FOLDER}/(\w+)"', text))
+    (secret,) = release(alloy, FAR).secrets
+    assert files == set(secret.data) == set(STORES)
+    for store, source in secret.data.items():
+        assert source == Generated(password=f"{store}-agents", cluster="observability")
+    volumes = {v["name"]: v for v in release(alloy, FAR).values["controller"]["volumes"]["extra"]}
+    mounts = {m["name"]: m for m in release(alloy, FAR).values["alloy"]["mounts"]["extra"]}
+    assert volumes["agents"]["secret"]["secretName"] == secret.name
+    assert mounts["agents"]["mountPath"] == agents.FOLDER
+    assert release(alloy).secrets == ()
+
+
+@pytest.mark.parametrize("module", [loki, tempo, mimir], ids=lambda m: m.NAME)
+def test_a_store_lets_other_clusters_agents_in_where_they_write_and_only_with_its_password(module: Any) -> None:
+    several = replace(INPUTS, cluster="observability", clusters=("dev", "observability"))
+    made = release(module, several)
+    (secret,), (password,) = made.secrets, made.passwords
+    assert secret.data == {"users": Bcrypt(password=password.name, prefix=f"{agents.USER}:")}
+    middleware, ingress = (manifest.body for manifest in made.after)
+    assert middleware["spec"]["basicAuth"]["secret"] == secret.name
+    (annotation,) = ingress["metadata"]["annotations"].values()
+    assert annotation == f"{made.namespace}-{middleware['metadata']['name']}@kubernetescrd"
+    (rule,) = ingress["spec"]["rules"]
+    assert rule["host"] == made.host
+    opened = {path["path"] for path in rule["http"]["paths"]}
+    text = alloy_config.configuration(FAR)
+    written = set(re.findall(rf'"https://{re.escape(made.host or "")}(/[^"]+)"', text))
+    # Alloy puts the path of traces and of rules behind the address itself.
+    assert written | {"/v1/traces", "/prometheus/config/v1/rules"} >= opened >= written
+    assert opened and "/" not in opened
+    alone = release(module)
+    assert (alone.secrets, alone.passwords, alone.after) == ((), (), ())
+
+
+def test_what_is_switched_off_for_the_platform_is_not_written_to() -> None:
+    off = replace(FAR, overrides={"loki": Override(enabled=False)})
+    assert "loki." not in alloy_config.configuration(off)
+    assert set(release(alloy, off).secrets[0].data) == {"mimir", "tempo"}
 
 
 def test_what_nobody_keeps_is_not_collected() -> None:
-    nowhere = replace(FAR, all_hosts={}, hosts={})
+    nowhere = replace(FAR, places={})
     assert alloy_config.configuration(nowhere) == 'logging {\n\tlevel  = "info"\n\tformat = "logfmt"\n}\n'
     only_logs = alloy_config.configuration(replace(INPUTS, present=frozenset({"loki"})))
     assert "loki.source.file" in only_logs and "prometheus" not in only_logs and "tempo" not in only_logs
@@ -124,7 +166,9 @@ def test_every_component_that_is_referred_to_is_there() -> None:
     for inputs in (INPUTS, FAR, *(replace(INPUTS, present=INPUTS.present - {store}) for store in STORES)):
         text = alloy_config.configuration(inputs)
         made = {f"{kind}.{label}" for kind, label in re.findall(r'^([a-z_.0-9]+) "(\w+)" {', text, re.MULTILINE)}
-        used = set(re.findall(r"((?:[a-z_0-9]+\.){2,4})(?:receiver|input|targets|output|rules)\b", text))
+        used = set(
+            re.findall(r"((?:[a-z_0-9]+\.){2,4})(?:receiver|input|targets|output|rules|content|handler)\b", text)
+        )
         assert {name.rstrip(".") for name in used} <= made
         assert (
             len(made) == len(re.findall(r"^[a-z_.0-9]+ .*{", text, re.MULTILINE)) - 1
