@@ -32,25 +32,30 @@ _HELM = (
 )
 
 
-def check_plain_secrets(settings: Settings) -> Iterator[Problem]:
-    """A problem for each value that looks like a secret; none repeats it."""
+_BY_VARIABLE = "encrypt it, pulumi config set --secret --path opstella:secrets.NAME, and name it in"
+
+
+def values_of_tools(settings: Settings) -> Iterator[Problem]:
     for name, tool in settings.tools.items():
         yield from _problems(tool.values, key("tools", name, "values"), _HELM)
-    by_variable = "encrypt it, pulumi config set --secret --path opstella:secrets.NAME, and name it in"
-    parts = {
-        "ui": settings.opstella.ui,
-        "core": settings.opstella.core,
-        "clearSession": settings.opstella.clear_session,
-    }
-    for name, part in parts.items():
+
+
+def variables_of_services(settings: Settings) -> Iterator[Problem]:
+    app = settings.opstella
+    for name, part in (("ui", app.ui), ("core", app.core), ("clearSession", app.clear_session)):
         where = key("opstella", name, "environment")
-        yield from _problems(part.environment, where, f"{by_variable} {key('opstella', name, 'secretEnvironment')}")
-    if settings.vault.seal is not None:
+        yield from _problems(part.environment, where, f"{_BY_VARIABLE} {key('opstella', name, 'secretEnvironment')}")
+
+
+def parameters_of_the_seal(settings: Settings) -> Iterator[Problem]:
+    seal = settings.vault.seal
+    if seal is not None:
         where = key("vault.seal.parameters")
-        yield from _problems(settings.vault.seal.parameters, where, f"{by_variable} {key('vault.seal.environment')}")
+        yield from _problems(seal.parameters, where, f"{_BY_VARIABLE} {key('vault.seal.environment')}")
 
 
 def _problems(values: Any, where: str, fix: str) -> Iterator[Problem]:
+    """A problem for each value that looks like a secret; none repeats it."""
     for path in plain_secrets(values):
         yield Problem(where + path, "a secret in plain configuration", fix)
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from config.certificates import ENCRYPTED
 from config.errors import Problem, key
 from config.model import Settings
-from config.plain_secrets import check_plain_secrets
+from config.plain_secrets import parameters_of_the_seal, values_of_tools, variables_of_services
 
 Check = tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]]
 
@@ -152,8 +152,7 @@ def _identity(settings: Settings) -> Iterator[Problem]:
         mails.setdefault(mail, name)
 
 
-def _logins(settings: Settings) -> Iterator[Problem]:
-    """A user name and a password come together."""
+def _mail(settings: Settings) -> Iterator[Problem]:
     mail = settings.alerts.mail
     if mail is not None:
         yield from _both(key("alerts.mail"), mail.username, mail.password)
@@ -161,11 +160,15 @@ def _logins(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 key("alerts.mail.to"), "the list is empty: nobody would get the mail", "name one address or more"
             )
+
+
+def _repositories(settings: Settings) -> Iterator[Problem]:
     for name, repository in settings.argocd.repositories.items():
         yield from _both(key("argocd.repositories", name), repository.username, repository.password)
 
 
 def _both(where: str, username: str | None, password: str | None) -> Iterator[Problem]:
+    """A user name and a password come together."""
     if (username is None) != (password is None):
         given, missing = ("username", "password") if password is None else ("password", "username")
         yield Problem(
@@ -198,15 +201,22 @@ def _twice(settings: Settings) -> Iterator[Problem]:
                 )
 
 
-_NAMES = ("alerts.**", "argocd.**", "vault.seal.**", "opstella.**")
+_ENVIRONMENTS = ("opstella.*.environment.**", "opstella.*.secretEnvironment.**")
+_NAMES = (
+    "alerts.webhook", "alerts.mail.password", "argocd.repositories.*.password", "vault.seal.environment.**",
+    "opstella.*.secretEnvironment.**", "opstella.pullSecret",
+)  # fmt: skip
 
 CHECKS: tuple[Check, ...] = (
     (("secrets.**", *_NAMES), _named),
-    (("secrets.**", *_NAMES), _texts),
+    (("secrets.**", "alerts.webhook", "opstella.pullSecret"), _texts),
     (("vault.**",), _vault),
     (("identity.**", "domain"), _identity),
-    (("alerts.**", "argocd.**"), _logins),
+    (("alerts.mail.**",), _mail),
+    (("argocd.repositories.*.*",), _repositories),
     (("argocd.**",), _apps),
-    (("opstella.**",), _twice),
-    (("tools.**", "opstella.**", "vault.**"), check_plain_secrets),
+    (_ENVIRONMENTS, _twice),
+    (("tools.*.values.**",), values_of_tools),
+    (_ENVIRONMENTS, variables_of_services),
+    (("vault.seal.**",), parameters_of_the_seal),
 )

@@ -118,6 +118,18 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
         ),
         "gitlab": st.fixed_dictionaries({"memoryGb": st.integers(1, 99), "edition": st.sampled_from(["ce", "ee"])}),
         "bastion": st.none() | st.just({}),
+        "identity": st.fixed_dictionaries(
+            {"users": st.just({"jane": {"groups": ["platform-admins"]}}), "adopt": st.booleans()}
+        ),
+        "objectStore": st.fixed_dictionaries({"adopt": st.lists(st.sampled_from(["loki", "my.bucket"]), unique=True)}),
+        "vault": st.integers(2, 16).map(lambda shares: {"shares": shares, "threshold": (shares + 2) // 2}),
+        "opstella": st.fixed_dictionaries(
+            {
+                "core": st.fixed_dictionaries(
+                    {"image": st.sampled_from(["core:1", "r.example:5000/a/b@sha256:" + "ab" * 32])}
+                )
+            }
+        ),
     }
     for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
         values[name] = draw(optional[name])
@@ -186,6 +198,12 @@ FAULTS: list[tuple[tuple[str, ...], Any, str]] = [
     (("kubernetes", "version"), "1.36", "opstella:kubernetes.version"),
     (("pki", "rootYears"), 5, "opstella:pki.intermediateYears"),
     (("time", "servers"), "ntp", "opstella:time.servers"),
+    (("vault", "threshold"), 9, "opstella:vault.threshold"),
+    (("alerts", "webhook"), "hook", "opstella:alerts.webhook"),
+    (("identity", "users"), {"jane": {}}, "opstella:identity.users"),
+    (("opstella", "ui", "image"), "ui", "opstella:opstella.ui.image"),
+    (("argocd", "apps"), {"repository": "apps"}, "opstella:argocd.apps.repository"),
+    (("tools", "grafana", "values", "adminPassword"), "x", "opstella:tools.grafana.values.adminPassword"),
 ]
 
 
