@@ -101,6 +101,8 @@ class ToolStack(pulumi.ComponentResource):
             # Without one, the chart is a folder of this project.
             repository_opts=release.repository and kubernetes.helm.v3.RepositoryOptsArgs(repo=release.repository),
             values=release.values,
+            # Without it, the provider drops empty lists, and a chart's default list stands in their place.
+            allow_null_values=True,
             # A failed first installation is taken back, so that the next run starts clean.
             atomic=True,
             max_history=5,
