@@ -48,10 +48,20 @@ done
 
 
 def replicas(inputs: ToolInputs) -> int:
-    """One, or three where the cluster has several masters. Raises ConfigurationError for an even number."""
+    """One, or three where the cluster has several masters and workers for them: no two of them share one.
+
+    Raises ConfigurationError for an even number, and for more than there are workers.
+    """
     override = inputs.overrides.get(NAME)
     if override is None or override.replicas is None:
-        return 3 if inputs.replicas > 1 else 1
+        return 3 if inputs.replicas > 1 and inputs.workers >= 3 else 1
+    if override.replicas > inputs.workers:
+        problem = Problem(
+            key("tools", NAME, "replicas"),
+            f"{override.replicas} replicas of Vault need as many workers, and there are {inputs.workers}",
+            "write a smaller odd number, or add workers",
+        )
+        raise ConfigurationError([problem], "tools")
     if override.replicas % 2 == 0:
         problem = Problem(
             key("tools", NAME, "replicas"),
