@@ -78,6 +78,7 @@ def test_every_release_is_the_catalogues(preview: bool) -> None:
         inputs = chart.inputs
         assert (inputs["name"], inputs["namespace"]) == (release.name, release.namespace)
         assert (inputs["chart"], inputs["version"]) == (release.chart, release.version)
+        assert inputs["allowNullValues"] is True  # without it, empty lists never reach the chart
         # A chart of this project is a folder, and has no repository.
         assert inputs.get("repositoryOpts") == (release.repository and {"repo": release.repository})
         assert inputs["values"] == release.values
