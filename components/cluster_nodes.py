@@ -36,6 +36,8 @@ class ClusterNodesArgs:
     registration: pulumi.Resource
     ca_bundle: pulumi.Input[str]
     issuer: str | None = None
+    registry: str | None = None
+    """Name of the platform's own registry, where images are asked for first."""
 
 
 class ClusterNodes(pulumi.ComponentResource):
@@ -102,7 +104,7 @@ class ClusterNodes(pulumi.ComponentResource):
                 "artifacts_url": settings.media.artifacts or "",
                 "artifacts_sha256": sums,
                 "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **config})),
-                "registries_yaml": rke2.to_yaml(rke2.registries(settings.media)),
+                "registries_yaml": rke2.to_yaml(rke2.registries(settings.media, args.registry)),
                 "oidc_ca": args.ca_bundle if node.role == "master" and args.issuer else "",
                 "manifests": list(manifests),
                 **{f"manifest_{number}": text for number, text in enumerate(manifests.values(), 1)},

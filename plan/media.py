@@ -42,6 +42,11 @@ def required_artifacts(settings: Settings) -> tuple[str, ...]:
     return (*rke2_artifacts(settings.kubernetes.cni), gitlab_package(settings))
 
 
+def harbor_first(settings: Settings) -> bool:
+    """Whether nodes are to ask the platform's own Harbor for images first; a registry of the user's comes before it."""
+    return settings.kubernetes.registry_mirror == "harbor" and settings.media.registry_mirror is None
+
+
 def check(settings: Settings) -> list[Problem]:
     """A SHA-256 sum must be known for every artifact, before a machine is touched."""
     if settings.media.source != "airgap":

@@ -10,7 +10,7 @@ from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, media, network, pki, sizing
-from plan.tools import budget, keycloak, opstella, waves
+from plan.tools import budget, harbor, keycloak, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import Release
@@ -41,6 +41,13 @@ class Plan:
         every = (release for releases in self.releases.values() for release in releases)
         host = next((r.host for r in every if r.name == keycloak.NAME), None)
         return host and f"https://{host}/realms/{self.settings.identity.realm}"
+
+
+    @property
+    def registry(self) -> str | None:
+        """Name of the Harbor that the nodes ask for images first, None where there is none or they are not to."""
+        every = (release for releases in self.releases.values() for release in releases)
+        return next((r.host for r in every if r.name == harbor.NAME), None) if media.harbor_first(self.settings) else None
 
 
 def build(settings: Settings, stack: str) -> Plan:

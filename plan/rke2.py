@@ -16,6 +16,8 @@ from config.model import Kubernetes, Media
 from plan.haproxy import KUBERNETES_API, SUPERVISOR
 from plan.topology import ClusterHosts, Host
 
+MIRRORED = ("docker.io", "quay.io", "ghcr.io", "registry.k8s.io")
+"""Registries whose images the platform's Harbor hands on and keeps, each in a public project of this name."""
 KERNEL_MODULES = ("overlay", "br_netfilter")
 SYSCTLS = {
     "net.bridge.bridge-nf-call-iptables": 1,
@@ -121,11 +123,18 @@ def manifests(issuer: str | None) -> dict[str, str]:
     return {"opstella-groups.yaml": yaml.safe_dump_all(bindings, sort_keys=False)}
 
 
-def registries(media: Media) -> dict[str, Any]:
-    """registries.yaml; empty without a mirror. The mirror's CA is in the hosts' trust store, which containerd reads."""
-    if media.registry_mirror is None:
+def registries(media: Media, harbor: str | None = None) -> dict[str, Any]:
+    """registries.yaml; empty without a mirror. The mirror's CA is in the hosts' trust store, which containerd reads.
+
+    `harbor` is the name of the platform's own registry, which has a project for each of MIRRORED. It is not up when the
+    nodes start: containerd then asks the images' own registries, always its last resort, for which no rewrite applies.
+    """
+    if media.registry_mirror is not None:
+        return {"mirrors": {"*": {"endpoint": [media.registry_mirror]}}}
+    if harbor is None:
         return {}
-    return {"mirrors": {"*": {"endpoint": [media.registry_mirror]}}}
+    mirrors = {name: {"endpoint": [f"https://{harbor}"], "rewrite": {"^(.*)$": f"{name}/$1"}} for name in MIRRORED}
+    return {"mirrors": mirrors}
 
 
 def to_yaml(data: dict[str, Any]) -> str:

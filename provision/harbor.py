@@ -146,7 +146,17 @@ class Harbor:
         wanted = {"name": name, "type": kind, "url": url, "insecure": False, "description": MARK}
         found = self.registry(name)
         if found is None:
-            self.api.post("/registries", wanted)
+            try:
+                self.api.post("/registries", wanted)
+            except Refused as refused:
+                if refused.status != 400:
+                    raise
+                raise Failure(
+                    f"Harbor cannot reach {url}",
+                    f"{self.where}/registries",
+                    refused.why,
+                    "let its pods out to there, or let the nodes do without (opstella:kubernetes.registryMirror: none)",
+                ) from None
             self.report.did(f"registry {name}: made")
             found = self.registry(name)
         if found is None:

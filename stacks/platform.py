@@ -99,6 +99,7 @@ def _cluster(
             registration=balancer.configured,
             ca_bundle=pki.ca_bundle,
             issuer=plan.issuer,
+            registry=plan.registry,
         ),
     )
     tools = ToolStack(

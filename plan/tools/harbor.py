@@ -7,6 +7,7 @@ component gets its address from a Secret, by an environment variable that comes 
 from __future__ import annotations
 
 from plan import versions
+from plan.rke2 import MIRRORED as PROXIED
 from plan.tools import cert_manager, harbor_secrets, traefik, valkey
 from plan.tools.common import (
     image,
@@ -47,8 +48,6 @@ DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
 BUCKET = "harbor-registry"
 STORE_SECRET, CLIENT_SECRET = "harbor-store", "harbor-oidc"
 METRICS = 8001
-PROXIED = ("docker.io", "quay.io", "ghcr.io", "registry.k8s.io")
-"""Registries that Harbor hands on and keeps; each has a project of this name."""
 # Component: cpu and memory that its pods ask for (all containers), memory limit, most pods.
 _SIZES = {
     "core": ("100m", "192Mi", "512Mi", 5),
@@ -197,7 +196,7 @@ def _provisioning(inputs: ToolInputs) -> Job:
             "OIDC_ENDPOINT": issuer(inputs),
             "OIDC_CLIENT": NAME,
             "ADMIN_GROUP": "platform-admins",
-            "PROXIED": " ".join(PROXIED),
+            "PROXIED": " ".join(PROXIED if inputs.nodes_mirror else ()),
             "MEMBERS": "developers=developer viewers=guest",
         },
         secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},

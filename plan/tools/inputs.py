@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from config.model import Settings
-from plan import dns
+from plan import dns, media
 from plan.tools import argo_cd, catalogue
 from plan.tools.model import Override, ToolInputs
 from plan.topology import ClusterHosts, Topology
@@ -40,6 +40,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         load_balancer=str(cluster.load_balancer.address),
         load_balancers=tuple(str(c.load_balancer.address) for c in topology.clusters),
         chart_repository=settings.media.chart_repository,
+        nodes_mirror=media.harbor_first(settings),
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),
         places=MappingProxyType({r.service: r.cluster for r in records if r.cluster}),

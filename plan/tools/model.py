@@ -171,6 +171,8 @@ class ToolInputs:
     """Networks whose X-Forwarded-* headers are believed; HAProxy forwards plain TCP and sets none."""
     image_registry: str | None = None
     chart_repository: str | None = None
+    nodes_mirror: bool = False
+    """Whether the platform's nodes ask its Harbor for images first."""
     ca_bundle: str | None = "opstella-ca-bundle"
     cluster: str = "standalone"
     clusters: tuple[str, ...] = ("standalone",)

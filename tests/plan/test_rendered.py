@@ -144,6 +144,32 @@ def test_registries_only_with_a_mirror() -> None:
     }
 
 
+def test_nodes_ask_harbor_first_and_the_users_own_registry_before_it() -> None:
+    harbor = yaml.safe_load(rke2.to_yaml(rke2.registries(read().media, "harbor.devops.example.com")))
+    assert set(harbor["mirrors"]) == {"docker.io", "quay.io", "ghcr.io", "registry.k8s.io"}
+    assert harbor["mirrors"]["quay.io"] == {
+        "endpoint": ["https://harbor.devops.example.com"], "rewrite": {"^(.*)$": "quay.io/$1"},
+    }  # fmt: skip
+    # What a node asks for, and the project of Harbor in which it finds it.
+    ((pattern, replacement),) = harbor["mirrors"]["docker.io"]["rewrite"].items()
+    assert re.sub(pattern, replacement.replace("$1", r"\1"), "library/busybox") == "docker.io/library/busybox"
+    own = read(media={"registryMirror": "https://registry.example.com"}).media
+    assert set(rke2.registries(own, "harbor.devops.example.com")["mirrors"]) == {"*"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "harbor.devops.example.com"),
+        ({"kubernetes": {"registryMirror": "none"}}, None),
+        ({"media": {"registryMirror": "https://registry.example.com"}}, None),
+        ({"tools": {"harbor": {"enabled": False}}}, None),
+    ],
+)
+def test_the_mirror_is_harbor_where_there_is_one_and_it_is_wanted(changes: dict, name: str | None) -> None:
+    assert plan(**changes).registry == name
+
+
 # HAProxy
 
 

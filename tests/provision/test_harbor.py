@@ -1,0 +1,207 @@
+"""Harbor's provisioning against a double of its API, which holds every request to the real description."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from plan.tools import harbor
+from plan.tools.model import ToolInputs
+from tests.support.harbor_double import HarborDouble, Serving
+
+HOSTS = {"harbor": "harbor.devops.example.com", "keycloak": "opstella-idp.devops.example.com"}
+INPUTS = ToolInputs(
+    domain="devops.example.com",
+    hosts=HOSTS,
+    all_hosts=HOSTS,
+    nfs_server="192.0.2.1",
+    nfs_path="/srv",
+    nodes_mirror=True,
+)
+
+
+@dataclass
+class Place:
+    """The double, served, and what the Job is given."""
+
+    double: HarborDouble
+    url: str
+    folder: Path
+    client_secret: str
+
+    def run(self, inputs: ToolInputs = INPUTS, patience: int = 5) -> subprocess.CompletedProcess[str]:
+        """The product's Job, here."""
+        (job,) = harbor.release(inputs).jobs
+        files = self.folder / "opstella"
+        files.mkdir(exist_ok=True)
+        for name, text in job.files.items():
+            (files / name).write_text(text)
+        contents = {
+            "admin": {"HARBOR_ADMIN_PASSWORD": self.double.password},
+            "oidc": {"clientSecret": self.client_secret},
+        }
+        assert set(contents) == set(job.secret_files)
+        for name, keys in contents.items():
+            (files / "secrets" / name).mkdir(parents=True, exist_ok=True)
+            for key, value in keys.items():
+                (files / "secrets" / name / key).write_text(value)
+        environment = {k: v for k, v in job.environment.items() if isinstance(v, str)} | {
+            "HARBOR_URL": self.url, "SECRETS": str(files / "secrets"), "PATIENCE": str(patience), "PATH": os.environ["PATH"],
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, str(files / "harbor.py")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not self.double.complaints, self.double.complaints
+        for secret in (self.double.password, self.client_secret):
+            assert secret not in done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    double = HarborDouble(secrets.token_hex(16))
+    with Serving(double) as serving:
+        yield Place(double, serving.url, tmp_path, secrets.token_hex(16))
+
+
+def test_people_log_in_through_the_realm_and_administrators_by_their_group(place: Place) -> None:
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    settings = place.double.settings
+    assert settings["auth_mode"] == "oidc_auth" and settings["oidc_client_secret"] == place.client_secret
+    assert settings["oidc_endpoint"] == "https://opstella-idp.devops.example.com/realms/opstella"
+    assert (settings["oidc_client_id"], settings["oidc_groups_claim"], settings["oidc_admin_group"]) == (
+        "harbor", "groups", "platform-admins",
+    )  # fmt: skip
+    assert settings["oidc_verify_cert"] is True and settings["self_registration"] is False
+
+
+def test_every_registry_is_handed_on_by_a_public_project_of_its_name(place: Place) -> None:
+    place.run()
+    numbers = {registry["name"]: registry["id"] for registry in place.double.registries}
+    projects = {p["name"]: p for p in place.double.projects if p["registry_id"] is not None}
+    assert set(projects) == set(numbers) == set(harbor.PROXIED)
+    assert all(p["registry_id"] == numbers[name] and p["metadata"]["public"] == "true" for name, p in projects.items())
+
+
+def test_groups_have_their_roles(place: Place) -> None:
+    place.run()
+    assert {m["entity_name"]: m["role_id"] for m in place.double.members} == {"developers": 2, "viewers": 3}
+
+
+def test_a_second_run_changes_nothing_and_says_so(place: Place) -> None:
+    assert place.run().returncode == 0
+    before = list(place.double.changes)
+    done = place.run()
+    assert (done.returncode, done.stdout, place.double.changes) == (0, "nothing to change\n", before)
+
+
+def test_only_what_differs_is_changed(place: Place) -> None:
+    place.run()
+    place.double.settings["oidc_groups_claim"] = "roles"
+    place.double.projects[-1]["metadata"]["public"] = "false"
+    before = len(place.double.changes)
+    done = place.run()
+    assert "login: oidc_groups_claim\n" in done.stdout and "public again" in done.stdout
+    assert len(place.double.changes) == before + 2
+
+
+def test_a_new_secret_of_the_client_is_set_once(place: Place) -> None:
+    place.run()
+    place.client_secret = secrets.token_hex(16)
+    assert "login: oidc_client_secret\n" in place.run().stdout
+    assert place.double.settings["oidc_client_secret"] == place.client_secret
+    assert place.run().stdout == "nothing to change\n"
+
+
+@pytest.mark.parametrize("changes", range(1, 12))
+def test_a_run_that_was_cut_short_after_any_change_is_taken_up_again(place: Place, changes: int) -> None:
+    place.double.stop_after = changes
+    assert place.run().returncode == 1, "there are fewer changes"
+    place.double.stop_after = None
+    assert place.run().returncode == 0
+    assert place.run().stdout == "nothing to change\n"
+    assert len(place.double.registries) == len(harbor.PROXIED) and len(place.double.labels) == 1
+
+
+def test_harbor_is_waited_for(place: Place) -> None:
+    place.double.starting = 1
+    assert place.run().returncode == 0
+
+
+def test_nodes_that_do_without_the_mirror_get_none(place: Place) -> None:
+    place.run(
+        ToolInputs(domain="devops.example.com", hosts=HOSTS, all_hosts=HOSTS, nfs_server="192.0.2.1", nfs_path="/srv")
+    )
+    assert not place.double.registries and [p["name"] for p in place.double.projects] == ["library"]
+
+
+# --- what is refused ---
+
+
+def test_anothers_project_is_refused(place: Place) -> None:
+    place.double.add_project("quay.io", None, repositories=7)
+    done = place.run()
+    assert done.returncode == 1
+    for part in (
+        "the project quay.io exists",
+        "there since 2026-11-01",
+        "holds 7 repositories",
+        "opstella:kubernetes.registryMirror",
+    ):
+        assert part in done.stderr
+
+
+def test_anothers_registry_is_refused_and_taken_over_by_its_description(place: Place) -> None:
+    there = {
+        "id": 1,
+        "name": "ghcr.io",
+        "type": "github-ghcr",
+        "url": "https://ghcr.example.com",
+        "description": "mine",
+    }
+    place.double.registries.append(there)
+    done = place.run()
+    assert (
+        done.returncode == 1
+        and "the registry ghcr.io exists" in done.stderr
+        and "made by the Opstella stack" in done.stderr
+    )
+    there["description"] = "made by the Opstella stack"
+    assert place.run().returncode == 0
+    assert there["url"] == "https://ghcr.io"
+
+
+def test_users_of_harbors_own_are_named_as_the_reason(place: Place) -> None:
+    place.double.users.append("somebody")
+    done = place.run()
+    assert (
+        done.returncode == 1
+        and "Harbor keeps its way of logging in" in done.stderr
+        and "remove those users" in done.stderr
+    )
+
+
+def test_settings_fixed_from_outside_are_named(place: Place) -> None:
+    place.double.fixed.add("auth_mode")
+    done = place.run()
+    assert done.returncode == 1 and "does not let auth_mode be changed" in done.stderr
+
+
+def test_a_registry_that_harbor_cannot_reach_is_named_with_the_way_out(place: Place) -> None:
+    place.double.away.add("https://quay.io")
+    done = place.run()
+    assert done.returncode == 1 and "cannot reach https://quay.io" in done.stderr
+    assert "opstella:kubernetes.registryMirror" in done.stderr
