@@ -273,3 +273,24 @@ def test_an_interrupted_deployment_is_resumed(lab: Lab, tmp_path: Path) -> None:
     verified = lab("verify", check=False)
     assert verified.returncode == 0, verified.stdout
     assert lab.pulumi("preview", "--expect-no-changes", "--non-interactive", check=False).returncode == 0
+
+
+def test_a_release_that_fails_says_which_workload_and_why(lab: Lab) -> None:
+    """On the deployed stack of the test above: pods that no node takes, and a time-out that does not wait for ever."""
+    nowhere = {"timeoutSeconds": 40, "values": {"server": {"nodeSelector": {"example.com/disk": "none"}}}}
+    try:
+        with lab.settings({"opstella:tools": {"argo-cd": nowhere}}):
+            said = lab.up(check=False)
+    finally:
+        lab.up()
+    text = said.stdout + said.stderr
+    assert said.returncode != 0
+    told(
+        text,
+        "standalone-tools-argo-cd failed; in namespace argocd:",
+        "pod argocd-server-",
+        "node(s) didn't match Pod's node affinity/selector",
+        "last events:",
+    )
+    assert "Traceback" not in text, text[-3000:]
+    assert lab.pulumi("preview", "--expect-no-changes", "--non-interactive", check=False).returncode == 0
