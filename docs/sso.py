@@ -56,7 +56,8 @@ logs the user in as ever, and then denies access to whoever lacks the role `logi
 is Keycloak's, before any token; what a tool checks by itself comes on top. A session that began before a user left a group lasts
 until its tokens are renewed (five minutes) or, in a tool with sessions of its own, until that ends: end it in Keycloak's console
 (*Sessions*) and in the tool. A login that another identity provider brokers would pass beside the gate, so the flows offer none:
-connect a directory as a *user federation* instead.
+connect a directory as a *user federation* instead. Keycloak counts being turned away as a failed login; thirty of them within
+twelve hours lock the account for a minute and longer.
 
 ## Users
 

@@ -196,6 +196,23 @@ def test_first_passwords_are_changed_at_the_first_login(people: dict[str, Browse
         assert browser.password == f"{first_password(browser.username)}-changed"
 
 
+def test_who_was_turned_away_can_still_log_in_elsewhere(site: Site) -> None:
+    """Keycloak counts it as a failed login; somebody new has no session yet that would let them pass."""
+    closed = next(name for name in OIDC if "viewers" not in GATES[CLIENTS[name]["gate"]])
+    site.server.admin(
+        "POST",
+        f"/{REALM}/users",
+        {
+            "username": "novice", "enabled": True, "email": "n@example.com", "firstName": "N", "lastName": "O",
+            "groups": ["/viewers"], "credentials": [{"type": "password", "value": "first-password-of-novice"}],
+        },
+    )  # fmt: skip
+    novice = Browser(site.server, "novice", "first-password-of-novice")
+    for _ in range(3):
+        assert code_for(novice, closed) is None
+    assert code_for(novice, "kubernetes") is not None
+
+
 # ---- SAML
 
 
