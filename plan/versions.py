@@ -59,6 +59,14 @@ MC_IMAGE = Version(
     support="none",
 )
 
+SONARQUBE_BUILD = Version(
+    name="docker.io/library/sonarqube",
+    version="26.7.0.124771",
+    released=None,
+    source="values.yaml of the chart sonarqube 2026.5.0 (community.buildNumber)",
+    support="the newest Community Build, one a month",
+)
+
 TRAEFIK = Chart(
     name="traefik",
     version="41.3.0",
@@ -288,5 +296,6 @@ CHARTS: tuple[Chart, ...] = (
     GRAFANA,
     HEADLAMP,
     OAUTH2_PROXY,
+    SONARQUBE,
 )
-ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, *CHARTS)
+ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, SONARQUBE_BUILD, *CHARTS)

@@ -140,6 +140,24 @@ EXTRA: dict[str, dict[str, str]] = {
             }.items()
         },
     },
+    "sonarqube": {
+        "caCerts.configMap.key": "scalar",
+        "caCerts.configMap.name": "scalar",
+        "caCerts.configMap.path": "scalar",
+        "caCerts.image": "scalar",
+        "caCerts.secret": "scalar",
+        "env": "list",
+        "image.tag": "scalar",
+        "ingress.ingressClassName": "scalar",
+        "jdbcOverwrite.jdbcSecretName": "scalar",
+        "jdbcOverwrite.jdbcSecretPasswordKey": "scalar",
+        "monitoringPasscodeSecretKey": "scalar",
+        "monitoringPasscodeSecretName": "scalar",
+        "nameOverride": "scalar",
+        "fullnameOverride": "scalar",
+        "sonarProperties": "map",
+        "sonarSecretProperties": "scalar",
+    },
     "traefik": {"service.spec": "map", "ports.*.expose": "map", "ports.*.http.redirections.entryPoint": "map"},
 }
 # Maps that Kubernetes types: which keys they take is the API's matter, not the chart's.

@@ -1,0 +1,185 @@
+"""SonarQube (Community Build): code quality. People log in through Keycloak by SAML: it knows no OpenID Connect.
+
+Everything that lasts is in PostgreSQL. The search index is rebuilt from there, so it lies on the node's own disk:
+Elasticsearch does not work reliably on NFS.
+"""
+
+from __future__ import annotations
+
+import json
+
+from plan import versions
+from plan.tools import traefik
+from plan.tools.common import CA_FILE, image, issuer, merge, provision_files, python_image, resources, service
+from plan.tools.model import (
+    CA_BUNDLE_KEY,
+    Generated,
+    Login,
+    Password,
+    Release,
+    Secret,
+    Tool,
+    ToolInputs,
+    Values,
+    Workload,
+)
+from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Database, Flow, Job, OidcClient
+
+NAME = NAMESPACE = DOMAIN_KEY = "sonarqube"
+PORT = 9000
+DATABASE = Database(name="sonarqube-db", database="sonarqube", owner="sonarqube")
+ADMIN_SECRET = ADMIN_PASSWORD = "sonarqube-admin"
+MONITORING_SECRET = MONITORING_PASSCODE = "sonarqube-monitoring"
+TOKENS_SECRET = "sonarqube-tokens"
+"""What the Job makes: tokens by which CI (`ci`) and DefectDojo (`defectdojo`) get at SonarQube."""
+LABELS = {"app": NAME, "release": NAME}
+CPU, MEMORY, MEMORY_LIMIT = "250m", "2Gi", "3Gi"
+# Group to SonarQube's own permissions; nobody else has any but to browse what is public.
+PERMISSIONS = {
+    "platform-admins": ("admin", "gateadmin", "profileadmin", "provisioning", "scan"),
+    "developers": ("provisioning", "scan"),
+    "viewers": (),
+}
+
+
+def _values(inputs: ToolInputs, host: str) -> Values:
+    values: Values = {
+        "fullnameOverride": NAME,
+        "community": {"enabled": True, "buildNumber": versions.SONARQUBE_BUILD.version},
+        "monitoringPasscodeSecretName": MONITORING_SECRET,
+        "monitoringPasscodeSecretKey": "passcode",
+        "jdbcOverwrite": {
+            "enabled": True,
+            "jdbcUrl": f"jdbc:postgresql://{DATABASE.name}-rw:5432/{DATABASE.database}",
+            "jdbcUsername": DATABASE.owner,
+            "jdbcSecretName": f"{DATABASE.name}-owner",
+            "jdbcSecretPasswordKey": "password",
+        },
+        "initSysctl": {"enabled": False},  # the nodes have vm.max_map_count from their own settings
+        "initFs": {"enabled": False},  # would run as root
+        "persistence": {"enabled": False},
+        "startupProbe": {"failureThreshold": 60},
+        "ingress": {
+            "enabled": True,
+            "ingressClassName": inputs.ingress_class,
+            "hosts": [{"name": host, "path": "/", "pathType": "Prefix"}],
+            "tls": [{"hosts": [host]}],  # no secret: Traefik's default certificate covers the name
+        },
+        # The chart's own limits would be merged in: half a terabyte of disk, and of CPU.
+        "resources": {
+            "requests": {"cpu": CPU, "memory": MEMORY, "ephemeral-storage": "1Gi"},
+            "limits": {"cpu": None, "memory": MEMORY_LIMIT, "ephemeral-storage": "20Gi"},
+        },
+        "initContainers": {"resources": resources("50m", "128Mi", "512Mi")},
+        "tests": {"enabled": False},
+    }
+    if inputs.ca_bundle:
+        trust = {"name": inputs.ca_bundle, "key": CA_BUNDLE_KEY, "path": CA_BUNDLE_KEY}
+        values = merge(values, {"caCerts": {"enabled": True, "configMap": trust}})
+    if inputs.image_registry:
+        values = merge(values, {"image": {"repository": image(inputs, "docker.io", "library/sonarqube")}})
+    return values
+
+
+def _configuration(inputs: ToolInputs, host: str) -> Values:
+    """What provision/sonarqube.py brings SonarQube to."""
+    realm = issuer(inputs)
+    return {
+        "settings": {
+            "sonar.core.serverBaseURL": f"https://{host}",
+            "sonar.forceAuthentication": "true",
+            "sonar.auth.saml.applicationId": NAME,
+            "sonar.auth.saml.providerName": "Keycloak",
+            "sonar.auth.saml.providerId": realm,
+            "sonar.auth.saml.loginUrl": f"{realm}/protocol/saml",
+            "sonar.auth.saml.user.login": "login",
+            "sonar.auth.saml.user.name": "name",
+            "sonar.auth.saml.user.email": "email",
+            "sonar.auth.saml.group.name": "groups",
+            "sonar.auth.saml.enabled": "true",
+        },
+        "descriptor": f"{realm}/protocol/saml/descriptor",
+        "groups": {group: list(permissions) for group, permissions in PERMISSIONS.items()},
+        "tokens": {"namespace": NAMESPACE, "secret": TOKENS_SECRET},
+    }
+
+
+def _provisioning(inputs: ToolInputs, host: str) -> Job:
+    api = {"apiGroups": [""], "resources": ["secrets"]}
+    return Job(
+        name="sonarqube-settings",
+        image=python_image(inputs),
+        command=("python3", "/opstella/sonarqube.py"),
+        files={
+            **provision_files("client.py", "vault_api.py", "sonarqube.py"),
+            "sonarqube.json": json.dumps(_configuration(inputs, host), indent=1),
+        },
+        environment={
+            "SONARQUBE_URL": service(NAME, NAMESPACE, PORT),
+            **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {}),
+        },
+        secret_files={"admin": ADMIN_SECRET},
+        rules=(
+            {**api, "verbs": ["create"]},
+            {**api, "verbs": ["get", "update"], "resourceNames": [TOKENS_SECRET]},
+        ),
+        flows=(
+            Flow(peer=ITSELF, ports=(PORT,)),
+            Flow(peer=PUBLIC, ports=(443,)),
+            Flow(peer=KUBERNETES_API, ports=(6443,)),
+        ),
+        timeout_seconds=900,
+    )
+
+
+def release(inputs: ToolInputs) -> Release:
+    """One server behind Traefik. Its first administrator is `admin`, whose password the Job changes."""
+    chart = versions.SONARQUBE
+    host = inputs.hosts[DOMAIN_KEY]
+    client = OidcClient(
+        client_id=NAME,
+        name="SonarQube",
+        redirect_uris=(f"https://{host}/oauth2/callback/saml",),
+        roles={
+            "platform-admins": "administrator",
+            "developers": "create and analyse projects",
+            "viewers": "browse",
+        },
+        protocol="saml",
+    )
+    return Release(
+        name=NAME,
+        namespace=NAMESPACE,
+        chart=chart.name,
+        version=chart.version,
+        repository=chart.repository,
+        values=_values(inputs, host),
+        needs=(traefik.NAME,),
+        databases=(DATABASE,),
+        clients=(client,),
+        jobs=(_provisioning(inputs, host),),
+        secrets=(
+            Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data={"password": Generated(password=ADMIN_PASSWORD)}),
+            Secret(
+                name=MONITORING_SECRET, namespace=NAMESPACE, data={"passcode": Generated(password=MONITORING_PASSCODE)}
+            ),
+        ),
+        # SonarQube wants letters of both cases, a digit and a special character in it.
+        passwords=(Password(name=ADMIN_PASSWORD, length=64, special=True), Password(name=MONITORING_PASSCODE)),
+        flows=(Flow(peer=OUTSIDE, ports=(443,)),),
+        ports_for_ingress=(PORT,),
+        workloads=(
+            Workload(
+                kind="StatefulSet", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS
+            ),
+        ),
+        ca_bundle=inputs.ca_bundle,
+        domain_key=DOMAIN_KEY,
+        host=host,
+        path="/api/system/status",
+        login=Login(url=f"https://{host}/", username="admin", password=ADMIN_PASSWORD),
+        timeout_seconds=1200,
+    )
+
+
+TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)
