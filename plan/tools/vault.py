@@ -37,12 +37,23 @@ JOB = "vault-setup"
 HEALTH = "/v1/sys/health?standbyok=true&sealedcode=200&uninitcode=200"
 CHECK_PATH = "/v1/sys/health?standbyok=true"
 
-# Vault reads its certificate again only when it is told to, and must not be restarted for it, since it comes back sealed.
-_RELOAD = """\
+# Vault reads its certificate again, and opens its audit log anew, only when it is told to; and it must not be restarted
+# for either, since it comes back sealed. A full audit volume would stop it from answering at all.
+_CARE = """\
+cd /vault/audit
 seen=$(sha256sum < /vault/tls/tls.crt)
 while sleep 60; do
   now=$(sha256sum < /vault/tls/tls.crt)
-  if [ "$now" != "$seen" ] && kill -HUP $(pidof vault); then seen=$now; fi
+  tell=
+  [ "$now" = "$seen" ] || tell=yes
+  if [ -f audit.log ] && [ "$(stat -c %s audit.log)" -gt 209715200 ]; then
+    for n in 9 8 7 6 5 4 3 2 1; do
+      if [ -f audit.log.$n ]; then mv audit.log.$n audit.log.$((n + 1)); fi
+    done
+    mv audit.log audit.log.1
+    tell=yes
+  fi
+  if [ -n "$tell" ] && kill -HUP $(pidof vault); then seen=$now; fi
 done
 """
 
@@ -135,12 +146,12 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "shareProcessNamespace": True,  # for the next container's signal
         "extraContainers": [
             {
-                "name": "reload-certificate",
+                "name": "certificate-and-audit-log",
                 "image": f"{repository}:{tag}",
-                "command": ["/bin/sh", "-ec", _RELOAD],
+                "command": ["/bin/sh", "-ec", _CARE],
                 "resources": resources("10m", "8Mi", "32Mi"),
                 "securityContext": {**restricted, "readOnlyRootFilesystem": True},
-                "volumeMounts": [mount],
+                "volumeMounts": [mount, {"name": "audit", "mountPath": "/vault/audit"}],
             }
         ],
         "extraPorts": [{"containerPort": METRICS_PORT, "name": "telemetry"}],

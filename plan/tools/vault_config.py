@@ -56,7 +56,11 @@ def configuration(inputs: ToolInputs, host: str) -> Values:
         "handover": handed,
         "temporary": {"shares": shares, "threshold": threshold},
         "login": {"role": PROVISIONER, "audience": AUDIENCE},
-        "audit": {"file": {"type": "file", "options": {"file_path": AUDIT_FILE}}},
+        # On each replica's volume, and in the logs of its pod, so that it is wherever those are kept.
+        "audit": {
+            "file": {"type": "file", "options": {"file_path": AUDIT_FILE}},
+            "stdout": {"type": "file", "options": {"file_path": "stdout"}},
+        },
         "fingerprints": FINGERPRINTS,
         "engines": {
             KV: {"type": "kv", "description": "secrets of people and applications", "options": {"version": "2"}},

@@ -103,7 +103,7 @@ def test_a_cluster_is_initialised_opened_and_configured_once(site: Any) -> None:
     assert first[0].startswith("initialised Vault: 5 shares, 3 of them open it")
     assert [line for line in first if line.startswith("unsealed")] == [f"unsealed {a}" for a in three.addresses]
     # Right after the last replica is open, and before anything else is set.
-    assert first[4] == "audit device file"
+    assert first[4:6] == ["audit device file", "audit device stdout"]
     assert "revoked the root token" in first
     assert three.sealed() == [False, False, False] and three.state() == "ready" and len(three.shares()) == 5
     second = three.setup()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +253,43 @@ def test_trust_is_spread_from_the_stacks_own_bundle_under_another_name() -> None
     assert release.namespace == cert_manager.NAMESPACE == release.values["app"]["trust"]["namespace"]
     assert release.values["secretTargets"] == {"enabled": False}
     assert not release.values["defaultPackage"]["enabled"]
+
+
+def test_a_new_certificate_and_a_full_audit_log_are_told_to_vault(tmp_path: Path) -> None:
+    (container,) = vault.release(ALL).values["server"]["extraContainers"]
+    script = container["command"][-1].replace("/vault/", f"{tmp_path}/").replace("sleep 60", "sleep 0.05")
+    script = script.replace("209715200", "9").replace("$(pidof vault)", "$VAULT")
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "audit").mkdir()
+    log, certificate, told = tmp_path / "audit/audit.log", tmp_path / "tls/tls.crt", tmp_path / "told"
+    certificate.write_text("one")
+    log.write_text("short")
+    listener = subprocess.Popen(
+        ["bash", "-c", f"trap 'echo x >> {told}' HUP; touch {told}; while :; do sleep 0.02; done"]
+    )
+    care = None
+
+    def wait(what: str, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not done():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.02)
+
+    try:
+        wait("the listener listens", told.exists)
+        care = subprocess.Popen(["sh", "-ec", script], env={**os.environ, "VAULT": str(listener.pid)})
+        time.sleep(0.3)
+        assert told.read_text() == "" and log.exists()
+        certificate.write_text("two")
+        wait("the certificate is told", lambda: told.read_text().count("x") == 1)
+        log.write_text("longer than nine")
+        wait("the log is moved and told", lambda: told.read_text().count("x") == 2)
+        assert (tmp_path / "audit/audit.log.1").read_text() == "longer than nine" and not log.exists()
+        log.write_text("once more too long")
+        wait("again", lambda: told.read_text().count("x") == 3)
+        assert (tmp_path / "audit/audit.log.2").read_text() == "longer than nine"
+    finally:
+        for process in (care, listener):
+            if process is not None:
+                process.kill()
+                process.wait()

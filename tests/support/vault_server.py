@@ -197,7 +197,7 @@ class Site:
         for n in which or range(len(self.ports)):
             if self._processes[n] is not None:
                 continue
-            file = self.folder / f"vault-{n}.json"
+            file = self.folder / f"vault-{n}.hcl"
             file.write_text(json.dumps(self._config(n)))
             log = (self.folder / f"vault-{n}.log").open("ab")
             argv = [str(artifact("vault") / "vault-server"), f"-config={file}"]
