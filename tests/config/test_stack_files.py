@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 import types
 import typing
@@ -44,8 +46,13 @@ def uncommented(text: str, examples: bool) -> dict[str, Any]:
     return yaml.safe_load("\n".join(lines))["config"]
 
 
-def values_of(file: Path, examples: bool) -> dict[str, Any]:
+@functools.cache
+def _values(file: Path, examples: bool) -> dict[str, Any]:
     return {k.removeprefix("opstella:"): v for k, v in uncommented(file.read_text(), examples).items()}
+
+
+def values_of(file: Path, examples: bool) -> dict[str, Any]:
+    return copy.deepcopy(_values(file, examples))
 
 
 @files
