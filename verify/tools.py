@@ -55,7 +55,8 @@ def _tool(stack: Stack, cluster: dict[str, Any], api: Api, release: Release) -> 
     note(_policies(api, release, faults), "network policy", "network policies")
     for kind, word in (("PodDisruptionBudget", "disruption budget"), ("HorizontalPodAutoscaler", "autoscaler")):
         note(sum(m.body["kind"] == kind for m in manifests), word)
-    urls = [_url(stack, cluster, host, release.path, faults) for host in (release.host, *release.other_hosts) if host]
+    places = [(release.host, release.path), *((host, "/") for host in release.other_hosts)]
+    urls = [_url(stack, cluster, host, path, faults) for host, path in places if host]
     if faults:
         raise CheckFailed("; ".join(faults))
     return ", ".join([*urls, *seen]) or "deployed"
@@ -133,13 +134,15 @@ def ask(authorities: str, address: str, host: str, path: str, *, port: int = 443
 
 
 def _resources(api: Api, releases: tuple[Release, ...], planned: Mapping[str, Mapping[str, int]], workers: set[str]) -> str:
-    """A table: what the pods of each tool ask for on the workers, and what the plan counts for it. Raises CheckFailed.
+    """A table: what the pods of each tool ask for, and what the plan counts for it. Raises CheckFailed.
 
-    `planned` is millicores and MiB, by tool. More than planned is marked: it may be the user's own values.
+    `planned` is millicores and MiB, by tool, DaemonSets counted on workers only; so they are here. More than planned is
+    marked: it may be the user's own values.
     """
     pods = [
         p for p in api.get("/api/v1/pods")["items"]
-        if p["spec"].get("nodeName") in workers and p.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        if p.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        and (p["spec"].get("nodeName") in workers or not _of_every_node(p))
     ]  # fmt: skip
     nodes = [n for n in api.get("/api/v1/nodes")["items"] if n["metadata"]["name"] in workers]
     room = sum((Amount.of(node["status"]["allocatable"]) for node in nodes), Amount())
@@ -192,6 +195,11 @@ def _row(name: str, amount: Amount, planned: Amount | None) -> str:
     beside = (f"{planned.cpu:.2f}", f"{planned.memory / 2**30:.2f} Gi") if planned else ("", "")
     mark = "  more than planned" if planned and not amount.fits(planned) else ""
     return f"{name:<24} {amount.cpu:>7.2f} {beside[0]:>9} {amount.memory / 2**30:>8.2f} Gi {beside[1]:>11}{mark}".rstrip()
+
+
+def _of_every_node(pod: dict[str, Any]) -> bool:
+    """Whether the pod is a node's own: of a DaemonSet, or of the node itself."""
+    return any(owner["kind"] in ("DaemonSet", "Node") for owner in pod["metadata"].get("ownerReferences", ()))
 
 
 def requests(pod: dict[str, Any]) -> Amount:

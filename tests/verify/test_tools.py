@@ -155,9 +155,10 @@ def test_all_faults_stand_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- resources ---
 
 
-def pod(namespace: str, node: str, cpu: str, memory: str, phase: str = "Running") -> dict[str, Any]:
+def pod(namespace: str, node: str, cpu: str, memory: str, phase: str = "Running", owner: str = "ReplicaSet") -> dict[str, Any]:
     container = {"resources": {"requests": {"cpu": cpu, "memory": memory}}}
-    return {"metadata": {"namespace": namespace}, "spec": {"nodeName": node, "containers": [container]}, "status": {"phase": phase}}
+    meta = {"namespace": namespace, "ownerReferences": [{"kind": owner}]}
+    return {"metadata": meta, "spec": {"nodeName": node, "containers": [container]}, "status": {"phase": phase}}
 
 
 def table(pods: list[dict[str, Any]], memory: str = "10Gi") -> str:
@@ -171,13 +172,18 @@ def table(pods: list[dict[str, Any]], memory: str = "10Gi") -> str:
 def test_what_pods_on_workers_ask_for_is_summed_by_namespace() -> None:
     told = table(
         [pod("space", "w1", "250m", "1Gi"), pod("space", "w2", "1", "512Mi"), pod("kube-system", "w1", "100m", "256Mi"),
-         pod("space", "m", "2", "2Gi"), pod("space", "w1", "3", "3Gi", "Succeeded")]
+         pod("space", "m", "2", "2Gi", owner="DaemonSet"), pod("space", "w1", "3", "3Gi", "Succeeded")]
     )  # fmt: skip
     assert told.splitlines()[0] == "3 pods ask for 17 % of the CPU and 9 % of the memory of the workers"
     rows = {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in told.splitlines()[2:]}
     assert rows["space"] == "1.25      1.25     1.50 Gi     1.00 Gi  more than planned"
     assert rows["others"] == "0.10               0.25 Gi"
     assert rows["together"].endswith("more than planned") and rows["workers"].split() == ["have", "8.00", "20.00", "Gi"]
+
+
+def test_what_runs_on_a_master_counts_unless_every_node_has_one() -> None:
+    assert table([pod("space", "m", "1250m", "1Gi")]).startswith("1 pods ask for 16 %")
+    assert table([pod("space", "m", "1", "1Gi", owner="DaemonSet"), pod("a", "m", "1", "1Gi", owner="Node")]).startswith("0 pods")
 
 
 def test_what_is_asked_for_as_planned_is_not_marked() -> None:
