@@ -135,7 +135,8 @@ def look(request: Request, namespace: str, evidence: Evidence) -> None:
     pods = _items(request("GET", f"{core}/pods"))
     troubled = [pod for pod in pods if _trouble(pod)]
     if troubled:
-        evidence.workloads = [_blank(text, secrets) for text in _unavailable(request, namespace)]
+        # Those that Helm has taken back already stay as they were seen.
+        evidence.workloads = [_blank(t, secrets) for t in _unavailable(request, namespace)] or evidence.workloads
         evidence.pods = {pod["metadata"]["name"]: _blank(_trouble(pod), secrets) for pod in troubled}
         evidence.logs = {}
     for pod in troubled:

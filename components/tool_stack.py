@@ -56,6 +56,9 @@ class ToolStack(pulumi.ComponentResource):
             # Without it, a new kubeconfig for the same cluster would replace everything in it.
             cluster_identifier=args.cluster,
             enable_server_side_apply=True,
+            # Changed in place. Otherwise they would be deleted and made anew, and what reads them would find none.
+            enable_config_map_mutable=True,
+            enable_secret_mutable=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
         )
         sources = Sources(

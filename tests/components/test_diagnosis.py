@@ -126,8 +126,9 @@ def test_what_was_seen_of_pods_that_are_gone_stays(crashing: Cluster) -> None:
     """Helm takes a failed installation back before it says that it failed."""
     evidence = Evidence()
     look(crashing.request, "tool", evidence)
-    crashing.put("pods", [])
     crashing.apps("statefulsets", [])
+    look(crashing.request, "tool", evidence)  # its pods are still ending
+    crashing.put("pods", [])
     look(crashing.request, "tool", evidence)
     assert "CrashLoopBackOff" in str(evidence) and "line 39" in str(evidence)
     assert "StatefulSet tool/tool: 1 of 2" in str(evidence)
