@@ -21,7 +21,7 @@ _ENDINGS = (
 _NAMES = {
     "ca", "cert", "certificate", "certs", "env", "existing", "extra", "from", "image", "ingress", "kube", "pull", "restricted", "tls",
 }  # fmt: skip
-_NAMING = {"secret": {"key"}, "key": {"password", "passwd", "token"}}  # further ones before such an ending
+_NAMING = {"secret": {"key"}, "key": {"passcode", "password", "passwd", "token"}}  # further ones before such an ending
 _BESIDE = ("secretName", "existingSecret", "secretRef")  # beside one, a key ending in Key names a key of that Secret
 # Replaced later, a path, or the name of a file.
 _REFERENCE = re.compile(r"\$[({A-Za-z_]|\{\{|%\(|<[a-z]+:|/[a-z][\w.-]*/|[\w.-]+\.(key|pem|crt)\Z")
