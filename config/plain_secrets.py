@@ -22,7 +22,11 @@ _NAMES = {
     "ca", "cert", "certificate", "certs", "env", "existing", "extra", "from", "image", "ingress", "kube", "pull", "restricted", "tls",
 }  # fmt: skip
 _NAMING = {"secret": {"key"}, "key": {"passcode", "password", "passwd", "token"}}  # further ones before such an ending
-_BESIDE = ("secretName", "existingSecret", "secretRef")  # beside one, a key ending in Key names a key of that Secret
+_BESIDE = (
+    "secretname",
+    "existingsecret",
+    "secretref",
+)  # beside such a key, one ending in Key names a key of that Secret
 # Replaced later, a path, or the name of a file.
 _REFERENCE = re.compile(r"\$[({A-Za-z_]|\{\{|%\(|<[a-z]+:|/[a-z][\w.-]*/|[\w.-]+\.(key|pem|crt)\Z")
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@$({]+@")
@@ -67,7 +71,9 @@ def plain_secrets(value: Any, path: str = "") -> Iterator[str]:
         for name, inner in value.items():
             # A list of variables has the telling name beside the value.
             told = name if name != "value" or not isinstance(named, str) else named
-            names_a_key = str(name).endswith("Key") and any(value.get(beside) for beside in _BESIDE)
+            names_a_key = str(name).endswith("Key") and any(
+                text and str(beside).lower().endswith(_BESIDE) for beside, text in value.items()
+            )
             if not names_a_key and _held(str(told), inner):
                 yield f"{path}.{name}"
             else:

@@ -59,6 +59,7 @@ def test_a_number_is_a_password_and_no_token() -> None:
 
 def test_a_key_beside_the_name_of_its_secret_names_a_key() -> None:
     assert list(plain_secrets({"license": {"secretName": "vault", "secretKey": "license"}})) == []
+    assert list(plain_secrets({"monitoringPasscodeSecretName": "x", "monitoringPasscodeSecretKey": "passcode"})) == []
     assert list(plain_secrets({"license": {"secretName": "", "secretKey": PLAIN}})) == [".license.secretKey"]
     assert list(plain_secrets({"admin": {"existingSecret": "a", "password": PLAIN}})) == [".admin.password"]
 
