@@ -9,7 +9,7 @@ PYTHON := venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine preview up destroy demo verify bench lab lab-status lab-down test test-unit \
-	test-toolchain test-lab lint
+	test-toolchain test-lab lint docs
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,3 +63,6 @@ test-lab: setup ## standalone end to end in the lab (needs root)
 
 lint: setup ## shellcheck, ruff, gofmt and go vet
 	@lab/toolchain/lint
+
+docs: engine ## write again the pages and the picture that are made from settings and plan
+	@for page in settings picture tools budget sso; do $(PYTHON) -m docs.$$page || exit 1; done
