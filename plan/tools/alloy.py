@@ -18,6 +18,17 @@ EXPORTER, KUBELET, ETCD_METRICS, COREDNS_METRICS = 9100, 10250, 2381, 9153
 SCRAPED = {"opstella.io/metrics": "true"}  # of a namespace whose pods it may ask for metrics
 STORES = ("loki", "mimir", "tempo")
 
+# The chart's own rules but one: those let it read every Secret of the cluster, Vault's shares among them.
+RIGHTS: tuple[Values, ...] = tuple(
+    {"apiGroups": groups, "resources": resources, "verbs": ["get", "list", "watch"]}
+    for groups, resources in (
+        (["", "discovery.k8s.io", "networking.k8s.io"], ["endpoints", "endpointslices", "ingresses", "pods", "services"]),
+        ([""], ["pods", "pods/log", "namespaces", "events", "configmaps"]),
+        (["monitoring.coreos.com"], ["prometheusrules", "podmonitors", "servicemonitors", "probes", "scrapeconfigs"]),
+        (["apps", "extensions"], ["replicasets"]),
+    )
+)
+
 
 def _values(inputs: ToolInputs) -> Values:
     state = {"name": "state", "hostPath": {"path": DATA, "type": "DirectoryOrCreate"}}
@@ -57,6 +68,7 @@ def _values(inputs: ToolInputs) -> Values:
             "tolerations": [{"operator": "Exists"}],  # masters too
             "volumes": {"extra": volumes},
         },
+        "rbac": {"rules": list(RIGHTS)},
         # What is sent to a node's Alloy stays on the node.
         "service": {"internalTrafficPolicy": "Local"},
     }

@@ -81,14 +81,18 @@ def after(inputs: ToolInputs) -> tuple[Manifest, ...]:
 
 
 def _monitor(inputs: ToolInputs) -> tuple[Manifest, ...]:
-    if "kube-prometheus-stack" not in inputs.present:
+    if "kube-prometheus-stack" not in inputs.present or not inputs.ca_bundle:
         return ()
     endpoint = {
         "port": "telemetry",
         "path": "/v1/sys/metrics",
         "params": {"format": ["prometheus"]},
         "scheme": "https",
-        "tlsConfig": {"serverName": f"vault.{NAMESPACE}.svc", "ca": {"secret": {"name": TLS_SECRET, "key": "ca.crt"}}},
+        # A ConfigMap: who scrapes may read no Secrets.
+        "tlsConfig": {
+            "serverName": f"vault.{NAMESPACE}.svc",
+            "ca": {"configMap": {"name": inputs.ca_bundle, "key": CA_BUNDLE_KEY}},
+        },
     }
     spec = {"selector": {"matchLabels": LABELS}, "podMetricsEndpoints": [endpoint]}
     return (

@@ -16,7 +16,7 @@ import pytest
 
 from config.errors import ConfigurationError
 from config.services import Vault, VaultSeal
-from plan.tools import cert_manager, trust_manager, vault, vault_config, vault_unsealer
+from plan.tools import alloy, cert_manager, trust_manager, vault, vault_config, vault_unsealer
 from plan.tools.model import FromPki, Given, Override, Release, ToolInputs
 from plan.tools.vault_objects import TLS_SECRET
 from tests.plan.test_tools import DOMAIN, INPUTS
@@ -241,6 +241,13 @@ def test_metrics_have_a_port_of_their_own_without_a_token() -> None:
     assert any(m.body["kind"] == "PodMonitor" for m in release.after)
     alone = vault.release(replace(ALL, present=frozenset({"vault"})))
     assert not any(m.body["kind"] == "PodMonitor" for m in alone.after)
+
+
+def test_who_scrapes_reads_no_secrets() -> None:
+    rules = alloy.release(replace(ALL, present=frozenset({"kube-prometheus-stack"}))).values["rbac"]["rules"]
+    assert rules and not any("secrets" in rule["resources"] or "*" in rule["resources"] for rule in rules)
+    monitor = next(m.body for m in vault.release(ALL).after if m.body["kind"] == "PodMonitor")
+    assert "secret" not in str(monitor)
 
 
 def test_trust_is_spread_from_the_stacks_own_bundle_under_another_name() -> None:
