@@ -1,10 +1,14 @@
-"""Argo CD: deployments from Git."""
+"""Argo CD: deployments from Git; people log in through Keycloak, `admin` stays for when that is down."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import yaml
+
 from plan import versions
-from plan.tools import traefik
-from plan.tools.common import CA_FOLDER, ca_volume, image, merge, replicas_of, resources
+from plan.tools import argo_cd_objects, traefik
+from plan.tools.common import CA_FOLDER, ca_volume, image, issuer, merge, replicas_of, resources, spread
 from plan.tools.model import (
     Bcrypt,
     Clear,
@@ -18,14 +22,48 @@ from plan.tools.model import (
     Values,
     Workload,
 )
+from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, OidcClient
 
 NAME, NAMESPACE = "argo-cd", "argocd"
 DOMAIN_KEY = "argocd"
 SECRET, REDIS_SECRET = "argocd-secret", "argocd-redis"  # both names are fixed in Argo CD
 ADMIN_PASSWORD, REDIS_PASSWORD, SESSION_KEY = "argocd-admin", "argocd-redis", "argocd-session-key"
+LOGIN_SECRET, CLI_CALLBACK = "argocd-login", "http://localhost:8085/auth/callback"
+PART_OF = {"app.kubernetes.io/part-of": "argocd"}  # Argo CD reads only Secrets that carry it
+ROLES = {"platform-admins": "role:admin", "developers": "role:developer", "viewers": "role:readonly"}
+# What role:developer may beside reading; roles and objects in the words of Argo CD's own policies.
+DEVELOPER = (("applications", "sync"), ("applications", "action/*"))
+
+
+# Part of the chart: key in its values, kind, workload, request of CPU and memory, limit of memory.
+_PARTS: tuple[tuple[str, Literal["Deployment", "StatefulSet"], str, str, str, str], ...] = (
+    ("controller", "StatefulSet", "application-controller", "100m", "256Mi", "1Gi"),
+    ("applicationSet", "Deployment", "applicationset-controller", "20m", "64Mi", "256Mi"),
+    ("redis", "Deployment", "redis", "20m", "64Mi", "256Mi"),
+    ("repoServer", "Deployment", "repo-server", "50m", "128Mi", "512Mi"),
+    ("server", "Deployment", "server", "50m", "128Mi", "256Mi"),
+)
+_SEVERAL = ("applicationSet", "repoServer", "server")  # the others are one pod each in this chart
+
+
+def _labels(workload: str) -> dict[str, str]:
+    return {"app.kubernetes.io/name": f"argocd-{workload}", "app.kubernetes.io/instance": NAME}
+
+
+def client_id(inputs: ToolInputs) -> str:
+    """The multi-cluster architecture has an Argo CD a stage."""
+    return "argocd" if len(inputs.clusters) == 1 else f"argocd-{inputs.cluster}"
 
 
 def _values(inputs: ToolInputs, host: str) -> Values:
+    replicas = replicas_of(inputs, NAME)
+    parts: Values = {
+        key: {
+            "resources": resources(cpu, memory, limit),
+            **({"replicas": replicas, "affinity": spread(_labels(workload))} if key in _SEVERAL else {}),
+        }
+        for key, _, workload, cpu, memory, limit in _PARTS
+    }
     values: Values = {
         "fullnameOverride": "argocd",
         "crds": {"install": True, "keep": True},
@@ -33,26 +71,23 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "configs": {
             "params": {"server.insecure": True},  # Traefik ends TLS
             "secret": {"createSecret": False},
+            "cm": {"oidc.config": _login(inputs)},
+            "rbac": {"policy.default": "", "policy.csv": _policy(), "scopes": "[groups]"},
         },
         "dex": {"enabled": False},
         "notifications": {"enabled": False},
         "redisSecretInit": {"enabled": False},  # its Secret is ours, so that it stays the same
-        "redis": {"resources": resources("20m", "64Mi", "256Mi")},
-        "controller": {"resources": resources("100m", "256Mi", "1Gi")},
-        "repoServer": {"replicas": replicas_of(inputs, NAME), "resources": resources("50m", "128Mi", "512Mi")},
-        "applicationSet": {"replicas": replicas_of(inputs, NAME), "resources": resources("20m", "64Mi", "256Mi")},
-        "server": {
-            "replicas": replicas_of(inputs, NAME),
-            "resources": resources("50m", "128Mi", "256Mi"),
-            "ingress": {
-                "enabled": True,
-                "ingressClassName": inputs.ingress_class,
-                "hostname": host,
-                "tls": False,  # true would name a Secret of its own
-                "extraTls": [{"hosts": [host]}],
-            },
-        },
     }
+    ingress = {
+        "enabled": True,
+        "ingressClassName": inputs.ingress_class,
+        "hostname": host,
+        "tls": False,  # true would name a Secret of its own
+        "extraTls": [{"hosts": [host]}],
+    }
+    values = merge(merge(values, parts), {"server": {"ingress": ingress}})
+    if argo_cd_objects.trusts_gitlab(inputs):
+        values = merge(values, {"configs": {"tls": {"create": False}}})  # its ConfigMap is trust-manager's to fill
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
         trust = {
@@ -70,18 +105,53 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     return values
 
 
+def _login(inputs: ToolInputs) -> str:
+    """The issuer's certificate is verified by the CA bundle, which SSL_CERT_DIR adds to the system's."""
+    return yaml.safe_dump(
+        {
+            "name": "Keycloak",
+            "issuer": issuer(inputs),
+            "clientID": client_id(inputs),
+            "clientSecret": f"${LOGIN_SECRET}:clientSecret",
+            "cliClientID": f"{client_id(inputs)}-cli",
+            "requestedScopes": ["openid", "profile", "email", "groups"],
+        },
+        sort_keys=False,
+    )
+
+
+def _policy() -> str:
+    rules = [f"p, role:developer, {what}, {action}, */*, allow" for what, action in DEVELOPER]
+    rules.append("g, role:developer, role:readonly")
+    return "".join(f"{rule}\n" for rule in (*rules, *(f"g, {group}, {role}" for group, role in ROLES.items())))
+
+
+def _clients(inputs: ToolInputs, host: str) -> tuple[OidcClient, ...]:
+    """The web interface, and `argocd login --sso`, which cannot keep a secret."""
+    return (
+        OidcClient(
+            client_id=client_id(inputs),
+            name="Argo CD",
+            redirect_uris=(f"https://{host}/auth/callback",),
+            roles=ROLES,
+            secret=LOGIN_SECRET,
+            labels=PART_OF,
+        ),
+        OidcClient(
+            client_id=f"{client_id(inputs)}-cli",
+            name="Argo CD, command line",
+            redirect_uris=(CLI_CALLBACK,),
+            roles=ROLES,
+            public=True,
+            pkce=True,
+        ),
+    )
+
+
 def release(inputs: ToolInputs) -> Release:
     """Argo CD behind Traefik, without Dex; its first administrator is `admin`."""
     chart = versions.ARGO_CD
     host = inputs.hosts[DOMAIN_KEY]
-    part_of = {"app.kubernetes.io/part-of": "argocd"}  # Argo CD watches only secrets that carry it
-    workloads = (
-        ("StatefulSet", "argocd-application-controller"),
-        ("Deployment", "argocd-applicationset-controller"),
-        ("Deployment", "argocd-redis"),
-        ("Deployment", "argocd-repo-server"),
-        ("Deployment", "argocd-server"),
-    )
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -95,7 +165,7 @@ def release(inputs: ToolInputs) -> Release:
             Secret(
                 name=SECRET,
                 namespace=NAMESPACE,
-                labels={"app.kubernetes.io/name": SECRET, **part_of},
+                labels={"app.kubernetes.io/name": SECRET, **PART_OF},
                 data={
                     "admin.password": Bcrypt(password=ADMIN_PASSWORD),
                     # Sessions older than this are refused; a constant keeps the Secret the same from run to run.
@@ -106,9 +176,10 @@ def release(inputs: ToolInputs) -> Release:
             Secret(
                 name=REDIS_SECRET,
                 namespace=NAMESPACE,
-                labels=part_of,
+                labels=PART_OF,
                 data={"auth": Generated(password=REDIS_PASSWORD)},
             ),
+            *argo_cd_objects.repositories(inputs),
         ),
         passwords=(
             Password(name=ADMIN_PASSWORD),
@@ -116,12 +187,27 @@ def release(inputs: ToolInputs) -> Release:
             Password(name=SESSION_KEY, length=44),
         ),
         crds=("applications.argoproj.io", "applicationsets.argoproj.io", "appprojects.argoproj.io"),
-        workloads=tuple(Workload(kind=kind, name=name, namespace=NAMESPACE) for kind, name in workloads),
+        after=argo_cd_objects.manifests(inputs),
+        clients=_clients(inputs, host),
+        flows=(
+            Flow(peer=KUBERNETES_API, ports=(6443,)),
+            Flow(peer=ITSELF, ports=(6379, 8080, 8081)),
+            Flow(peer=PUBLIC, ports=(443,)),
+            Flow(peer=OUTSIDE, ports=(443,)),  # Git and chart repositories
+        ),
+        ports_for_ingress=(8080,),
+        workloads=tuple(
+            Workload(
+                kind=kind, name=f"argocd-{workload}", namespace=NAMESPACE, cpu=cpu, memory=memory,
+                replicas=replicas_of(inputs, NAME) if key in _SEVERAL else 1, selector=_labels(workload),
+            )
+            for key, kind, workload, cpu, memory, _ in _PARTS
+        ),
         ca_bundle=inputs.ca_bundle,
         domain_key=DOMAIN_KEY,
         host=host,
         login=Login(url=f"https://{host}/", username="admin", password=ADMIN_PASSWORD),
-    )
+    )  # fmt: skip
 
 
 TOOL = Tool(name=NAME, release=release, domain_key=DOMAIN_KEY)

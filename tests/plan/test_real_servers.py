@@ -84,8 +84,8 @@ def test_chronyd_accepts_its_configuration(tmp_path: Path) -> None:
 STACK = plan(
     "custom",
     clusters={
-        "one": {"subnet": "192.168.72.0/24", "masters": {"count": 3}, "workers": {"count": 2}},
-        "two": {"subnet": "192.168.73.0/24", "masters": {"count": 1}, "workers": {"count": 1}},
+        "one": {"subnet": "192.168.72.0/24", "masters": {"count": 3}, "workers": {"count": 2, "cpu": 16, "memoryGb": 32}},
+        "two": {"subnet": "192.168.73.0/24", "masters": {"count": 1}, "workers": {"count": 1, "cpu": 16, "memoryGb": 32}},
     },
     firewall={"operatorNetworks": ["10.200.0.0/16", "10.200.7.0/24"]},
 )

@@ -82,7 +82,7 @@ def test_given_addresses_are_kept_and_skipped() -> None:
 
 
 def test_a_second_cluster_gives_every_machine_of_a_cluster_its_clusters_name() -> None:
-    cluster = {"subnet": "10.0.0.0/24", "workers": {"count": 1}}
+    cluster = {"subnet": "10.0.0.0/24", "workers": {"count": 1, "cpu": 16, "memoryGb": 32}}
     alone = plan("custom", clusters={"one": cluster}).topology
     both = plan("custom", clusters={"one": cluster, "two": {**cluster, "subnet": "10.1.0.0/24"}}).topology
     assert [h.name for h in alone.hosts] == ["bastion", "gitlab", "haproxy", "nfs", "master-1", "master-2", "master-3",
