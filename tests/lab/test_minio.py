@@ -5,7 +5,9 @@ The script runs as in the Job: with nothing on its PATH but mc, a shell and thos
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -14,16 +16,23 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from config.services import ObjectStore
 from plan.tools import externals
 from plan.tools import minio_buckets as minio
+from plan.tools.minio import release
 from plan.tools.model import ToolInputs
 from plan.tools.needs import Bucket, StorageAccess
 from tests.support.api_server import end, executable, free_port, wait_for
@@ -397,3 +406,150 @@ def test_a_store_that_does_not_answer_is_waited_for_and_named(store: Store) -> N
     away = replace(store, endpoint=f"http://127.0.0.1:{free_port()}")
     run = provision(away, (), patience=1)
     assert run.code == 1 and away.endpoint in run.error and "does not answer after 1 s" in run.error
+
+
+# --- people
+
+
+@dataclass
+class Realm:
+    """Stands for Keycloak's realm: its discovery document and its keys, and tokens as Keycloak's mappers make them.
+
+    It proves what the store makes of the claim `groups`; not the login in a browser, nor Keycloak.
+    """
+
+    url: str = ""
+    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
+
+    def documents(self) -> dict[str, dict]:
+        numbers = self.key.public_key().public_numbers()
+        key = {"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": number(numbers.n), "e": number(numbers.e)}
+        endpoints = {f"{name}_endpoint": f"{self.url}/{name}" for name in ("authorization", "token", "userinfo")}
+        about = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **endpoints, "response_types_supported": ["code"]}
+        about |= {"id_token_signing_alg_values_supported": ["RS256"], "subject_types_supported": ["public"]}
+        return {"/.well-known/openid-configuration": about, "/keys": {"keys": [key]}}
+
+    def token(self, *groups: str) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": self.url,
+            "aud": "minio",
+            "azp": "minio",
+            "sub": "someone",
+            "iat": now,
+            "exp": now + 3600,
+            "groups": groups,
+        }
+        head = {"alg": "RS256", "kid": "1", "typ": "JWT"}
+        signed = ".".join(base64url(json.dumps(part).encode()) for part in (head, claims))
+        return f"{signed}.{base64url(self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def number(value: int) -> str:
+    return base64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+
+
+@pytest.fixture(scope="module")
+def realm() -> Iterator[Realm]:
+    realm = Realm()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = json.dumps(realm.documents()[self.path]).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nothing: the test says what it saw."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    realm.url = f"http://127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield realm
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def peopled(realm: Realm) -> Iterator[Store]:
+    """A store that knows the realm by the product's own values, with one bucket of the platform's."""
+    hosts = {**INPUTS.hosts, "keycloak": "idp.devops.example.com"}
+    oidc = release(replace(INPUTS, hosts=hosts, all_hosts=hosts)).values["oidc"]
+    prefix = "MINIO_IDENTITY_OPENID_"  # as the chart names them
+    environment = {
+        f"{prefix}CONFIG_URL": f"{realm.url}/.well-known/openid-configuration", f"{prefix}CLIENT_ID": oidc["clientId"],
+        f"{prefix}CLIENT_SECRET": secrets.token_hex(16), f"{prefix}CLAIM_NAME": oidc["claimName"],
+        f"{prefix}SCOPES": oidc["scopes"], f"{prefix}REDIRECT_URI": oidc["redirectUri"],
+    }  # fmt: skip
+    with running(environment) as store:
+        run = provision(store, (access("velero", Bucket(name="velero")),))
+        assert run.code == 0, run.error
+        assert store.mc("pipe", "s/velero/backup", text="of everything").returncode == 0
+        assert store.mc("mb", "s/teams-own").returncode == 0
+        assert store.mc("pipe", "s/teams-own/file", text="theirs").returncode == 0
+        yield store
+
+
+def session(store: Store, token: str) -> dict[str, str] | None:
+    """What the store gives for a token of the realm: an access key, its secret, a session; None when it gives nothing."""
+    form = {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "WebIdentityToken": token,
+        "DurationSeconds": "3600",
+    }
+    try:
+        with urllib.request.urlopen(store.endpoint, urllib.parse.urlencode(form).encode(), timeout=20) as answer:
+            text = answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return None
+    found = {
+        name: re.search(f"<{name}>(.*?)</{name}>", text) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+    }
+    return {name: match[1] for name, match in found.items() if match}
+
+
+def as_person(
+    store: Store, login: Mapping[str, str], *arguments: str, text: str | None = None
+) -> subprocess.CompletedProcess:
+    key = f"{login['SecretAccessKey']}:{login['SessionToken']}"
+    return store.mc(*arguments, user=login["AccessKeyId"], key=key, text=text)
+
+
+@pytest.mark.parametrize(
+    ("group", "administers", "writes", "reads", "sees_backups"),
+    [
+        ("platform-admins", True, True, True, True),
+        ("developers", False, True, True, False),
+        ("viewers", False, False, True, False),
+    ],
+)
+def test_a_person_may_do_what_the_group_in_the_token_says(
+    peopled: Store, realm: Realm, group: str, administers: bool, writes: bool, reads: bool, sees_backups: bool
+) -> None:
+    login = session(peopled, realm.token(group))
+    assert login, (peopled.folder / "log").read_text()
+    assert (as_person(peopled, login, "admin", "user", "ls", "s").returncode == 0) == administers
+    assert (as_person(peopled, login, "pipe", "s/teams-own/new", text="x").returncode == 0) == writes
+    assert (as_person(peopled, login, "cat", "s/teams-own/file").stdout == "theirs") == reads
+    assert (as_person(peopled, login, "cat", "s/velero/backup").stdout == "of everything") == sees_backups
+    assert (as_person(peopled, login, "ls", "s/velero/").returncode == 0) == sees_backups
+
+
+@pytest.mark.parametrize("groups", [(), ("somebody-elses",)])
+def test_a_person_of_no_group_of_the_platform_gets_nothing(
+    peopled: Store, realm: Realm, groups: tuple[str, ...]
+) -> None:
+    assert session(peopled, realm.token(*groups)) is None
+
+
+def test_a_token_of_another_realm_is_refused(peopled: Store, realm: Realm) -> None:
+    assert session(peopled, Realm(url=realm.url).token("platform-admins")) is None
