@@ -239,15 +239,6 @@ KUBE_PROMETHEUS_STACK = Chart(
     source="https://github.com/prometheus-community/helm-charts, tag kube-prometheus-stack-88.5.3",
     support="the newest version",
 )
-METRICS_SERVER = Chart(
-    name="metrics-server",
-    version="3.13.1",
-    app_version="0.8.1",
-    released=date(2026, 6, 8),
-    repository="https://kubernetes-sigs.github.io/metrics-server/",
-    source="https://github.com/kubernetes-sigs/metrics-server, charts/metrics-server",
-    support="the newest minor version",
-)
 SONARQUBE = Chart(
     name="sonarqube",
     version="2026.5.0",

@@ -376,6 +376,27 @@ def test_a_dashboard_is_whole_and_asks_data_sources_that_exist(name: str) -> Non
                 assert expression.count(opened) == expression.count(closed)
 
 
+@pytest.mark.toolchain
+def test_prometheus_own_parser_reads_what_dashboards_ask() -> None:
+    asked = [
+        re.sub(r"\$[a-z]\w*", "x", target["expr"].replace("$__rate_interval", "5m"))
+        for text in grafana.dashboards().values()
+        for panel in json.loads(text)["panels"]
+        for target in panel["targets"]
+        if target["datasource"]["uid"] == "mimir"
+    ]
+    assert len(asked) > 30
+    run = judge("promql", "\n".join(asked))
+    assert run.returncode == 0, run.stderr
+    broken = judge("promql", asked[0].replace("(", "", 1))
+    assert broken.returncode == 1 and "parse error" in broken.stderr
+
+
+def judge(what: str, text: str) -> subprocess.CompletedProcess[str]:
+    program = artifact("rule-check") / "bin/rule-check"
+    return subprocess.run([program, what], input=text, capture_output=True, text=True, timeout=30, check=False)
+
+
 def test_dashboards_fit_into_one_config_map_that_grafana_mounts() -> None:
     made = release(grafana)
     (manifest,) = made.before
@@ -402,6 +423,16 @@ def test_alerts_go_the_way_of_the_reference() -> None:
     rule = kube_prometheus_stack.route(LOUD)["inhibit_rules"][0]
     assert rule["source_matchers"] == ['severity = "critical"'] and rule["target_matchers"] == ['severity = "warning"']
     assert {"alertname", "namespace", "cluster"} == set(rule["equal"])
+
+
+@pytest.mark.toolchain
+def test_alertmanagers_own_reader_takes_its_configuration() -> None:
+    for inputs in (INPUTS, LOUD):
+        run = judge("alertmanager", yaml.safe_dump(kube_prometheus_stack.route(inputs)))
+        assert run.returncode == 0, run.stderr
+    wrong = kube_prometheus_stack.route(LOUD)
+    wrong["route"]["receiver"] = "elsewhere"
+    assert "undefined receiver" in judge("alertmanager", yaml.safe_dump(wrong)).stderr
 
 
 def test_every_route_ends_at_a_receiver() -> None:
