@@ -164,12 +164,12 @@ def same_cluster(record: Record, vault: Vault) -> None:
 
 
 def login(config: Config, record: Record, kubernetes: Kubernetes, vault: Vault, report: Report) -> str:
-    """A token for what this procedure manages. While it configures, one made from the shares if need be."""
+    """A token for what this procedure manages; a root token while it configures, for only that one can revoke others."""
+    if record.state == CONFIGURING and record.shares:
+        return generate_root(vault, record.shares, report)
     try:
         return vault.login(config["login"]["role"], kubernetes.token(config["login"]["audience"]))
     except Refused as refused:
-        if record.state == CONFIGURING and record.shares:
-            return generate_root(vault, record.shares, report)
         raise Failure(
             "Vault does not let this procedure in",
             f"{vault.address}, role {config['login']['role']} of the login method kubernetes",
@@ -190,28 +190,26 @@ def generate_root(vault: Vault, shares: Sequence[str], report: Report) -> str:
         answer = vault.client.put(f"{path}/update", {"key": share, "nonce": attempt["nonce"]})
     text = answer["encoded_token"]
     encoded = base64.b64decode(text + "=" * (-len(text) % 4))
-    report.did("made a root token from the shares, since an earlier run was cut off")
+    report.did("made a root token from the shares")
     return hide(bytes(a ^ b for a, b in zip(encoded, one_time, strict=True)).decode())
 
 
 def finish(config: Config, record: Record, kubernetes: Kubernetes, vault: Vault, report: Report) -> None:
     """Sees that the next run can log in, then revokes every root token but this run's own, which ends with it."""
     own = vault.client.headers["X-Vault-Token"]
-    if "root" in vault.client.get("/v1/auth/token/lookup-self")["data"]["policies"]:
-        later = vault.login(config["login"]["role"], kubernetes.token(config["login"]["audience"]))
-        mine = vault.client.get("/v1/auth/token/lookup-self")["data"]["accessor"]
-        for accessor in vault.client.request("LIST", "/v1/auth/token/accessors").json()["data"]["keys"]:
-            found = vault.client.request(
-                "POST", "/v1/auth/token/lookup-accessor", data={"accessor": accessor}, also=(400, 403, 404)
-            )
-            if found.status == 200 and "root" in found.json()["data"]["policies"] and accessor != mine:
-                vault.client.post("/v1/auth/token/revoke-accessor", {"accessor": accessor})
-                report.did("revoked a root token that an earlier run left")
-        vault.use(later)
+    later = vault.login(config["login"]["role"], kubernetes.token(config["login"]["audience"]))
+    mine = vault.client.get("/v1/auth/token/lookup-self")["data"]["accessor"]
+    for accessor in vault.client.request("LIST", "/v1/auth/token/accessors").json()["data"]["keys"]:
+        found = vault.client.request(
+            "POST", "/v1/auth/token/lookup-accessor", data={"accessor": accessor}, also=(400, 403, 404)
+        )
+        if found.status == 200 and "root" in found.json()["data"]["policies"] and accessor != mine:
+            vault.client.post("/v1/auth/token/revoke-accessor", {"accessor": accessor})
+            report.did("revoked a root token that an earlier run left")
+    for token in (later, own):
+        vault.use(token)
         vault.client.post("/v1/auth/token/revoke-self")
-        vault.use(own)
-        vault.client.post("/v1/auth/token/revoke-self")
-        report.did("revoked the root token")
+    report.did("revoked the root token")
     record.set(HANDING_OVER if config["handover"] else READY)
     if config["handover"]:
         report.did("left the handover of the shares to the unsealer")
