@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from plan import versions
 from plan.tools import telemetry, traefik
-from plan.tools.common import CA_FILE, CA_FOLDER, issuer, merge, replicas_of, resources
+from plan.tools.common import CA_FILE, CA_FOLDER, issuer, merge, replicas_of, resources, spread
 from plan.tools.grafana_sources import data_sources
 from plan.tools.model import (
     Clear,
@@ -133,6 +133,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
         "serviceAccount": {"automountServiceAccountToken": False},
         "automountServiceAccountToken": False,
         "testFramework": {"enabled": False},
+        "affinity": spread(LABELS),
         "resources": resources(CPU, MEMORY, "768Mi"),
     }
     if inputs.ca_bundle:

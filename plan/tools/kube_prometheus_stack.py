@@ -177,6 +177,7 @@ def release(inputs: ToolInputs) -> Release:
             Flow(peer=KUBERNETES_API, ports=(6443,)),
             Flow(peer=KUBERNETES_API, ports=(10250,), inbound=True),  # asks the operator whether a rule is valid
             Flow(peer=ITSELF, ports=(telemetry.ALERTMANAGER_PORT, 9094)),
+            Flow(peer=ITSELF, ports=(9094,), protocol="UDP"),  # several Alertmanagers gossip by both
             *((Flow(peer=OUTSIDE, ports=tuple(sorted(set(out))), pods=ALERTMANAGER_LABELS),) if out else ()),
         ),
         ports_for_metrics=(8080, 8081, 10250, telemetry.ALERTMANAGER_PORT),
