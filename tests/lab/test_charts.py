@@ -122,7 +122,8 @@ class TestCatalogue:
                 what: sum(quantity(c["resources"]["requests"].get(what, "0")) for c in template["spec"]["containers"])
                 for what in ("cpu", "memory")
             }
-            assert asked == {"cpu": quantity(workload.cpu), "memory": quantity(workload.memory)}, workload.name
+            wanted = {"cpu": quantity(workload.cpu), "memory": quantity(workload.memory)}
+            assert asked == pytest.approx(wanted), workload.name
             if workload.kind != "DaemonSet":
                 assert own["spec"].get("replicas", 1) == workload.replicas, workload.name
             assert workload.selector.items() <= template["metadata"]["labels"].items(), workload.name
