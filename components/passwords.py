@@ -38,6 +38,11 @@ class Passwords(pulumi.ComponentResource):
                     f"{name}-{cluster}-{password.name}",
                     length=password.length,
                     special=password.special,
+                    # What asks for a special character asks for one of every kind.
+                    min_lower=1 if password.special else None,
+                    min_upper=1 if password.special else None,
+                    min_numeric=1 if password.special else None,
+                    min_special=1 if password.special else None,
                     opts=pulumi.ResourceOptions(
                         parent=self, additional_secret_outputs=["result", "bcrypt_hash"], aliases=[former]
                     ),

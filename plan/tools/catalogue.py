@@ -13,6 +13,7 @@ from plan.tools import (
     cloudnative_pg,
     compatibility,
     csi_driver_nfs,
+    defectdojo,
     grafana,
     harbor,
     headlamp,
@@ -58,6 +59,7 @@ TOOLS: tuple[Tool, ...] = (
     vault_unsealer.TOOL,
     vault.TOOL,
     sonarqube.TOOL,
+    defectdojo.TOOL,
     opstella.TOOL,
     oauth2_proxy.TOOL,
 )
