@@ -22,6 +22,12 @@ class GitLabServerArgs:
     certificate: pulumi.Input[str]
     private_key: pulumi.Input[str]
     trusted_ca: pulumi.Input[str]
+    issuer: str | None = None
+    """URL of the realm by which people log in; with the client's secret."""
+    client_secret: pulumi.Input[str] | None = None
+    object_storage: str | None = None
+    """URL of the object store; with the secret key of its user gitlab."""
+    storage_secret: pulumi.Input[str] | None = None
 
 
 class GitLabServer(pulumi.ComponentResource):
@@ -44,7 +50,7 @@ class GitLabServer(pulumi.ComponentResource):
         self.installed: pulumi.Resource = args.host.run(
             "gitlab",
             {
-                "gitlab_rb": gitlab.gitlab_rb(args.domain, version),
+                "gitlab_rb": _configuration(args, version),
                 "version": version,
                 "edition": settings.gitlab.edition,
                 "source": settings.media.source,
@@ -64,3 +70,15 @@ class GitLabServer(pulumi.ComponentResource):
         self.url = f"https://{args.domain}"
         self.root_password = password.result
         self.register_outputs({"url": self.url, "root_password": self.root_password})
+
+
+def _configuration(args: GitLabServerArgs, version: str) -> pulumi.Input[str]:
+    if args.issuer is None and args.object_storage is None:
+        return gitlab.gitlab_rb(args.domain, version)
+
+    def text(secrets: tuple[str, str]) -> str:
+        login = gitlab.SignIn(issuer=args.issuer, secret=secrets[0]) if args.issuer else None
+        store = gitlab.ObjectStorage(endpoint=args.object_storage, secret=secrets[1]) if args.object_storage else None
+        return gitlab.gitlab_rb(args.domain, version, login, store)
+
+    return pulumi.Output.secret(pulumi.Output.all(args.client_secret or "", args.storage_secret or "")).apply(text)

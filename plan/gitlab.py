@@ -6,14 +6,38 @@ Certificate and key lie at Omnibus' default paths (/etc/gitlab/ssl/<host>.crt an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from plan.tools.externals import GITLAB_BUCKETS
 
 HTTP, HTTPS, SSH, PROMETHEUS = 80, 443, 22, 9090  # the reference's firewall table
 
-Ruby = str | int | bool | list[str]
+Ruby = str | int | bool | list[Any] | dict[str, Any]
+# GitLab's word for a kind of object, where the bucket is not called as it.
+_KINDS = {"mr-diffs": "external_diffs"}
 
 
-def gitlab_rb(host: str, version: str) -> str:
-    """gitlab.rb for the service name `host` and an Omnibus `version` such as 19.3.1."""
+@dataclass(frozen=True, kw_only=True)
+class SignIn:
+    """The realm by which people log in: GitLab is its client `gitlab`."""
+
+    issuer: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStorage:
+    """The platform's object store; `endpoint` is its URL as the machine reaches it, `secret` the user gitlab's."""
+
+    endpoint: str
+    secret: str = field(repr=False)
+
+
+def gitlab_rb(
+    host: str, version: str, sign_in: SignIn | None = None, object_storage: ObjectStorage | None = None
+) -> str:
+    """gitlab.rb for the service name `host` and an Omnibus `version` such as 19.3.1; a secret where one is given."""
     # Omnibus 19.2 moved the bundled nginx' settings below gitlab_rails; the old keys are deprecated there.
     major, minor = map(int, version.split(".")[:2])
     nginx = "gitlab_rails['nginx']" if (major, minor) >= (19, 2) else "nginx"
@@ -28,8 +52,73 @@ def gitlab_rb(host: str, version: str) -> str:
             "gitlab_rails['store_initial_root_password']": False,
             "gitlab_rails['display_initial_root_password']": False,
             "prometheus['listen_address']": f"0.0.0.0:{PROMETHEUS}",
+            **(_sign_in(host, sign_in) if sign_in else {}),
+            **(_object_storage(object_storage) if object_storage else {}),
         }
     )
+
+
+def _sign_in(host: str, sign_in: SignIn) -> dict[str, Ruby]:
+    """GitLab asks the issuer only when somebody logs in, so it comes up before Keycloak does.
+
+    Accounts are made at the first login, and are ordinary ones: who is an administrator by group is GitLab's own decision
+    in its paid editions only.
+    """
+    client = {
+        "identifier": "gitlab",
+        "secret": sign_in.secret,
+        "redirect_uri": f"https://{host}/users/auth/openid_connect/callback",
+    }
+    provider = {
+        "name": "openid_connect",
+        "label": "Keycloak",
+        "args": {
+            "name": "openid_connect",
+            "scope": ["openid", "profile", "email"],
+            "response_type": "code",
+            "issuer": sign_in.issuer,
+            "discovery": True,
+            "client_auth_method": "query",
+            "uid_field": "preferred_username",
+            "pkce": True,
+            "client_options": client,
+        },
+    }
+    return {
+        "gitlab_rails['omniauth_enabled']": True,
+        "gitlab_rails['omniauth_allow_single_sign_on']": ["openid_connect"],
+        "gitlab_rails['omniauth_block_auto_created_users']": False,
+        "gitlab_rails['omniauth_auto_link_user']": ["openid_connect"],
+        "gitlab_rails['omniauth_sync_profile_from_provider']": ["openid_connect"],
+        "gitlab_rails['omniauth_sync_profile_attributes']": ["name", "email"],
+        "gitlab_rails['omniauth_providers']": [provider],
+    }
+
+
+def _object_storage(store: ObjectStorage) -> dict[str, Ruby]:
+    """One connection for all kinds of objects, a bucket each; backups have a form of their own."""
+    connection: dict[str, Ruby] = {
+        "provider": "AWS",
+        "region": "us-east-1",  # MinIO's own default
+        "aws_access_key_id": "gitlab",
+        "aws_secret_access_key": store.secret,
+        "endpoint": store.endpoint,
+        "path_style": True,
+    }
+    kinds = [name for name in GITLAB_BUCKETS if name not in ("backups", "registry")]
+    buckets = {
+        f"gitlab_rails['object_store']['objects']['{_KINDS.get(name, name.replace('-', '_'))}']['bucket']": f"gitlab-{name}"
+        for name in kinds
+    }
+    return {
+        "gitlab_rails['object_store']['enabled']": True,
+        # Browsers need not reach the object store.
+        "gitlab_rails['object_store']['proxy_download']": True,
+        "gitlab_rails['object_store']['connection']": connection,
+        **buckets,
+        "gitlab_rails['backup_upload_connection']": connection,
+        "gitlab_rails['backup_upload_remote_directory']": "gitlab-backups",
+    }
 
 
 def render(settings: Mapping[str, Ruby]) -> str:
@@ -47,5 +136,7 @@ def _literal(value: Ruby) -> str:
         return str(value)
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_literal(name)} => {_literal(inner)}" for name, inner in value.items()) + " }"
     # Single quotes interpolate nothing; only the quote and the backslash need an escape.
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

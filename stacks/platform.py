@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -70,6 +71,7 @@ def deploy(plan: Plan) -> Platform:
             certificate=gitlab_certificate.chain,
             private_key=gitlab_certificate.private_key,
             trusted_ca=pki.ca_bundle,
+            **_gitlab_services(plan, passwords),
         ),
     )
     clusters = {c.name: _cluster(c, plan, fleet, pki, passwords, certificate) for c in plan.topology.clusters}
@@ -118,6 +120,25 @@ def _cluster(
         ),
     )
     return Cluster(load_balancer=balancer, nfs=share, nodes=nodes, tools=tools)
+
+
+def _gitlab_services(plan: Plan, passwords: Passwords) -> dict[str, Any]:
+    """What GitLab uses of the tools, where the catalogue has it: the realm, and the object store that serves it."""
+    found: dict[str, Any] = {}
+    realm = f"/realms/{plan.settings.identity.realm}"
+    for cluster, releases in plan.releases.items():
+        hosts = {r.service: r.name for r in plan.records if r.cluster == cluster}
+        names = {release.name for release in releases}
+        if "keycloak" in names and "issuer" not in found:
+            found |= {
+                "issuer": f"https://{hosts['keycloak']}{realm}",
+                "client_secret": passwords.anywhere("client-gitlab"),
+            }
+        serves = any(p.name == "s3-gitlab" for release in releases for p in release.passwords)
+        if serves and plan.settings.gitlab.object_storage:
+            store = next(name for service, name in hosts.items() if service.startswith("minioApi"))
+            found |= {"object_storage": f"https://{store}", "storage_secret": passwords.anywhere("s3-gitlab")}
+    return found
 
 
 def _provided(plan: Plan) -> ServerCertificate | None:

@@ -43,7 +43,8 @@ def clients(inputs: ToolInputs) -> tuple[OidcClient, ...]:
         client_id="gitlab",
         name="GitLab",
         redirect_uris=(f"https://{host}/users/auth/openid_connect/callback",),
-        roles={"platform-admins": "administrator", "developers": "user", "viewers": "external user"},
+        # Roles by group are a feature of GitLab's paid editions: an administrator makes administrators.
+        roles={"platform-admins": "user", "developers": "user", "viewers": "user"},
         pkce=True,
     )
     return (gitlab, kubectl)

@@ -256,6 +256,32 @@ def test_nginx_settings_follow_the_version(version: str, prefix: str) -> None:
     assert "password'] = '" not in text
 
 
+def test_gitlab_logs_people_in_by_the_realm_and_keeps_objects_in_the_store() -> None:
+    login = gitlab.SignIn(issuer="https://idp.example.com/realms/opstella", secret="the'client")
+    store = gitlab.ObjectStorage(endpoint="https://minio-api.example.com", secret="the-store")
+    text = gitlab.gitlab_rb("gitlab.example.com", "19.3.0", login, store)
+    assigned = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    provider = assigned["gitlab_rails['omniauth_providers']"]
+    assert "'issuer' => 'https://idp.example.com/realms/opstella'" in provider and r"'secret' => 'the\'client'" in provider
+    # Where the realm sends people back to is what the client of the realm admits.
+    (client,) = [c for c in externals.clients(tool_inputs_of(plan())) if c.client_id == "gitlab"]
+    (callback,) = client.redirect_uris
+    assert f"'redirect_uri' => '{callback}'".replace("gitlab.devops.example.com", "gitlab.example.com") in provider
+    assert "'endpoint' => 'https://minio-api.example.com'" in assigned["gitlab_rails['object_store']['connection']"]
+    assert assigned["gitlab_rails['backup_upload_connection']"] == assigned["gitlab_rails['object_store']['connection']"]
+    (access,) = [a for a in externals.storage(tool_inputs_of(plan()), first=True) if a.user == "gitlab"]
+    made = {bucket.name for bucket in access.buckets}
+    used = {ruby(value) for name, value in assigned.items() if "['bucket']" in name or "remote_directory" in name}
+    assert used == made - {"gitlab-registry"}  # its container registry is Harbor's business
+    # The words are those of GitLab's documentation of the consolidated form.
+    kinds = {name.split("'")[5] for name in assigned if "['bucket']" in name}
+    assert kinds == {
+        "artifacts", "ci_secure_files", "dependency_proxy", "external_diffs", "lfs", "packages", "pages",
+        "terraform_state", "uploads",
+    }  # fmt: skip
+    assert "the-store" not in repr(store) and "client" not in repr(login)
+
+
 # chrony
 
 
