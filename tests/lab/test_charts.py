@@ -219,6 +219,12 @@ def test_every_host_of_the_plan_has_an_ingress(everything: dict[str, list[dict[s
         ("cert-manager", {"crds": {"enable": True}}, "enable"),
         ("keycloak", {"dbchecker": {"enabled": True}, "database": {"hostname": None}}, "hostname is required"),
         ("argo-cd", {"server": {"ingress": {"host": "x"}}}, "host"),
+        ("minio", {"oidc": {"existingSecret": "x"}}, "existingSecret"),
+        ("valkey", {"auth": {"aclUsers": None}}, "no authentication method"),
+        ("valkey", {"auth": {"aclUsers": {"harbor": {"permissions": ""}}}}, "must have a 'permissions' field"),
+        ("harbor", {"caSecretName": ""}, "caSecretName is empty"),
+        ("harbor", {"core": {"existingSecret": ""}}, "a secret is left to the real chart"),
+        ("harbor", {"redis": {"external": {"password": "x"}}}, "ends in ConfigMaps"),
     ],
 )  # fmt: skip
 def test_refusals(name: str, values: dict[str, Any], message: str, repository: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,3 +269,12 @@ def test_the_images_of_all_three_come_from_the_stacks_registry_where_it_has_one(
         images = [t for t in texts(tool.release(inputs).values) if "goharbor/" in t or "minio/minio" in t]
         assert images and all(text.startswith("registry.example.com:5000/mirror/") for text in images)
     assert valkey.release(inputs).values["global"]["imageRegistry"] == "registry.example.com:5000/mirror"
+
+
+def test_the_tests_run_the_releases_that_the_product_deploys() -> None:
+    room = Path(__file__).parents[2] / "lab/objectstore"
+    for name, row in (("minio", versions.MINIO_IMAGE), ("mc", versions.MC_IMAGE)):
+        release = re.search(r"^release=(\S+)$", (room / f"recipe-{name}").read_text(), re.MULTILINE)
+        module = re.search(rf"github.com/minio/{name} v0\.0\.0-(\d{{14}})-", (room / name / "go.mod").read_text())
+        assert release and f"RELEASE.{release[1]}" == row.version
+        assert module and module[1] == re.sub(r"\D", "", release[1])
