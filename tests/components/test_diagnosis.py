@@ -16,7 +16,7 @@ import pytest
 
 from components import diagnosis
 from components.diagnosis import Diagnosis, Evidence, Watch, look
-from tests.support.platform import deployed, plan_of
+from tests.support.platform import reference
 
 PASSWORD = "Zm9vYmFyMTIzNDU2Nzg5MDEyMzQ1Njc4"
 
@@ -237,7 +237,7 @@ def test_only_a_failure_is_told(crashing: Cluster, monkeypatch: pytest.MonkeyPat
 
 
 def test_everything_that_is_waited_for_is_watched() -> None:
-    found = deployed(plan_of())
+    found = reference("standalone")
     watched = [r for r in found.resources if list(r.request.hooks.on_error) == ["standalone-tools-diagnosis-tell"]]
     kinds = {r.type.rpartition(":")[2] for r in watched}
     assert kinds >= {"Release", "Job", "Cluster"}

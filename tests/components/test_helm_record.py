@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components import helm_record
-from tests.support.platform import deployed, plan_of
+from tests.support.platform import reference
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
@@ -64,7 +64,7 @@ def test_a_namespace_that_is_not_there_is_nothing_to_clear(monkeypatch: pytest.M
 
 
 def test_every_release_asks_before_it_is_made_and_before_it_is_changed() -> None:
-    releases = deployed(plan_of()).of_type(RELEASE)
+    releases = reference("standalone").of_type(RELEASE)
     assert releases
     for release in releases:
         assert release.request.hooks.before_create[0] == "standalone-tools-helm-record-before-create"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,22 @@ RELEASES: tuple[Release, ...] = plan_of().releases["standalone"]
 KEY = "the intermediate's key"
 
 
+@functools.cache
+def _whole(preview: bool) -> Recording:
+    return _recorded(RELEASES, preview=preview)
+
+
 def tools(
     releases: tuple[Release, ...] = RELEASES, *, preview: bool = False, certificate: ServerCertificate | None = None
+) -> Recording:
+    """A stack of `releases`; that of the catalogue is recorded once, and tests only read it."""
+    if releases is RELEASES and certificate is None:
+        return _whole(preview)
+    return _recorded(releases, preview=preview, certificate=certificate)
+
+
+def _recorded(
+    releases: tuple[Release, ...], *, preview: bool = False, certificate: ServerCertificate | None = None
 ) -> Recording:
     def stack() -> None:
         own = certificate and ServerCertificate(
