@@ -49,7 +49,9 @@ class SonarQube:
                 raise Failure(
                     f"SonarQube says {status}",
                     f"{self.where}/api/system/status",
-                    "it is not up" if status != "DB_MIGRATION_NEEDED" else "a newer version wants to change its database",
+                    "it is not up"
+                    if status != "DB_MIGRATION_NEEDED"
+                    else "a newer version wants to change its database",
                     "look at its log" if status != "DB_MIGRATION_NEEDED" else "open /setup in a browser and let it",
                 )
             time.sleep(min(PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
@@ -166,7 +168,9 @@ class SonarQube:
 
     def tokens(self, kept: dict[str, str]) -> dict[str, str]:
         """A working token for each key of TOKENS: the one of `kept`, or a new one in its place."""
-        names = {token["name"] for token in self.api.get("/api/user_tokens/search", query={"login": ADMIN})["userTokens"]}
+        names = {
+            token["name"] for token in self.api.get("/api/user_tokens/search", query={"login": ADMIN})["userTokens"]
+        }
         result = {}
         for key, (name, kind) in TOKENS.items():
             if name in names and key in kept and self.valid(bearer(kept[key])):

@@ -169,9 +169,7 @@ def release(inputs: ToolInputs) -> Release:
         flows=(Flow(peer=OUTSIDE, ports=(443,)),),
         ports_for_ingress=(PORT,),
         workloads=(
-            Workload(
-                kind="StatefulSet", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS
-            ),
+            Workload(kind="StatefulSet", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS),
         ),
         ca_bundle=inputs.ca_bundle,
         domain_key=DOMAIN_KEY,
