@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.rke2 import MIRRORED as PROXIED
-from plan.tools import cert_manager, harbor_secrets, traefik, valkey
+from plan.tools import cert_manager, harbor_secrets, kube_prometheus_stack, traefik, valkey
 from plan.tools.common import (
     image,
     issuer,
@@ -152,7 +152,8 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "maxOpenConns": 40,  # a pod; the default would take all that PostgreSQL has
         },
         "redis": {"type": "external", "external": {"addr": valkey.ADDRESS, "username": CACHE.user}},
-        "metrics": {"enabled": True},
+        # Its containers' ports have no names that the agents would know.
+        "metrics": {"enabled": True, "serviceMonitor": {"enabled": kube_prometheus_stack.NAME in inputs.present}},
         **{name: _component(inputs, name, 1 if name in ("exporter", "trivy") else replicas) for name in _SIZES},
     }
     fixed = {
@@ -209,6 +210,7 @@ def release(inputs: ToolInputs) -> Release:
     chart = versions.HARBOR
     host = inputs.hosts[DOMAIN_KEY]
     secrets, passwords = harbor_secrets.secrets()
+    monitors = (kube_prometheus_stack.NAME,) if kube_prometheus_stack.NAME in inputs.present else ()
     client = OidcClient(
         client_id=NAME,
         name="Harbor",
@@ -228,7 +230,7 @@ def release(inputs: ToolInputs) -> Release:
         version=chart.version,
         repository=chart.repository,
         values=_values(inputs, host),
-        needs=(cert_manager.NAME, traefik.NAME),
+        needs=(cert_manager.NAME, traefik.NAME, *monitors),
         secrets=secrets,
         passwords=passwords,
         before=harbor_secrets.token_key(),
