@@ -126,7 +126,7 @@ def test_a_new_secret_of_the_client_is_set_once(place: Place) -> None:
     assert place.run().stdout == "nothing to change\n"
 
 
-@pytest.mark.parametrize("changes", range(1, 12))
+@pytest.mark.parametrize("changes", (1, 2, 3, 4, 5, 11))
 def test_a_run_that_was_cut_short_after_any_change_is_taken_up_again(place: Place, changes: int) -> None:
     place.double.stop_after = changes
     assert place.run().returncode == 1, "there are fewer changes"
