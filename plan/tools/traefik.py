@@ -87,7 +87,12 @@ def release(inputs: ToolInputs) -> Release:
         needs=(cert_manager.NAME,) if issued else (),
         secrets=() if issued else (provided,),
         before=(_certificate(inputs),) if issued else (),
-        crds=("ingressroutes.traefik.io", "middlewares.traefik.io", "tlsstores.traefik.io"),
+        crds=(
+            "ingressroutes.traefik.io",
+            "middlewares.traefik.io",
+            "serverstransports.traefik.io",
+            "tlsstores.traefik.io",
+        ),
         flows=(
             Flow(peer=KUBERNETES_API, ports=(6443,)),
             Flow(peer=OUTSIDE, ports=(8000, 8443), inbound=True),  # the load balancer, by the workers' NodePorts
