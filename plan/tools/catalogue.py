@@ -35,7 +35,7 @@ from plan.tools import (
 )
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
-from plan.tools.wiring import Member, wire
+from plan.tools.wiring import CACHE, Member, wire
 
 # In an order in which every tool's needs come before it; a test holds it to that.
 TOOLS: tuple[Tool, ...] = (
@@ -102,7 +102,11 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
             continue
         carrying = replace(inputs, present=frozenset(tool.name for tool in tools))
         problems += [problem for tool in tools for problem in sized.ignored(tool, carrying, _release)]
-        members[cluster] = Member(inputs=carrying, releases=tuple(_release(tool, carrying) for tool in tools))
+        releases = tuple(_release(tool, carrying) for tool in tools)
+        # A cache that nobody of its cluster uses is left out: it answers nowhere else.
+        if not any(release.caches for release in releases if release.name != CACHE):
+            releases = tuple(release for release in releases if release.name != CACHE)
+        members[cluster] = Member(inputs=carrying, releases=releases)
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     declared = [release for member in members.values() for release in member.releases]
