@@ -225,6 +225,11 @@ def test_every_host_of_the_plan_has_an_ingress(everything: dict[str, list[dict[s
         ("harbor", {"caSecretName": ""}, "caSecretName is empty"),
         ("harbor", {"core": {"existingSecret": ""}}, "a secret is left to the real chart"),
         ("harbor", {"redis": {"external": {"password": "x"}}}, "ends in ConfigMaps"),
+        ("sonarqube", {"edition": "developer"}, "exclude each other"),
+        ("sonarqube", {"community": {"enabled": False}}, "choose an edition"),
+        ("sonarqube", {"monitoringPasscodeSecretKey": ""}, "no passcode"),
+        ("defectdojo", {"extraConfigs": {"DD_CELERY_BROKER_USER": "x"}}, "would stand twice"),
+        ("defectdojo", {"postgresql": {"enabled": True}}, "has no sub-charts"),
     ],
 )  # fmt: skip
 def test_refusals(name: str, values: dict[str, Any], message: str, repository: Path) -> None:
