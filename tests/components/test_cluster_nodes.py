@@ -21,7 +21,7 @@ CLUSTER: dict[str, Any] = {
     "clusters": {
         "standalone": {
             "masters": {"count": 3, "taints": [TAINT]},
-            "workers": {"count": 2, "labels": {"example.com/zone": "a"}},
+            "workers": {"count": 2, "memoryGb": 32, "labels": {"example.com/zone": "a"}},
         }
     }
 }
@@ -183,7 +183,7 @@ def test_leaving_runs_a_phase_that_its_program_knows(step: str, leave: str) -> N
 
 
 def test_one_more_worker_changes_nothing_of_the_others() -> None:
-    more = {"clusters": {"standalone": {**CLUSTER["clusters"]["standalone"], "workers": {"count": 3, "labels": {"example.com/zone": "a"}}}}}  # fmt: skip
+    more = {"clusters": {"standalone": {**CLUSTER["clusters"]["standalone"], "workers": {"count": 3, "memoryGb": 32, "labels": {"example.com/zone": "a"}}}}}  # fmt: skip
     before, after = nodes(plan_of(changes=CLUSTER)), nodes(plan_of(changes=more))
     for node in (*MASTERS, *WORKERS):
         for step in ("rke2", "ready"):
