@@ -1,3 +1,5 @@
+//go:build minimal
+
 // Command vault-server is the real Vault server of the module in go.mod (`vault-server -config=FILE`): its listener,
 // barrier, seals, integrated storage and engines. The module's minimal build leaves the login method of pods out; it is
 // added here from its own module.
