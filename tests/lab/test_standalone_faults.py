@@ -277,9 +277,9 @@ def test_an_interrupted_deployment_is_resumed(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_release_that_fails_says_which_workload_and_why(lab: Lab) -> None:
     """On the deployed stack of the test above: pods that no node takes, and a time-out that does not wait for ever."""
-    nowhere = {"timeoutSeconds": 40, "values": {"server": {"nodeSelector": {"example.com/disk": "none"}}}}
+    nowhere = {"timeoutSeconds": 40, "values": {"nodeSelector": {"example.com/disk": "none"}}}
     try:
-        with lab.settings({"opstella:tools": {"argo-cd": nowhere}}):
+        with lab.settings({"opstella:tools": {"cloudnative-pg": nowhere}}):
             said = lab.up(check=False)
     finally:
         lab.up()
@@ -287,8 +287,8 @@ def test_a_release_that_fails_says_which_workload_and_why(lab: Lab) -> None:
     assert said.returncode != 0
     told(
         text,
-        "standalone-tools-argo-cd failed; in namespace argocd:",
-        "pod argocd-server-",
+        "standalone-tools-cloudnative-pg failed; in namespace cnpg-system:",
+        "pod cloudnative-pg-",
         "node(s) didn't match Pod's node affinity/selector",
         "last events:",
     )
