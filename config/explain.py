@@ -38,7 +38,10 @@ _EXPECTED = {
 
 def explain(error: Any) -> Problem:
     """The Problem of one of pydantic's error details."""
-    location: tuple[Any, ...] = tuple(part for part in error["loc"] if part != "[key]")
+    location: tuple[Any, ...] = tuple(error["loc"])
+    # Pydantic's word for "the key itself", unless somebody called a setting so.
+    if location[-1:] == ("[key]",) and error["type"] != "extra_forbidden":
+        location = location[:-1]
     path = _path(location)
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     # A secret of the wrong type is a secret all the same.

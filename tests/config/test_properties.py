@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from config.certificates import ENCRYPTED
@@ -334,6 +334,8 @@ nested = st.recursive(
 names_of_settings = st.sampled_from(sorted(field.alias or name for name, field in Settings.model_fields.items()))
 
 
+@example({"[key]": []})
+@example({"ssh": {"[key]": 1}, "tools": {"[key]": 1}})
 @given(st.dictionaries(st.text(max_size=12) | names_of_settings, nested, max_size=6))
 @settings(max_examples=300)
 def test_anything_is_read_or_refused(values: dict[str, Any]) -> None:
