@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from docs.generated import write
 from docs.tools import plans
 from plan.plan import Plan
 from plan.tools.budget import RESERVED_CPU, RESERVED_MEMORY, Amount, Budget
@@ -75,18 +75,5 @@ def _memory(amount: Amount) -> str:
     return f"{amount.memory / 1024:.2f} Gi"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.budget", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = page(plans())
-    if parser.parse_args().check:
-        if FILE.read_text(encoding="utf-8") != text:
-            print(f"error: {FILE} is not what the plan says; write it again: python -m docs.budget", file=sys.stderr)
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("budget", FILE, page(plans()), __doc__, "the plan"))

@@ -7,7 +7,6 @@ when the file differs from the plan.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 from config.load import from_stack_file
+from docs.generated import write
 from plan import haproxy, network
 from plan.plan import Plan, build
 from plan.topology import Host
@@ -197,18 +197,5 @@ def drawn() -> str:
     return svg(build(from_stack_file(ROOT / "Pulumi.standalone.yaml"), "opstella/standalone"))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.picture", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = drawn()
-    if parser.parse_args().check:
-        if FILE.read_text(encoding="utf-8") != text:
-            print(f"error: {FILE} is not what the plan says; draw it again: python -m docs.picture", file=sys.stderr)
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("picture", FILE, drawn(), __doc__, "the plan"))

@@ -6,12 +6,13 @@ That file holds every setting there is (tests/config holds it to the model); her
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from docs.generated import cell, write
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, FILE = ROOT / "Pulumi.standalone.yaml", ROOT / "docs/settings.md"
@@ -115,7 +116,7 @@ def page(text: str) -> str:
         if setting.leaf or (setting.example and meaning):
             shown = f"`{setting.value}`" if setting.value else ""
             default = f"none {shown}".strip() if setting.example else shown
-            rows.append(f"| `opstella:{setting.path}` | {_cell(default)} | {_cell(meaning)} |\n")
+            rows.append(f"| `opstella:{setting.path}` | {cell(default)} | {cell(meaning)} |\n")
     parts += rows and ["| setting | default | meaning |\n|---|---|---|\n" + "".join(rows)]
     return "".join(parts)
 
@@ -124,25 +125,5 @@ def _plain(text: str) -> str:
     return text.replace("EDIT: ", "**must be set**: ", 1)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.settings", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = page(SOURCE.read_text(encoding="utf-8"))
-    if parser.parse_args().check:
-        if FILE.read_text(encoding="utf-8") != text:
-            print(
-                f"error: {FILE} is not what {SOURCE.name} says; write it again: python -m docs.settings",
-                file=sys.stderr,
-            )
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("settings", FILE, page(SOURCE.read_text(encoding="utf-8")), __doc__, SOURCE.name))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from config.load import from_stack_file
 from config.services import OpstellaApp, OpstellaPart
+from docs.generated import write
 from plan.plan import Plan, build
 from plan.tools import externals, keycloak
 from plan.tools.inputs import tool_inputs
@@ -157,18 +157,5 @@ def page(plan: Plan) -> str:
     return HEAD + "".join(matrix) + CLIENTS + "".join(clients) + REST.replace("{issuer}", issuer)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.sso", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = page(reference())
-    if parser.parse_args().check:
-        if FILE.read_text(encoding="utf-8") != text:
-            print(f"error: {FILE} is not what the catalogue says; write it again: python -m docs.sso", file=sys.stderr)
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("sso", FILE, page(reference()), __doc__, "the catalogue"))

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from config.load import from_stack_file
+from docs.generated import cell, write
 from lab.charts.key_lists import ROOM, key_list
 from plan import versions
 from plan.plan import Plan, build
@@ -98,9 +98,9 @@ def page(found: list[Plan]) -> str:
             given = {path for r in of_tool for path in leaves(r.values)}
             number = len(key_list(chart.name, chart.version))
             source = about["source"] + (f" ({about['note']})" if "note" in about else "")
-            keys.append(f"| {chart.name} {about['version']} | {about['read']} | {number} | {len(given)} | {_cell(source)} |\n")
+            keys.append(f"| {chart.name} {about['version']} | {about['read']} | {number} | {len(given)} | {cell(source)} |\n")
     support = [
-        f"| {v.name} {v.version} | {v.released or 'not stated'} | {v.chosen} | {v.end_of_life or 'none'} | {_cell(v.support)} |\n"
+        f"| {v.name} {v.version} | {v.released or 'not stated'} | {v.chosen} | {v.end_of_life or 'none'} | {cell(v.support)} |\n"
         for v in versions.ALL
     ]
     return "".join(
@@ -112,22 +112,5 @@ def page(found: list[Plan]) -> str:
     )  # fmt: skip
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.tools", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = page(plans())
-    if parser.parse_args().check:
-        if FILE.read_text(encoding="utf-8") != text:
-            print(f"error: {FILE} is not what the catalogue says; write it again: python -m docs.tools", file=sys.stderr)
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("tools", FILE, page(plans()), __doc__, "the catalogue"))
