@@ -257,15 +257,6 @@ DEFECTDOJO = Chart(
     source="https://github.com/DefectDojo/django-DefectDojo, tag 2.58.4",
     support="none: the last version 2; version 3 dropped single sign-on from the open-source edition",
 )
-GITLAB_RUNNER = Chart(
-    name="gitlab-runner",
-    version="0.86.0",
-    app_version="18.9.0",
-    released=None,
-    repository="https://charts.gitlab.io",
-    source="https://gitlab.com/gitlab-org/charts/gitlab-runner, tag v0.86.0",
-    support="as the GitLab version of the same number",
-)
 
 CHARTS: tuple[Chart, ...] = (
     TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD, MINIO, VALKEY, HARBOR,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from plan.tools import agents, telemetry
 from plan.tools.alloy_otlp import otlp
 from plan.tools.alloy_syntax import Block, Expression, Value, render
-from plan.tools.common import CA_FILE
+from plan.tools.common import CA_FILE, OBJECT_STORE
 from plan.tools.model import ToolInputs
 from plan.tools.telemetry import Sink
 
@@ -134,7 +134,7 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
 
 def _minio(part: str, to_mimir: dict[str, Value]) -> Block:
     """MinIO's port is no metrics port, and its metrics lie at paths of their own."""
-    target: dict[str, Value] = {"__address__": telemetry.OBJECT_STORE, "namespace": "minio"}
+    target: dict[str, Value] = {"__address__": OBJECT_STORE, "namespace": "minio"}
     attributes: dict[str, Value] = {
         "targets": (target,),
         "job_name": f"minio/{part}",

@@ -10,6 +10,7 @@ from plan import versions
 from plan.tools.model import CA_BUNDLE_KEY, ToolInputs, Values
 
 PROVISION = Path(__file__).resolve().parents[2] / "provision"
+OBJECT_STORE = "minio.minio.svc.cluster.local:9000"  # inside of the cluster, plain HTTP
 CA_FOLDER = "/etc/opstella/ca"
 CA_FILE = f"{CA_FOLDER}/{CA_BUNDLE_KEY}"
 

@@ -24,7 +24,6 @@ from plan.tools.model import (
 )
 from plan.tools.needs import ITSELF, Database, Flow, Job, OidcClient
 from plan.tools.realm import realm
-from plan.tools.wiring import LOGIN_SECRET
 
 NAME = NAMESPACE = "keycloak"
 DOMAIN_KEY = "keycloak"
@@ -32,6 +31,7 @@ DATABASE, DATABASE_SECRET, DATABASE_USER = "keycloak-db", "keycloak-db-owner", "
 ADMIN_SECRET, ADMIN_USER = "keycloak-admin", "admin"
 ADMIN_PASSWORD = "keycloak-admin"
 USERS_SECRET = "keycloak-users"
+CLIENTS_SECRET = "keycloak-clients"  # a key per client; plan/tools/wiring.py fills it
 LABELS = {"app.kubernetes.io/name": "keycloakx", "app.kubernetes.io/instance": NAME}
 CPU, MEMORY = "250m", "768Mi"
 HTTP, MANAGEMENT = 8080, 9000
@@ -103,7 +103,7 @@ def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
             "realm.json": json.dumps(realm(clients, inputs), indent=1, sort_keys=True),
         },
         environment={"KEYCLOAK_URL": f"http://{NAME}-http", "KEYCLOAK_ADMIN": ADMIN_USER},
-        secret_files={"admin": ADMIN_SECRET, "clients": LOGIN_SECRET, "users": USERS_SECRET},
+        secret_files={"admin": ADMIN_SECRET, "clients": CLIENTS_SECRET, "users": USERS_SECRET},
         flows=(Flow(peer=ITSELF, ports=(HTTP,)),),
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import agents, cloudnative_pg, telemetry
-from plan.tools.common import merge, replicas_of, resources, storage_of
+from plan.tools.common import OBJECT_STORE, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
+from plan.tools.needs import ITSELF, Flow
 
 NAME = NAMESPACE = "loki"
 DOMAIN_KEY = "loki"
@@ -39,7 +39,7 @@ def _configuration(inputs: ToolInputs, replicas: int) -> Values:
             "type": "s3",
             "bucketNames": {"chunks": CHUNKS, "ruler": RULER},
             "s3": {
-                "endpoint": telemetry.OBJECT_STORE,
+                "endpoint": OBJECT_STORE,
                 "region": "us-east-1",
                 "insecure": True,
                 "s3ForcePathStyle": True,
@@ -96,9 +96,6 @@ def release(inputs: ToolInputs) -> Release:
     chart = versions.LOKI
     door = agents.door(inputs, "loki")
     replicas = replicas_of(inputs, NAME)
-    flows = [Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP))]
-    if "kube-prometheus-stack" in inputs.present:
-        flows.append(Flow(peer="kube-prometheus-stack", ports=(telemetry.ALERTMANAGER_PORT,)))
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -107,16 +104,11 @@ def release(inputs: ToolInputs) -> Release:
         repository=chart.repository,
         values=_values(inputs, replicas),
         needs=cloudnative_pg.storage_needs(inputs),
-        storage=(
-            StorageAccess(
-                user=NAME,
-                buckets=(Bucket(name=CHUNKS), Bucket(name=RULER)),
-                secret=S3_SECRET,
-                access_key=telemetry.ACCESS_KEY,
-                secret_key=telemetry.SECRET_KEY,
-            ),
+        storage=(telemetry.storage(NAME, S3_SECRET, CHUNKS, RULER),),
+        flows=(
+            Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP)),
+            *telemetry.to_alertmanager(inputs),
         ),
-        flows=tuple(flows),
         ports_for_ingress=(telemetry.LOKI_PORT, *door.ports),
         ports_for_metrics=(telemetry.LOKI_PORT,),
         # The chart brings the disruption budget of its own.

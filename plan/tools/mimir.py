@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import agents, cloudnative_pg, telemetry
-from plan.tools.common import image, merge, replicas_of, resources, storage_of
+from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import ITSELF, Bucket, Flow, StorageAccess
+from plan.tools.needs import ITSELF, Flow
 
 NAME = NAMESPACE = "mimir"
 DOMAIN_KEY = "mimir"
@@ -55,7 +55,7 @@ def _configuration(inputs: ToolInputs, ingesters: int) -> Values:
             "storage": {
                 "backend": "s3",
                 "s3": {
-                    "endpoint": telemetry.OBJECT_STORE,
+                    "endpoint": OBJECT_STORE,
                     "region": "us-east-1",
                     "insecure": True,
                     # Mimir puts them in itself, from its environment.
@@ -126,9 +126,6 @@ def release(inputs: ToolInputs) -> Release:
     chart = versions.MIMIR
     door = agents.door(inputs, "mimir")
     replicas = _replicas(inputs)
-    flows = [Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP))]
-    if "kube-prometheus-stack" in inputs.present:
-        flows.append(Flow(peer="kube-prometheus-stack", ports=(telemetry.ALERTMANAGER_PORT,)))
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -137,16 +134,11 @@ def release(inputs: ToolInputs) -> Release:
         repository=chart.repository,
         values=_values(inputs, replicas),
         needs=cloudnative_pg.storage_needs(inputs),
-        storage=(
-            StorageAccess(
-                user=NAME,
-                buckets=(Bucket(name=BLOCKS), Bucket(name=RULES)),
-                secret=S3_SECRET,
-                access_key=telemetry.ACCESS_KEY,
-                secret_key=telemetry.SECRET_KEY,
-            ),
+        storage=(telemetry.storage(NAME, S3_SECRET, BLOCKS, RULES),),
+        flows=(
+            Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP)),
+            *telemetry.to_alertmanager(inputs),
         ),
-        flows=tuple(flows),
         ports_for_ingress=(telemetry.MIMIR_PORT, *door.ports),
         ports_for_metrics=(telemetry.MIMIR_PORT,),
         # The chart brings the disruption budgets of its own parts.

@@ -15,10 +15,10 @@ from pathlib import Path
 from config.errors import ConfigurationError, Problem, key
 from config.services import OpstellaApp, OpstellaPart
 from plan.tools import traefik
-from plan.tools.common import CA_FILE, issuer, merge, replicas_of, resources, storage_of
+from plan.tools.common import CA_FILE, OBJECT_STORE, issuer, merge, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, PUBLIC, Bucket, Database, Flow, OidcClient, StorageAccess
-from plan.tools.wiring import STORE, STORE_HOST
+from plan.tools.wiring import STORE
 
 NAME = NAMESPACE = "opstella"
 CHART = "charts/opstella"  # a folder of this project
@@ -72,7 +72,7 @@ def given(inputs: ToolInputs) -> dict[str, str | tuple[str, str]]:
     }
     if STORE in inputs.present:
         found |= {
-            "OPSTELLA_S3_ENDPOINT": f"http://{STORE_HOST}",
+            "OPSTELLA_S3_ENDPOINT": f"http://{OBJECT_STORE}",
             "OPSTELLA_S3_REGION": "us-east-1",
             "OPSTELLA_S3_BUCKET": USER,
             "OPSTELLA_S3_ACCESS_KEY": (STORE_SECRET, "accessKey"),

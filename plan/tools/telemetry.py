@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plan.tools.model import Override, ToolInputs, Values
+from plan.tools.needs import Bucket, Flow, StorageAccess
 
 Store = Literal["loki", "tempo", "mimir"]
 
@@ -21,7 +22,6 @@ ALERTMANAGER = (
     f"http://kube-prometheus-stack-alertmanager.{ALERTMANAGER_NAMESPACE}.svc.cluster.local:{ALERTMANAGER_PORT}"
 )
 
-OBJECT_STORE = "minio.minio.svc.cluster.local:9000"
 # Names of variables, and of the keys of the Secret that holds them.
 ACCESS_KEY, SECRET_KEY = "S3_ACCESS_KEY", "S3_SECRET_KEY"
 
@@ -64,3 +64,21 @@ def tenants(inputs: ToolInputs) -> str:
 def from_secret(name: str) -> list[Values]:
     """`envFrom` with all keys of the Secret `name`."""
     return [{"secretRef": {"name": name}}]
+
+
+def storage(store: Store, secret: str, *buckets: str) -> StorageAccess:
+    """The credential of `store` for its buckets, in a Secret whose keys are names of variables."""
+    return StorageAccess(
+        user=store,
+        buckets=tuple(Bucket(name=name) for name in buckets),
+        secret=secret,
+        access_key=ACCESS_KEY,
+        secret_key=SECRET_KEY,
+    )
+
+
+def to_alertmanager(inputs: ToolInputs) -> tuple[Flow, ...]:
+    """Of a ruler: to Alertmanager, where the cluster carries it."""
+    if "kube-prometheus-stack" not in inputs.present:
+        return ()
+    return (Flow(peer="kube-prometheus-stack", ports=(ALERTMANAGER_PORT,)),)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import agents, cloudnative_pg, telemetry
-from plan.tools.common import merge, resources, storage_of
+from plan.tools.common import OBJECT_STORE, merge, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import Bucket, Flow, StorageAccess
+from plan.tools.needs import Flow
 
 NAME = NAMESPACE = "tempo"
 DOMAIN_KEY = "tempo"
@@ -48,7 +48,7 @@ def _values(inputs: ToolInputs) -> Values:
                     "backend": "s3",
                     "s3": {
                         "bucket": TRACES,
-                        "endpoint": telemetry.OBJECT_STORE,
+                        "endpoint": OBJECT_STORE,
                         "insecure": True,
                         "forcepathstyle": True,
                         # Tempo puts them in itself, from its environment.
@@ -91,15 +91,7 @@ def release(inputs: ToolInputs) -> Release:
         repository=chart.repository,
         values=_values(inputs),
         needs=cloudnative_pg.storage_needs(inputs),
-        storage=(
-            StorageAccess(
-                user=NAME,
-                buckets=(Bucket(name=TRACES),),
-                secret=S3_SECRET,
-                access_key=telemetry.ACCESS_KEY,
-                secret_key=telemetry.SECRET_KEY,
-            ),
-        ),
+        storage=(telemetry.storage(NAME, S3_SECRET, TRACES),),
         flows=to_mimir,
         ports_for_ingress=(telemetry.TEMPO_PORT, *door.ports),
         ports_for_metrics=(telemetry.TEMPO_PORT,),

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from typing import Any
 
 from config.errors import ConfigurationError, Problem, key
-from plan.tools import availability, cloudnative_pg, externals
-from plan.tools.common import merge
+from plan.tools import availability, cloudnative_pg, externals, keycloak, minio_buckets, valkey
+from plan.tools.common import OBJECT_STORE, merge
 from plan.tools.model import Release, ToolInputs
 from plan.tools.needs import PUBLIC, Cache, Flow, OidcClient, StorageAccess
 from plan.tools.policies import policies as network_policies
 from plan.tools.sources import Clear, Generated, Password, Secret, Source
 
-DATABASES, CACHE, STORE, LOGIN = cloudnative_pg.NAME, "valkey", "minio", "keycloak"
+DATABASES, CACHE, STORE, LOGIN = cloudnative_pg.NAME, valkey.NAME, minio_buckets.NAME, keycloak.NAME
 # A Secret of each provider, with the password of everybody it serves: key is the user, or the client's id.
-STORE_SECRET, LOGIN_SECRET, CACHE_SECRET = "minio-users", "keycloak-clients", "valkey-users"
-STORE_HOST, CACHE_HOST = "minio.minio.svc.cluster.local:9000", "valkey.valkey.svc.cluster.local:6379"
+SECRETS = {CACHE: valkey.USERS_SECRET, STORE: minio_buckets.USERS_SECRET, LOGIN: keycloak.CLIENTS_SECRET}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +204,7 @@ def _archive(member: Member, members: Mapping[str, Member], namespace: str) -> c
         return None
     path = f"s3://{externals.DATABASE_BACKUPS}/{cluster}/{namespace}"
     if where == cluster:
-        return cloudnative_pg.Archive(endpoint=f"http://{STORE_HOST}", path=path)
+        return cloudnative_pg.Archive(endpoint=f"http://{OBJECT_STORE}", path=path)
     host = members[where].inputs.hosts["minioApi"]
     return cloudnative_pg.Archive(endpoint=f"https://{host}", path=path, foreign=where)
 
@@ -237,11 +234,11 @@ def _external(cluster: str, members: Mapping[str, Member]) -> dict[tuple[str, st
 
 def _provider(release: Release, cluster: str, inputs: ToolInputs, needs: Sequence[Served]) -> Release:
     """`release` with the entries of everybody it serves, if it is a provider."""
-    if release.name not in (CACHE, STORE, LOGIN):
+    if release.name not in SECRETS:
         return release
     named = [(served, name) for served in needs if (name := password_of(served.what))]
     users = Secret(
-        name={CACHE: CACHE_SECRET, STORE: STORE_SECRET, LOGIN: LOGIN_SECRET}[release.name],
+        name=SECRETS[release.name],
         namespace=release.namespace,
         data={
             user_of(served.what): Generated(password=name, cluster=None if served.cluster == cluster else served.cluster)
@@ -255,18 +252,9 @@ def _provider(release: Release, cluster: str, inputs: ToolInputs, needs: Sequenc
     )
     whats = [served.what for served in needs]
     if release.name == CACHE:
-        acl = _function("valkey", "acl")
-        return replace(changed, values=merge(acl(whats), release.values) if acl else release.values)
-    provisioning = _function(release.name, "provisioning")
-    return replace(changed, jobs=(*((provisioning(whats, inputs),) if provisioning else ()), *release.jobs))
-
-
-def _function(tool: str, name: str) -> Any:
-    """`name` of the tool's own module. Imported here, because tools may import this module."""
-    try:
-        return getattr(import_module(f"plan.tools.{tool}"), name, None)
-    except ModuleNotFoundError:
-        return None
+        return replace(changed, values=merge(valkey.acl(whats), release.values))
+    provisioning = minio_buckets.provisioning if release.name == STORE else keycloak.provisioning
+    return replace(changed, jobs=(provisioning(whats, inputs), *release.jobs))
 
 
 def _twice(provider: str, needs: Sequence[Served]) -> Iterator[Problem]:
