@@ -1,15 +1,20 @@
-"""GitLab Omnibus: the text of gitlab.rb.
+"""GitLab Omnibus: the text of gitlab.rb, and the access tokens by which the platform's tools use GitLab.
 
 Certificate and key lie at Omnibus' default paths (/etc/gitlab/ssl/<host>.crt and .key), so no key names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from plan.tools.externals import GITLAB_BUCKETS
+from plan.tools.model import Release
+from plan.tools.needs import GitLabPurpose
 
 HTTP, HTTPS, SSH, PROMETHEUS = 80, 443, 22, 9090  # the reference's firewall table
 
@@ -32,6 +37,106 @@ class ObjectStorage:
 
     endpoint: str
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A user of GitLab to whom tokens of the platform belong; nobody logs in as it."""
+
+    username: str
+    name: str
+    administrator: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purpose:
+    """Who a tool is in GitLab, and what its token may do there."""
+
+    account: Account
+    scopes: tuple[str, ...]
+
+
+AUTOMATION = Account(username="opstella-automation", name="Opstella automation", administrator=True)
+READER = Account(username="opstella-reader", name="Opstella reader", administrator=False)
+PURPOSES: Mapping[GitLabPurpose, Purpose] = MappingProxyType(
+    {
+        # Runners and CI variables of the whole instance are an administrator's to make.
+        "runners": Purpose(account=AUTOMATION, scopes=("create_runner",)),
+        "ci-variables": Purpose(account=AUTOMATION, scopes=("api",)),
+        # Sees what everybody who is logged in sees, and the groups that it is made a member of.
+        "sonarqube": Purpose(account=READER, scopes=("read_api",)),
+    }
+)
+TOKEN_LENGTH = 20
+"""GitLab's own rule for a token whose value is given."""
+LIFETIME_DAYS = 365
+"""The longest that GitLab allows a token to live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessToken:
+    """A personal access token: its value is the Password `password` of `cluster`."""
+
+    name: str
+    cluster: str
+    password: str
+    purpose: Purpose
+
+
+def password(purpose: GitLabPurpose) -> str:
+    """Name of the Password behind a cluster's token for `purpose`."""
+    return f"gitlab-{purpose}"
+
+
+def access_tokens(releases: Mapping[str, Sequence[Release]]) -> tuple[AccessToken, ...]:
+    """Every token that the `releases` (by cluster) use: one for each purpose and cluster."""
+    return tuple(
+        AccessToken(
+            name=f"opstella {cluster} {purpose}",
+            cluster=cluster,
+            password=password(purpose),
+            purpose=PURPOSES[purpose],
+        )
+        for cluster, members in releases.items()
+        for purpose in dict.fromkeys(access.purpose for release in members for access in release.gitlab)
+    )
+
+
+def period(day: date) -> date:
+    """The first day of the half-year that `day` is in.
+
+    Tokens live for a year and are renewed in every half-year that the stack is deployed in.
+    """
+    return date(day.year, 1 if day.month <= 6 else 7, 1)
+
+
+def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: str, start: date) -> str:
+    """What scripts/gitlab_tokens.rb reads: JSON with the `values` of `tokens`, which are valid a year from `start` on."""
+    accounts = {token.purpose.account.username: token.purpose.account for token in tokens}
+    return json.dumps(
+        {
+            "accounts": [
+                {
+                    "username": account.username,
+                    "name": account.name,
+                    "email": f"{account.username}@noreply.{host}",
+                    "administrator": account.administrator,
+                }
+                for account in accounts.values()
+            ],
+            "tokens": [
+                {
+                    "name": token.name,
+                    "account": token.purpose.account.username,
+                    "scopes": list(token.purpose.scopes),
+                    "value": value,
+                }
+                for token, value in zip(tokens, values, strict=True)
+            ],
+            "expires": (start + timedelta(days=LIFETIME_DAYS)).isoformat(),
+        },
+        indent=1,
+    )
 
 
 def gitlab_rb(

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
-from plan.tools.needs import Cache, Database, Flow, Job, OidcClient, StorageAccess
+from plan.tools.needs import Cache, Database, Flow, GitLabAccess, Job, OidcClient, StorageAccess
 from plan.tools.sources import Bcrypt as Bcrypt
 from plan.tools.sources import CaBundle as CaBundle
 from plan.tools.sources import Clear as Clear
@@ -78,8 +78,8 @@ class Workload:
 class Release:
     """A Helm release and what belongs to it.
 
-    Order of creation: namespace, the CA bundle if `ca_bundle` names one, `secrets`, `before`, the release itself
-    (after every release in `needs`), `after`.
+    Order of creation: namespace, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that come
+    before, the release itself (after every release in `needs`), its other `jobs`, `after`.
 
     A needed release counts as there when its own `after` is.
 
@@ -114,6 +114,7 @@ class Release:
     caches: tuple[Cache, ...] = ()
     storage: tuple[StorageAccess, ...] = ()
     clients: tuple[OidcClient, ...] = ()
+    gitlab: tuple[GitLabAccess, ...] = ()
     flows: tuple[Flow, ...] = ()
     ports_for_ingress: tuple[int, ...] = ()
     """Ports of its pods that the ingress may reach."""

@@ -18,6 +18,10 @@ PUBLIC = "public"  # the platform's own public names, as users reach them: its l
 ITSELF = "itself"  # the tool's own namespace
 NODES = "nodes"  # the cluster's machines: kubelets, node exporters
 
+GITLAB = "gitlab"
+EXTERNAL = (GITLAB,)
+"""What `needs` may name though no release of a cluster is it: GitLab on its machine, with its access tokens."""
+
 MONITORS = ("alloy",)  # the releases that read metrics, of whatever has `ports_for_metrics`
 
 
@@ -130,6 +134,22 @@ class OidcClient:
     """Client attributes in Keycloak's own words."""
 
 
+GitLabPurpose = Literal["runners", "ci-variables", "sonarqube"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitLabAccess:
+    """A personal access token of GitLab; what each purpose may do there stands in plan/gitlab.py.
+
+    The Secret `secret` of the tool's namespace holds it under `secret_key`: the generated Password `gitlab-<purpose>`.
+    What uses it waits for GitLab by naming GITLAB in its `needs`.
+    """
+
+    purpose: GitLabPurpose
+    secret: str
+    secret_key: str = "token"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FromSecret:
     """An environment variable out of a Secret of the same namespace."""
@@ -140,11 +160,13 @@ class FromSecret:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A provisioning Job: idempotent, run after the release, and again whenever what it is given changes.
+    """A provisioning Job: idempotent, and run again whenever what it is given changes.
+
+    It runs after the release, or with `before` in front of it: for what its pods cannot start without.
 
     `files` (name to content, no secrets) appear under /opstella, the CA bundle under /etc/opstella/ca, and the Secrets
     of `secret_files` (name to Secret) under /opstella/secrets/<name>/, one file a key. `rules` are RBAC rules of its own
-    ServiceAccount, which has no token without them. `needs` are further releases that must stand before. Runs as an
+    ServiceAccount, which has no token without them. `needs` are further releases, or GITLAB, that must stand before. Runs as an
     unprivileged user on a read-only root file system with an empty /tmp.
     """
 
@@ -159,4 +181,5 @@ class Job:
     flows: tuple[Flow, ...] = ()
     """Of the Job's pods, beyond those of its tool; their label is `opstella.io/job: <name>`."""
     needs: tuple[str, ...] = ()
+    before: bool = False
     timeout_seconds: int = 600

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from config.errors import ConfigurationError, Problem, key
+from plan import gitlab
 from plan.tools import availability, cloudnative_pg, externals, keycloak, minio_buckets, valkey
 from plan.tools.common import OBJECT_STORE, merge
 from plan.tools.model import Release, ToolInputs
-from plan.tools.needs import PUBLIC, Cache, Flow, OidcClient, StorageAccess
+from plan.tools.needs import EXTERNAL, GITLAB, PUBLIC, Cache, Flow, GitLabAccess, OidcClient, StorageAccess
 from plan.tools.policies import policies as network_policies
 from plan.tools.sources import Clear, Generated, Password, Secret, Source
 
@@ -84,7 +85,7 @@ def missing_needs(releases: Sequence[Release]) -> Iterator[Problem]:
     there = {release.name for release in releases}
     for release in releases:
         for need in dict.fromkeys((*release.needs, *(n for job in release.jobs for n in job.needs))):
-            if need not in there:
+            if need not in there and need not in EXTERNAL:
                 yield left_out(release.name, need)
 
 
@@ -93,6 +94,14 @@ def left_out(tool: str, need: str) -> Problem:
         key("tools", need, "enabled"),
         f"{tool} needs {need}, which is left out",
         f"enable {need}, or set {key('tools', tool, 'enabled')} to false as well",
+    )
+
+
+def _nameless_gitlab(tool: str) -> Problem:
+    return Problem(
+        key("domains", GITLAB),
+        f"{tool} needs {GITLAB}, which has no name here",
+        f"name the service, or set {key('tools', tool, 'enabled')} to false",
     )
 
 
@@ -111,10 +120,17 @@ def ordered(releases: Sequence[Release]) -> tuple[Release, ...]:
 
 
 def needs_of(release: Release) -> tuple[str, ...]:
-    """Everything in its cluster that must stand before `release` can be complete, without itself."""
+    """Every release of its cluster that must stand before `release` can be complete, without itself."""
     manifests = [n for m in (*release.before, *release.after) for n in m.needs]
     jobs = [n for job in release.jobs for n in job.needs]
-    return tuple(n for n in dict.fromkeys((*release.needs, *manifests, *jobs)) if n != release.name)
+    return tuple(
+        n for n in dict.fromkeys((*release.needs, *manifests, *jobs)) if n != release.name and n not in EXTERNAL
+    )
+
+
+def needs_gitlab(release: Release) -> bool:
+    """Whether anything of `release` uses GitLab on its machine, or waits for it."""
+    return bool(release.gitlab) or GITLAB in (*release.needs, *(n for job in release.jobs for n in job.needs))
 
 
 def place(tool: str, cluster: str, members: Mapping[str, Member]) -> str | None:
@@ -122,8 +138,10 @@ def place(tool: str, cluster: str, members: Mapping[str, Member]) -> str | None:
     return next((c for c in (cluster, *members) if c in members and members[c].carries(tool)), None)
 
 
-def password_of(need: Cache | StorageAccess | OidcClient) -> str | None:
+def password_of(need: Cache | StorageAccess | OidcClient | GitLabAccess) -> str | None:
     """Name of the Password behind `need`; a public client has none."""
+    if isinstance(need, GitLabAccess):
+        return gitlab.password(need.purpose)
     if isinstance(need, OidcClient):
         return None if need.public else f"client-{need.client_id}"
     return f"valkey-{need.user}" if isinstance(need, Cache) else f"s3-{need.user}"
@@ -134,14 +152,16 @@ def user_of(need: Cache | StorageAccess | OidcClient) -> str:
     return need.client_id if isinstance(need, OidcClient) else need.user
 
 
-def _secret_of(need: Cache | StorageAccess | OidcClient, namespace: str) -> Secret | None:
+def _secret_of(need: Cache | StorageAccess | OidcClient | GitLabAccess, namespace: str) -> Secret | None:
     """The Secret by which the tool itself knows what it was given, if it wants one."""
     if need.secret is None:
         return None
     name = password_of(need)
     password = Generated(password=name) if name else None
     data: dict[str, Source] = {}
-    if isinstance(need, Cache):
+    if isinstance(need, GitLabAccess) and password:
+        data = {need.secret_key: password}
+    elif isinstance(need, Cache):
         data = {k: password for k in need.keys if password}
     elif isinstance(need, StorageAccess) and password:
         data = {need.access_key: Clear(text=need.user), need.secret_key: password, **need.extra}
@@ -185,6 +205,13 @@ def _declared(
                 secrets.append(secret)
             if where is not None:
                 served.setdefault((where, provider), []).append(Served(what=need, cluster=cluster))
+    if needs_gitlab(release):
+        if GITLAB not in member.inputs.all_hosts:
+            problems.append(_nameless_gitlab(release.name))
+        flows.append(_flow(GITLAB, here=False))
+    for access in release.gitlab:
+        passwords.append(Password(name=gitlab.password(access.purpose), length=gitlab.TOKEN_LENGTH))
+        secrets.append(_secret_of(access, release.namespace))
     return replace(
         release,
         needs=tuple(dict.fromkeys((*release.needs, *(n for m in databases for n in m.needs), *needs))),
