@@ -1,4 +1,5 @@
-"""`python -m bench [preview] [deploy]`: prints figures with their baselines; `deploy` needs the lab (root)."""
+"""`python -m bench [preview] [deploy] [ansible]`: prints figures with their baselines; all but `preview` need the lab
+(root)."""
 
 from __future__ import annotations
 
@@ -8,21 +9,28 @@ import os
 import sys
 from pathlib import Path
 
-from bench import deploy, preview
+from bench import against_ansible, deploy, preview
 from bench.engine import EngineFailed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=("preview", "deploy"), default=("preview", "deploy"), metavar="PART")
-    parts = parser.parse_args().parts
+    choices = ("preview", "deploy", "ansible")
+    parser.add_argument("parts", nargs="*", choices=choices, default=choices, metavar="PART")
+    parser.add_argument("--stack", default="standalone", help="of the part ansible (default: standalone)")
+    options = parser.parse_args()
     memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     print(f"{datetime.date.today()}, {os.cpu_count()} cores, {int(memory.split()[1]) // 2**20} GiB", flush=True)
-    for name, part in (("preview", preview), ("deploy", deploy)):
-        if name not in parts:
+    parts = {
+        "preview": preview.figures,
+        "deploy": deploy.figures,
+        "ansible": lambda: against_ansible.figures(options.stack),
+    }
+    for name, figures in parts.items():
+        if name not in options.parts:
             continue
         try:
-            for line in part.figures():
+            for line in figures():
                 print(line, flush=True)
         except EngineFailed as error:
             print(f"error: {error}", file=sys.stderr)

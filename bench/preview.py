@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bench.engine import ROOT, Run, run
+from config.reference import ARCHITECTURES
 from plan.tools import catalogue
 
 # The same SDKs, with those of their lazily loaded parts that the program uses.
@@ -31,12 +33,14 @@ pulumi_kubernetes.core.v1.Namespace
 pulumi_kubernetes.helm.v3.Release
 pulumi_kubernetes.meta.v1.ObjectMetaArgs
 """
+_PROGRAM = ("Pulumi.yaml", "__main__.py", "charts", "components", "config", "plan", "provision", "scripts", "stacks")
 _REPEATS = 3
 """The median of so many counts, after one that warms the caches; of the largest, which takes minutes, one."""
 _WORKERS = (10, 100, 1000)
+_MACHINES = (36, 360, 1000)
 # What stands before everything else: storage, certificates, ingress, databases, login, deployments.
 _BASE = ("csi-driver-nfs", "cert-manager", "traefik", "cloudnative-pg", "keycloak", "argo-cd")
-_LEFT_OUT = tuple(name for name in catalogue.NAMES if name not in _BASE)
+_ONLY_BASE = {"opstella:tools": {name: {"enabled": False} for name in catalogue.NAMES if name not in _BASE}}
 
 
 def figures() -> Iterator[str]:
@@ -47,26 +51,64 @@ def figures() -> Iterator[str]:
         (folder / "state").mkdir()
         empty = _median(_project(folder / "empty", _EMPTY), environment, "empty")
         yield f"empty program, same imports   preview {empty.seconds:6.2f} s   program {empty.program_mib:5.0f} MiB"
-        key = folder / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        for what, left_out in (("standalone, base tools only ", _LEFT_OUT), ("standalone, all tools       ", ())):
-            reference = _preview(folder, environment, key, None, left_out)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
+
+        def preview(
+            name: str, settings: dict[str, Any], architecture: str = "standalone", repeats: int = _REPEATS
+        ) -> Run:
+            project = _copy(folder, name, architecture, settings)
+            return _median(project, environment, name, repeats)
+
+        for what, found in (
+            ("standalone, base tools only ", preview("base", _ONLY_BASE)),
+            ("standalone, all tools       ", preview("all", {})),
+            ("multicluster, all tools     ", preview("multicluster", {}, "multicluster")),
+        ):
             yield (
-                f"{what}  preview {reference.seconds:6.2f} s   program {reference.program_mib:5.0f} MiB"
-                f"   {reference.seconds / empty.seconds:.2f} times the empty program (target: at most 3)"
+                f"{what}  preview {found.seconds:6.2f} s   program {found.program_mib:5.0f} MiB"
+                f"   {found.seconds / empty.seconds:.2f} times the empty program (target: at most 3)"
             )
-        times = []
-        for workers in _WORKERS:
-            grown = _preview(folder, environment, key, workers)
-            times.append(grown.seconds)
+        for what, counts, settings, architecture in (
+            ("workers of standalone", _WORKERS, _with_workers, "standalone"),
+            ("machines of multicluster", _MACHINES, _with_machines, "multicluster"),
+        ):
+            times = []
+            for count in counts:
+                repeats = 1 if count == counts[-1] else _REPEATS
+                grown = preview(f"{architecture}-{count}", settings(count), architecture, repeats)
+                times.append(grown.seconds)
+                yield (
+                    f"{count:5} {what:<26} preview {grown.seconds:6.2f} s   program {grown.program_mib:5.0f} MiB"
+                    f"   all processes {grown.processes_mib:5.0f} MiB"
+                )
             yield (
-                f"{workers:5} workers                 preview {grown.seconds:6.2f} s   program {grown.program_mib:5.0f} MiB"
-                f"   all processes {grown.processes_mib:5.0f} MiB"
+                f"growth, least squares over {counts}: exponent {_exponent(counts, times):.2f} of the whole time, "
+                f"{_exponent(counts, [t - empty.seconds for t in times]):.2f} of the time above the empty program "
+                "(target: at most 1.1)"
             )
-        yield (
-            f"growth, least squares over {_WORKERS}: exponent {_exponent(times):.2f} of the whole time, "
-            f"{_exponent([t - empty.seconds for t in times]):.2f} of the time above the empty program (target: at most 1.1)"
-        )
+
+
+def _with_workers(count: int) -> dict[str, Any]:
+    """Networks wide enough for all of them; the rest is the reference's."""
+    cluster = {"podSubnet": "10.128.0.0/13", "serviceSubnet": "10.96.0.0/16", "workers": {"count": count}}
+    return {"opstella:clusters": {"standalone": {"subnet": "192.168.64.0/20", **cluster}}}
+
+
+def _with_machines(count: int) -> dict[str, Any]:
+    """The four clusters with as many workers more as make `count` machines, shared out evenly."""
+    reference = ARCHITECTURES["multicluster"]["clusters"]
+    more, rest = divmod(count - _MACHINES[0], len(reference))
+    return {
+        "opstella:clusters": {
+            name: {
+                "subnet": f"192.168.{64 + 4 * number}.0/22",
+                "podSubnet": "10.128.0.0/13",
+                "serviceSubnet": "10.96.0.0/16",
+                "workers": {"count": cluster["workers"]["count"] + more + (number < rest)},
+            }
+            for number, (name, cluster) in enumerate(reference.items())
+        }
+    }
 
 
 def _project(folder: Path, program: str) -> Path:
@@ -76,42 +118,19 @@ def _project(folder: Path, program: str) -> Path:
     return folder
 
 
-def _preview(
-    folder: Path, environment: dict[str, str], key: Path, workers: int | None, left_out: tuple[str, ...] = ()
-) -> Run:
-    """A preview of this checkout's program: the standalone reference, or another number of workers, or fewer tools."""
-    document = yaml.safe_load((ROOT / "Pulumi.standalone.yaml").read_text())
+def _copy(folder: Path, name: str, architecture: str, settings: dict[str, Any]) -> Path:
+    """A project of its own with this checkout's program, so that no stack file is written there: the shipped stack file
+    of `architecture`, with `settings` in place of its own."""
+    document = yaml.safe_load((ROOT / f"Pulumi.{architecture}.yaml").read_text())
     document.pop("encryptionsalt", None)
-    settings = document["config"]
-    settings["opstella:ssh"]["privateKey"] = f"file:{key}"
-    if workers:
-        # Wide enough for all of them; the rest of the settings is the reference's.
-        settings["opstella:clusters"] = {
-            "standalone": {
-                "subnet": "192.168.64.0/20", "podSubnet": "10.128.0.0/13", "serviceSubnet": "10.96.0.0/16",
-                "workers": {"count": workers},
-            }
-        }  # fmt: skip
-    if left_out:
-        settings["opstella:tools"] = {name: {"enabled": False} for name in left_out}
-    stack = f"workers-{workers or 'reference'}{'-base' if left_out else ''}"
-    # A project of its own beside the checkout, so that no stack file is written there.
-    project = folder / stack
+    document["config"]["opstella:ssh"]["privateKey"] = f"file:{folder}/key"
+    document["config"] |= settings
+    project = folder / name
     project.mkdir()
-    for part in (
-        "Pulumi.yaml",
-        "__main__.py",
-        "charts",
-        "components",
-        "config",
-        "plan",
-        "provision",
-        "scripts",
-        "stacks",
-    ):
+    for part in _PROGRAM:
         (project / part).symlink_to(ROOT / part)
-    (project / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump(document))
-    return _median(project, environment, stack, 1 if workers == _WORKERS[-1] else _REPEATS)
+    (project / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(document))
+    return project
 
 
 def _median(folder: Path, environment: dict[str, str], stack: str, repeats: int = _REPEATS) -> Run:
@@ -123,7 +142,6 @@ def _median(folder: Path, environment: dict[str, str], stack: str, repeats: int 
     return next(r for r in runs if r.seconds == middle)
 
 
-def _exponent(times: list[float]) -> float:
-    """The slope of log(time) over log(workers)."""
-    x, y = [math.log(n) for n in _WORKERS], [math.log(t) for t in times]
-    return statistics.linear_regression(x, y).slope
+def _exponent(counts: tuple[int, ...], times: list[float]) -> float:
+    """The slope of log(time) over log(count)."""
+    return statistics.linear_regression([math.log(n) for n in counts], [math.log(t) for t in times]).slope

@@ -1,0 +1,160 @@
+"""`pulumi up` beside Ansible: the same hosts prepared and joined from the same media, each from nothing.
+
+Both do machines and clusters, no tools. Ansible gets a Python on every host first, which is not counted. What it runs
+stands in bench/ansible/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from bench.ansible_inventory import Material, inventory
+from bench.engine import ROOT, EngineFailed
+from bench.lab import BenchLab
+from config.load import from_stack_file
+from plan.plan import Plan, build
+from plan.tools.catalogue import NAMES
+
+_PLAYBOOK = ROOT / "bench/ansible/site.yaml"
+_TARGETS = {"first": 1 / 2, "unchanged": 1 / 50, "one machine": 1 / 10}
+_TASK = re.compile(r"^(.+?) -{3,} ([\d.]+)s$", re.M)
+
+
+def figures(stack: str) -> Iterator[str]:
+    """Lines of figures, as they are measured. The lab goes when they end, however they end."""
+    yield f"{stack}, machines and clusters without tools"
+    lab = BenchLab(stack)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"Pulumi.{stack}.yaml")
+        file.write_text(yaml.safe_dump(_without_tools(ROOT / f"Pulumi.{stack}.yaml")))
+        ours: dict[str, float] = {}
+        theirs: dict[str, float] = {}
+        try:
+            lab.start(file)
+            yield from _measure("pulumi up", ours, lab, lambda: lab.up())
+            lab.down()
+            lab.start(file)
+            ansible = _Ansible(lab, Path(folder))
+            yield f"{'Python onto every host, for Ansible':<42} {_seconds(ansible.bootstrap):7.1f} s"
+            yield from _measure("ansible-playbook", theirs, lab, ansible.play)
+            node = _changed_node(_plan(lab))
+            limited = _seconds(lambda: ansible.play("--limit", ",".join(node)))
+            yield f"{'ansible-playbook --limit to that machine':<42} {limited:7.1f} s"
+            yield from ansible.slowest()
+        finally:
+            lab.down()
+    for what, target in _TARGETS.items():
+        share = ours[what] / theirs[what]
+        met = "met" if share <= target else "missed"
+        yield f"{what:<42} {share:7.3f} of Ansible's time (target: at most {target:.3f}: {met})"
+
+
+def _measure(who: str, times: dict[str, float], lab: BenchLab, run: Callable[[], str]) -> Iterator[str]:
+    times["first"] = _seconds(run)
+    yield f"{who + ', bare hosts to clusters':<42} {times['first']:7.1f} s"
+    times["unchanged"] = _seconds(run)
+    yield f"{who + ', nothing changed':<42} {times['unchanged']:7.1f} s"
+    document = yaml.safe_load(lab.file.read_text())
+    plan = _plan(lab)
+    first = plan.topology.clusters[0]
+    cluster = document["config"].setdefault("opstella:clusters", {}).setdefault(first.name, {})
+    cluster.setdefault("workers", {})["nodeLabels"] = {first.workers[0].name: {"opstella.io/bench": "changed"}}
+    lab.file.write_text(yaml.safe_dump(document))
+    times["one machine"] = _seconds(run)
+    yield f"{who + ', one worker given a label':<42} {times['one machine']:7.1f} s"
+
+
+class _Ansible:
+    """Ansible on the lab's hosts; the inventory is made again for every run, as the plan may have changed."""
+
+    def __init__(self, lab: BenchLab, folder: Path) -> None:
+        self._lab, self._folder = lab, folder
+        self._bin = _artifact("ansible") / "bin"
+        self._material = _material(_plan(lab), folder)
+        self._output = ""
+
+    def bootstrap(self) -> None:
+        self._run("ansible", "all", "--become", "-m", "ansible.builtin.raw", "-a",
+                  "apt-get -q update && apt-get -q -y --no-install-recommends install python3 python3-apt")  # fmt: skip
+
+    def play(self, *arguments: str) -> str:
+        output = self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
+        self._output = self._output or output  # the profile of the first run is kept
+        return output
+
+    def slowest(self) -> Iterator[str]:
+        """The tasks of the first run that took longest."""
+        for task, seconds in sorted(_TASK.findall(self._output), key=lambda found: -float(found[1]))[:5]:
+            yield f"  {task:<40} {float(seconds):7.1f} s"
+
+    def _run(self, *command: str) -> str:
+        hosts = self._folder / "inventory.json"
+        ssh_config = str(self._lab.folder / "ssh_config")
+        with os.fdopen(os.open(hosts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(inventory(_plan(self._lab), self._material, ssh_config), file)
+        environment = {
+            "ANSIBLE_CONFIG": str(_PLAYBOOK.with_name("ansible.cfg")),
+            "ANSIBLE_HOME": str(self._folder / "ansible"),
+            "ANSIBLE_LOCAL_TEMP": str(self._folder / "ansible/tmp"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
+        }
+        return self._lab.command(
+            "run", "--", str(self._bin / command[0]), "--inventory", str(hosts), *command[1:], environment=environment
+        )
+
+
+def _without_tools(stack_file: Path) -> dict[str, object]:
+    document = yaml.safe_load(stack_file.read_text())
+    document["config"]["opstella:tools"] = {name: {"enabled": False} for name in NAMES}
+    return document
+
+
+def _plan(lab: BenchLab) -> Plan:
+    return build(from_stack_file(lab.file), f"opstella/{lab.stack}")
+
+
+def _changed_node(plan: Plan) -> tuple[str, str]:
+    """The machine that changes, and the one from which its node is labelled."""
+    first = plan.topology.clusters[0]
+    return first.workers[0].name, first.masters[0].name
+
+
+def _material(plan: Plan, folder: Path) -> Material:
+    """A self-signed certificate for GitLab, which stands for its authority too, and random secrets."""
+    name = f"{plan.settings.domains['gitlab']}.{plan.settings.domain}"
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+         "-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return Material(
+        ca_bundle=certificate.read_text(),
+        certificate=certificate.read_text(),
+        private_key=key.read_text(),
+        tokens={cluster.name: secrets.token_hex(32) for cluster in plan.topology.clusters},
+        gitlab_password=secrets.token_hex(16),
+    )
+
+
+def _artifact(name: str) -> Path:
+    done = subprocess.run([ROOT / "lab/toolchain/build", name], cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    if done.returncode:
+        raise EngineFailed(f"the artifact {name} cannot be built\n{done.stderr[-2000:]}")
+    return Path(done.stdout.strip())
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.monotonic()
+    run()
+    return time.monotonic() - start
