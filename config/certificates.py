@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from config.errors import Problem, key
 from config.model import Settings
+from config.placement import services
 
 # Placeholder that stands for a key whose text is not known here (see load.from_stack_file); it passes every check.
 ENCRYPTED = (
@@ -114,7 +115,7 @@ def check_tls(settings: Settings, now: datetime) -> Iterator[Problem]:
     except NotReadable as error:
         yield Problem(key("tls.certificate"), str(error), "give the certificate as PEM")
         return
-    yield from check_hosts(settings, [f"{label}.{settings.domain}" for label in settings.domains.values()])
+    yield from check_hosts(settings, [f"{s.label}.{settings.domain}" for s in services(settings)])
     yield from _validity("tls.certificate", [certificate], now)
     if tls.private_key is not None:
         yield from _pair("tls", certificate, tls.private_key.get_secret_value())

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Set
 from datetime import UTC, datetime
 
 from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_tls
+from config.clusters import Nodes
 from config.errors import Problem, key
-from config.model import Nodes, Settings
+from config.model import Settings
 from config.networks import check_addresses, check_overlaps, check_room, node_mask
+from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
 from config.salvage import touches
 from config.services_checks import CHECKS
@@ -22,6 +24,8 @@ __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 RKE2_MINIMUM_CPU, RKE2_MINIMUM_MEMORY_GB = 2, 4
 # Host names are labels of at most 63 characters: the cluster's name, "-haproxy" or "-worker-5000".
 LONGEST_CLUSTER_NAME = 63 - len("-worker-5000")
+# What the place of a tool follows from.
+PLACES_READ = ("architecture", "clusters", "clusters.*.enabled", "tools.*.enabled", "tools.*.clusters.**")
 
 
 def check(settings: Settings, now: datetime | None = None, without: Set[str] = frozenset()) -> list[Problem]:
@@ -33,7 +37,9 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
     networks = ("clusters.*.subnet", "clusters.*.podSubnet", "clusters.*.serviceSubnet")
     checks: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]], ...] = (
         (("architecture", "clusters"), _clusters),
-        (("architecture", "domains.**"), _domains),
+        (PLACES_READ, check_places),
+        (PLACES_READ, check_homeless),
+        ((*PLACES_READ, "domains.**"), check_domains),
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", *networks), check_overlaps),
@@ -42,7 +48,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("media.**",), _media),
         (("ssh.privateKey",), check_ssh),
         (("tls.**", "pki.**"), _sources),
-        (("tls.**", "domain", "domains.**"), lambda s: check_tls(s, moment)),
+        (("tls.**", "domain", "domains.**", *PLACES_READ), lambda s: check_tls(s, moment)),
         (("pki.**",), lambda s: check_intermediate(s, moment)),
         *CHECKS,
     )
@@ -58,6 +64,10 @@ def _clusters(settings: Settings) -> Iterator[Problem]:
     own = ARCHITECTURES[settings.architecture].get("clusters", {})
     if not settings.clusters:
         yield Problem(key("clusters"), "there is no cluster", "describe at least one cluster")
+    elif not settings.enabled_clusters:
+        yield Problem(
+            key("clusters"), f"every cluster is left out: {', '.join(settings.clusters)}", "enable at least one of them"
+        )
     for name in settings.clusters:
         if own and name not in own:
             yield Problem(
@@ -89,27 +99,8 @@ def _sources(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _domains(settings: Settings) -> Iterator[Problem]:
-    known = ARCHITECTURES[settings.architecture]["domains"]
-    by_label: dict[str, str] = {}
-    for service, label in settings.domains.items():
-        if service not in known:
-            yield Problem(
-                key("domains", service),
-                f"architecture '{settings.architecture}' has no service of that name",
-                f"the services are: {', '.join(known)}",
-            )
-        if label in by_label:
-            yield Problem(
-                key("domains", service),
-                f"'{label}' is the name of {by_label[label]} too",
-                "give each service a name of its own",
-            )
-        by_label.setdefault(label, service)
-
-
 def _nodes(settings: Settings) -> Iterator[Problem]:
-    for name, cluster in settings.clusters.items():
+    for name, cluster in settings.enabled_clusters.items():
         masters, workers = cluster.masters.count, cluster.workers.count
         if masters % 2 == 0:
             yield Problem(
@@ -139,7 +130,7 @@ def _nodes(settings: Settings) -> Iterator[Problem]:
 
 
 def _listed(settings: Settings) -> Iterator[Problem]:
-    for name, cluster in settings.clusters.items():
+    for name, cluster in settings.enabled_clusters.items():
         groups: tuple[tuple[str, Nodes], ...] = (("masters", cluster.masters), ("workers", cluster.workers))
         for role, nodes in groups:
             if len(nodes.addresses) > nodes.count:

@@ -5,17 +5,15 @@ Sizes are whole CPU cores and GB (2**30 bytes); times are seconds unless a name 
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from config.clusters import Bastion, Cluster, GitLab
 from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
-    AbsolutePath,
     Address,
     ChartVersion,
-    Cpu,
     Cron,
     DnsLabel,
     DnsName,
@@ -23,11 +21,8 @@ from config.types import (
     Flag,
     Frozen,
     Gigabytes,
-    GitLabVersion,
     HostKey,
     HostName,
-    LabelKey,
-    LabelValue,
     Network,
     PemCertificate,
     PemKey,
@@ -40,95 +35,6 @@ from config.types import (
     WebUrl,
     whole,
 )
-
-
-class Machine(Frozen):
-    """One machine: its planned size and, if it is not to be allocated, its address."""
-
-    cpu: Cpu = 1
-    memory_gb: Gigabytes = 2
-    disk_gb: Gigabytes = 20
-    address: Address | None = None
-
-
-class Bastion(Machine):
-    """The one machine reached directly; every other one is reached through it."""
-
-    public_address: HostName | None = None
-    """Where the operator dials the bastion, if not at its address inside the subnet."""
-
-
-class GitLab(Machine):
-    """GitLab Omnibus on its own machine."""
-
-    cpu: Cpu = 2
-    memory_gb: Gigabytes = 4
-    disk_gb: Gigabytes = 40
-    edition: Literal["ce", "ee"] = "ce"
-    version: GitLabVersion | None = None
-    """`None` takes the version in plan/versions.py."""
-    object_storage: Flag = True
-    """Whether uploads, artifacts and packages lie in the platform's object store instead of on GitLab's own disk."""
-
-
-class Nfs(Machine):
-    """A cluster's NFS server."""
-
-    disk_gb: Gigabytes = 100
-    server: Literal["kernel", "ganesha"] = "kernel"
-    path: AbsolutePath = "/srv/nfs"
-
-
-class Taint(Frozen):
-    """A Kubernetes taint."""
-
-    key: LabelKey
-    value: LabelValue = ""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
-
-
-class Nodes(Frozen):
-    """A cluster's masters or workers, all of one size."""
-
-    count: Annotated[int, whole(0, 5000)]
-    cpu: Cpu
-    memory_gb: Gigabytes
-    disk_gb: Gigabytes = 40
-    addresses: tuple[Address, ...] = ()
-    """In the order of the nodes; nodes beyond the list are allocated from the subnet."""
-    labels: dict[LabelKey, LabelValue] = {}
-    taints: tuple[Taint, ...] = ()
-    node_labels: dict[DnsLabel, dict[LabelKey, LabelValue]] = {}
-    """Labels of single nodes, by node name, on top of `labels`."""
-
-
-class Masters(Nodes):
-    """A cluster's servers; the sizes of the multi-cluster reference where nothing else says them."""
-
-    count: Annotated[int, whole(0, 5000)] = 3
-    cpu: Cpu = 2
-    memory_gb: Gigabytes = 4
-    disk_gb: Gigabytes = 20
-
-
-class Workers(Nodes):
-    """A cluster's agents; the sizes of the multi-cluster reference where nothing else says them."""
-
-    count: Annotated[int, whole(0, 5000)] = 3
-    cpu: Cpu = 4
-    memory_gb: Gigabytes = 8
-
-
-class Cluster(Frozen):
-    """One RKE2 cluster with its load balancer and its NFS server."""
-
-    subnet: Network
-    pod_subnet: Network = IPv4Network("172.16.72.0/22")
-    service_subnet: Network = IPv4Network("172.16.76.0/22")
-    load_balancer: Machine = Machine()
-    nfs: Nfs = Nfs()
-    masters: Masters = Masters()
-    workers: Workers = Workers()
 
 
 class Machines(Frozen):
@@ -255,6 +161,8 @@ class Tool(Frozen):
     """One tool of the catalogue."""
 
     enabled: Flag = True
+    clusters: tuple[DnsLabel, ...] | None = None
+    """Where it lives; `None`: as in the reference (config/reference.py), as far as there are such clusters."""
     version: ChartVersion | None = None
     replicas: Annotated[int, whole(1, 50)] | None = None
     """Pods of what serves users; `None`: one, or two in a cluster of several masters."""
@@ -294,3 +202,8 @@ class Settings(Frozen):
     opstella: OpstellaApp = OpstellaApp()
     secrets: dict[DnsLabel, SecretText] = {}
     """Secrets that other settings name; encrypted, by `pulumi config set --secret --path opstella:secrets.NAME`."""
+
+    @property
+    def enabled_clusters(self) -> dict[str, Cluster]:
+        """The clusters that are there, in the order of the settings: the first one's subnet holds bastion and GitLab."""
+        return {name: cluster for name, cluster in self.clusters.items() if cluster.enabled}

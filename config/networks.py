@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
+from config.clusters import Cluster, Machine, Nodes
 from config.errors import Problem, key
-from config.model import Cluster, Machine, Nodes, Settings
+from config.model import Settings
 
 # kubelet's default; a node's pod block must hold that many.
 PODS_PER_NODE = 110
@@ -18,7 +19,7 @@ WIDEST_POD_BITS, WIDEST_SERVICE_PREFIX = 16, 12
 def check_overlaps(settings: Settings) -> Iterator[Problem]:
     named = [
         (name, key("clusters", name, field), network)
-        for name, cluster in settings.clusters.items()
+        for name, cluster in settings.enabled_clusters.items()
         for field, network in _of(cluster).items()
     ]
     for index, (cluster_a, key_a, net_a) in enumerate(named):
@@ -33,7 +34,7 @@ def check_overlaps(settings: Settings) -> Iterator[Problem]:
 
 
 def check_room(settings: Settings) -> Iterator[Problem]:
-    for name, cluster in settings.clusters.items():
+    for name, cluster in settings.enabled_clusters.items():
         yield from _room(settings, name, cluster)
 
 
@@ -43,7 +44,7 @@ def _of(cluster: Cluster) -> dict[str, IPv4Network]:
 
 def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
     machines: list[Machine] = [cluster.load_balancer, cluster.nfs]
-    if name == next(iter(settings.clusters)):
+    if name == next(iter(settings.enabled_clusters)):
         machines += [settings.bastion, settings.gitlab]
     given = {m.address for m in machines if m.address} | {*cluster.masters.addresses, *cluster.workers.addresses}
     hosts = len(machines) + cluster.masters.count + cluster.workers.count
@@ -95,7 +96,7 @@ def _prefix_for(addresses: int) -> int:
 
 
 def check_addresses(settings: Settings) -> Iterator[Problem]:
-    first_name, first = next(iter(settings.clusters.items()), (None, None))
+    first_name, first = next(iter(settings.enabled_clusters.items()), (None, None))
     seen: dict[IPv4Address, str] = {}
 
     def place(path: str, address: IPv4Address | None, subnet: IPv4Network) -> Iterator[Problem]:
@@ -119,7 +120,7 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
     if first is not None and first_name is not None:
         yield from machine(key("bastion"), settings.bastion, first.subnet)
         yield from machine(key("gitlab"), settings.gitlab, first.subnet)
-    for name, cluster in settings.clusters.items():
+    for name, cluster in settings.enabled_clusters.items():
         yield from machine(key("clusters", name, "loadBalancer"), cluster.load_balancer, cluster.subnet)
         yield from machine(key("clusters", name, "nfs"), cluster.nfs, cluster.subnet)
         yield from nodes(key("clusters", name, "masters"), cluster.masters, cluster.subnet)

@@ -11,6 +11,49 @@ from typing import Any
 
 _SMALL = {"cpu": 1, "memoryGb": 2, "diskGb": 20}  # bastion, HAProxy
 
+# The cluster of the multi-cluster reference that carries what no other is named for.
+MAIN = "devsecops"
+# Tool to the clusters of the multi-cluster reference that carry it; a tool that is not listed stands in every cluster.
+PLACES: dict[str, tuple[str, ...]] = {
+    "opstella": (MAIN,),
+    "keycloak": (MAIN,),
+    "argo-cd": ("dev", "prd"),
+    "defectdojo": (MAIN,),
+    "gitlab-runner": ("dev",),
+    "headlamp": (MAIN,),
+    "harbor": (MAIN,),
+    "sonarqube": (MAIN,),
+    "vault": (MAIN,),
+    "loki": ("observability",),
+    "grafana": ("observability",),
+    "tempo": ("observability",),
+    "mimir": ("observability",),
+    "minio": (MAIN, "observability"),
+}
+# Of these, the ones of which each cluster may have its own; of the others there is one on the platform.
+SEVERAL = ("argo-cd", "gitlab-runner", "minio")
+# A tool that stands wherever one of others does.
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "vault-unsealer": ("vault",),
+    "oauth2-proxy": ("loki", "tempo", "mimir"),
+}
+# Tool to the services that users open, by their keys under `domains` where the tool lives in one cluster.
+SERVICES: dict[str, tuple[str, ...]] = {
+    "opstella": ("opstella", "opstellaCore", "opstellaClearSession"),
+    "keycloak": ("keycloak",),
+    "argo-cd": ("argocd",),
+    "defectdojo": ("defectdojo",),
+    "headlamp": ("headlamp",),
+    "harbor": ("harbor",),
+    "sonarqube": ("sonarqube",),
+    "vault": ("vault",),
+    "loki": ("loki",),
+    "grafana": ("grafana",),
+    "tempo": ("tempo",),
+    "mimir": ("mimir",),
+    "minio": ("minio", "minioApi"),
+}
+
 # Host labels under `domain`, in the order of the reference's table.
 _COMMON_DOMAINS = {
     "opstella": "opstella",
@@ -28,6 +71,8 @@ _COMMON_DOMAINS = {
     "tempo": "tempo",
     "mimir": "mimir",
 }
+# Of every service where it is alone; in one of several clusters, the cluster's name follows.
+DEFAULT_LABELS = {**_COMMON_DOMAINS, "argocd": "argocd", "minio": "minio", "minioApi": "minio-api"}
 
 _STANDALONE: dict[str, Any] = {
     "bastion": _SMALL,
@@ -41,7 +86,7 @@ _STANDALONE: dict[str, Any] = {
             "workers": {"count": 5, "cpu": 4, "memoryGb": 10, "diskGb": 40},
         }
     },
-    "domains": {**_COMMON_DOMAINS, "argocd": "argocd", "minio": "minio", "minioApi": "minio-api"},
+    "domains": DEFAULT_LABELS,
 }
 
 

@@ -1,7 +1,4 @@
-"""DNS: the records the user must create, and which cluster serves which name.
-
-The reference names services, not the cluster behind each; the pairing follows the clusters' purposes.
-"""
+"""DNS: the records the user must create, and which cluster serves which name."""
 
 from __future__ import annotations
 
@@ -9,28 +6,23 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from config.model import Settings
+from config.placement import services
 from plan.topology import Topology
 
-# Service key to cluster; everything else is served by the first cluster.
-_PLACES = {
-    "argocdDev": "dev",
-    "argocdPrd": "prd",
-    "loki": "observability",
-    "grafana": "observability",
-    "tempo": "observability",
-    "mimir": "observability",
-    "minioObservability": "observability",
-    "minioApiObservability": "observability",
-}
+KUBERNETES_API = "kubernetes-api"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """An A record; `service` is the key in settings, `kubernetes-api` for a cluster's API."""
+    """An A record; `service` is the key in settings, `kubernetes-api` for a cluster's API.
+
+    `kind` is the key that the service has where it is alone (`argocd` for `argocdDev`).
+    """
 
     name: str
     address: IPv4Address
     service: str
+    kind: str
     cluster: str | None
 
 
@@ -42,22 +34,21 @@ def api_name(settings: Settings, cluster: str) -> str:
 def records(settings: Settings, topology: Topology) -> tuple[Record, ...]:
     """Every record, services in the order of the settings, then the clusters' APIs."""
     clusters = {c.name: c for c in topology.clusters}
-    first = topology.clusters[0]
-    found = []
-    for service, label in settings.domains.items():
-        name = f"{label}.{settings.domain}"
-        if service == "gitlab":
-            found.append(Record(name=name, address=topology.gitlab.address, service=service, cluster=None))
-            continue
-        cluster = clusters.get(_PLACES.get(service, first.name), first)
-        found.append(
-            Record(name=name, address=cluster.load_balancer.address, service=service, cluster=cluster.name)
+    found = [
+        Record(
+            name=f"{service.label}.{settings.domain}",
+            address=topology.gitlab.address if service.cluster is None else clusters[service.cluster].load_balancer.address,
+            service=service.key,
+            kind=service.kind,
+            cluster=service.cluster,
         )
-    for cluster in topology.clusters:
-        found.append(
-            Record(
-                name=api_name(settings, cluster.name), address=cluster.load_balancer.address,
-                service="kubernetes-api", cluster=cluster.name,
-            )
-        )  # fmt: skip
+        for service in services(settings)
+    ]
+    found += [
+        Record(
+            name=api_name(settings, cluster.name), address=cluster.load_balancer.address,
+            service=KUBERNETES_API, kind=KUBERNETES_API, cluster=cluster.name,
+        )
+        for cluster in topology.clusters
+    ]  # fmt: skip
     return tuple(found)

@@ -92,6 +92,6 @@ def no_proxy(settings: Settings) -> str:
     if not (settings.proxy.http or settings.proxy.https):
         return ""
     own = ["127.0.0.0/8", ".svc", ".cluster.local", f".{settings.domain}"]
-    for cluster in settings.clusters.values():
+    for cluster in settings.enabled_clusters.values():
         own += [str(cluster.subnet), str(cluster.pod_subnet), str(cluster.service_subnet)]
     return ",".join(dict.fromkeys([*own, *settings.proxy.no_proxy]))

@@ -15,8 +15,9 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from types import MappingProxyType
 from typing import Literal
 
+from config.clusters import Cluster, Machine, Nodes, Taint
 from config.errors import Problem, key
-from config.model import Cluster, Machine, Nodes, Settings, Taint
+from config.model import Settings
 
 Role = Literal["bastion", "haproxy", "nfs", "gitlab", "master", "worker"]
 
@@ -87,11 +88,11 @@ class Topology:
 
 def topology(settings: Settings) -> Topology:
     """The machines of valid `settings`."""
-    single = len(settings.clusters) == 1
+    single = len(settings.enabled_clusters) == 1
     bastion: Host | None = None
     gitlab: Host | None = None
     clusters: list[ClusterHosts] = []
-    for name, cluster in settings.clusters.items():
+    for name, cluster in settings.enabled_clusters.items():
         prefix = "" if single else f"{name}-"
         first = not clusters
         given = _given(cluster, settings if first else None)

@@ -127,7 +127,7 @@ def _gitlab_services(plan: Plan, passwords: Passwords) -> dict[str, Any]:
     found: dict[str, Any] = {}
     realm = f"/realms/{plan.settings.identity.realm}"
     for cluster, releases in plan.releases.items():
-        hosts = {r.service: r.name for r in plan.records if r.cluster == cluster}
+        hosts = {r.kind: r.name for r in plan.records if r.cluster == cluster}
         names = {release.name for release in releases}
         if "keycloak" in names and "issuer" not in found:
             found |= {
@@ -136,8 +136,7 @@ def _gitlab_services(plan: Plan, passwords: Passwords) -> dict[str, Any]:
             }
         serves = any(p.name == "s3-gitlab" for release in releases for p in release.passwords)
         if serves and plan.settings.gitlab.object_storage:
-            store = next(name for service, name in hosts.items() if service.startswith("minioApi"))
-            found |= {"object_storage": f"https://{store}", "storage_secret": passwords.anywhere("s3-gitlab")}
+            found |= {"object_storage": f"https://{hosts['minioApi']}", "storage_secret": passwords.anywhere("s3-gitlab")}
     return found
 
 

@@ -5,27 +5,17 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from config.model import Settings
+from config.placement import clusters_of
 from plan import dns, media
-from plan.tools import argo_cd, catalogue
+from plan.tools import catalogue
 from plan.tools.model import Override, ToolInputs
 from plan.topology import ClusterHosts, Topology
-
-# Service keys of the settings that stand for one tool: the multi-cluster architecture has an Argo CD per stage, and an
-# object store in two clusters.
-_SAME = {
-    "argocdDev": argo_cd.DOMAIN_KEY,
-    "argocdPrd": argo_cd.DOMAIN_KEY,
-    "minioDevsecops": "minio",
-    "minioObservability": "minio",
-    "minioApiDevsecops": "minioApi",
-    "minioApiObservability": "minioApi",
-}
 
 
 def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -> ToolInputs:
     """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users."""
     records = dns.records(settings, topology)
-    hosts = {_SAME.get(r.service, r.service): r.name for r in records if r.cluster == cluster.name}
+    hosts = {r.kind: r.name for r in records if r.cluster == cluster.name}
     nodes = (*cluster.masters, *cluster.workers)
     several = len(cluster.masters) > 1
     return ToolInputs(
@@ -33,7 +23,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         hosts=MappingProxyType(hosts),
         nfs_server=str(cluster.nfs.address),
         nfs_path=cluster.settings.nfs.path,
-        tools=tuple(t.name for t in catalogue.TOOLS if t.domain_key is None or t.domain_key in hosts),
+        tools=tuple(name for name in catalogue.NAMES if cluster.name in clusters_of(settings, name)),
         certificate="provided" if settings.tls.source == "provided" else "cert-manager",
         replicas=2 if several else 1,
         database_instances=3 if several else 1,

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from config.clusters import Cluster
 from config.load import from_stack_file, from_values, validate
-from config.model import Cluster, Settings, Tool
+from config.model import Settings, Tool
 from config.reference import ARCHITECTURES, overlay
 
 ROOT = Path(__file__).parents[2]
