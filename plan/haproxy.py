@@ -22,13 +22,13 @@ defaults
     mode tcp
     option tcplog
     option dontlognull
-    option redispatch
+    option redispatch 1
     retries 3
-    timeout connect 5s
+    timeout connect 1s
     timeout client 1h
     timeout server 1h
-    timeout check 3s
-    default-server inter 2s fastinter 500ms downinter 2s fall 2 rise 2
+    timeout check 1s
+    default-server inter 1s fastinter 500ms downinter 1s fall 2 rise 2
 
 frontend statistics
     mode http

@@ -33,6 +33,8 @@ SYSCTLS = {
 # that an argument names into the API server's static pod (rancher/rke2, pkg/podtemplate: ReadFiles).
 OIDC_CA = "/etc/rancher/rke2/oidc-ca.crt"
 OIDC_CLIENT = "kubernetes"
+ETCD_ELECTION = ("heartbeat-interval=200", "election-timeout=2000")
+"""Milliseconds. RKE2's own are 500 and 5000: a lost leader would then stop every write for 5 to 10 seconds."""
 OIDC_PREFIX = "oidc:"
 """Before the names of users and groups that come from the identity provider, so that none can be a built-in one."""
 GROUP_ROLES: Mapping[str, str] = MappingProxyType(
@@ -86,6 +88,7 @@ def node_config(
         "ingress-controller": "none",  # Traefik comes as a release of the tool stack
         **login,
         "kube-controller-manager-arg": [f"node-cidr-mask-size={node_mask(cluster.settings)}"],
+        **({"etcd-arg": list(ETCD_ELECTION)} if len(cluster.masters) > 1 else {}),
         "etcd-expose-metrics": True,
         "etcd-snapshot-schedule-cron": kubernetes.etcd_snapshots.cron,
         "etcd-snapshot-retention": kubernetes.etcd_snapshots.retention,
