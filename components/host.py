@@ -7,33 +7,23 @@ on the host for it, nothing secret stands in a command line, and every run is bo
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pulumi
 from pulumi_command import local, remote
 
+from components.program import program
 from plan import payload
 from plan.hosts import Values
 from plan.topology import Host as PlannedHost
 
-_SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 # Dials of one command: 100 ms apart, growing to 5 s, so about two and a half minutes; enough for a reboot in between.
 _DIALS = 35
 _DIAL_SECONDS = 15
 # The engine's own limit on a step: what the script may take, and the dials.
 _MARGIN_SECONDS = 240
-
-
-@functools.cache
-def program(phase: str) -> str:
-    """lib.sh and the phase, without the lines that hold only a comment or nothing."""
-    text = "\n".join((_SCRIPTS / f"{name}.sh").read_text(encoding="utf-8") for name in ("lib", phase))
-    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
-    return "\n".join(lines) + "\n"
 
 
 def standard_input(phase: str, values: Values) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from components.host import Host, HostArgs, command_line, program, standard_input
+from components.host import Host, HostArgs, command_line, standard_input
+from components.program import program
 from plan import hosts
 from plan.plan import Plan
 from tests.support.platform import access, met, plan_of, ssh_key

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.host import program
+from components.program import program
 from tests.scripts.sender import SCRIPTS, Values, bash, send
 
 PHASES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib")
@@ -59,16 +59,26 @@ def test_the_program_as_sent_is_clean(phase: str, tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n"], input=program(phase), text=True, capture_output=True, check=False).stderr == ""
 
 
+def _functions(source: str) -> dict[str, str]:
+    """Name to text of what bash knows after reading `source`, as bash itself writes it."""
+    done = subprocess.run(["bash", "-c", f"{source}\ndeclare -f"], capture_output=True, text=True, check=True)
+    return dict(re.findall(r"^(\w+) \(\) \n(\{ \n(?:.*\n)*?\}\n)", done.stdout, re.M))
+
+
 @pytest.mark.parametrize("phase", PHASES)
-def test_stripping_comments_changes_no_text(phase: str) -> None:
-    """A line that looks like a comment, inside a here-document or a string, would be lost on the way."""
+def test_the_program_says_what_its_sources_say(phase: str) -> None:
+    """A line that looks like a comment, inside a here-document or a string, would be lost on the way; and so would a
+    function that is called by a name which nobody reads."""
+    plain = _functions("".join((SCRIPTS / f"{name}.sh").read_text() for name in ("lib", phase)))
+    kept = _functions(program(phase))
+    assert len(plain) > 50 and kept.items() <= plain.items()
+    words = set(re.findall(r"\w+", program(phase)))
+    assert not words & (plain.keys() - kept.keys())
 
-    def functions(source: str) -> str:
-        done = subprocess.run(["bash", "-c", f"{source}\ndeclare -f"], capture_output=True, text=True, check=True)
-        return done.stdout
 
-    plain = "".join((SCRIPTS / f"{name}.sh").read_text() for name in ("lib", phase))
-    assert functions(program(phase)) == functions(plain)
+def test_a_program_has_only_the_functions_that_it_calls() -> None:
+    hostkey, prepare = _functions(program("hostkey")), _functions(program("prepare"))
+    assert "package_install" in prepare and "package_install" not in hostkey
 
 
 @pytest.mark.parametrize(("phase", "missing"), [(phase, name) for phase, names in COMPLETE.items() for name in names])
