@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ def figures() -> Iterator[str]:
         line, output = _up(lab, "first up, bare hosts to tools", hosts)
         yield line
         yield from _waves(file, output)
+        state = lab.command("pulumi", "stack", "export")
+        resources = len(json.loads(state)["deployment"]["resources"])
+        yield f"state after it: {len(state) / 1024:.0f} KiB, {resources} resources, {len(state) / 1024 / resources:.1f} KiB each"
         yield _up(lab, "up again, nothing changed", hosts)[0]
         document = yaml.safe_load(file.read_text())
         cluster = document["config"]["opstella:clusters"].setdefault(_STACK, {})

@@ -61,12 +61,15 @@ def test_the_texts_are_those_that_the_product_writes() -> None:
 
 def test_a_host_has_every_variable_that_its_plays_name() -> None:
     given = inventory(_plan("standalone"), _MATERIAL, "/ssh_config")["all"]
-    plays = yaml.safe_load((_FOLDER / "site.yaml").read_text())
-    tasks = (_FOLDER / "rke2.yaml").read_text()
-    for play in plays:
-        text = yaml.safe_dump(play) + (tasks if "import_tasks" in str(play) else "")
+    for play in yaml.safe_load((_FOLDER / "site.yaml").read_text()):
+        text = yaml.safe_dump(play)
+        text += "".join((_FOLDER / name).read_text() for name in re.findall(r"import_tasks: (\S+)", text))
         wanted = set(re.findall(r"\{\{ (\w+)", text)) - _ANSIBLE
-        group = given["hosts"] if play["hosts"] == "all" else given["children"][play["hosts"]]["hosts"]
+        groups = {name: set(members["hosts"]) for name, members in given["children"].items()}
+        everyone = set(given["hosts"])
+        groups |= {"bastion": {"bastion"}, "all:!bastion": everyone - {"bastion"}}
+        group = groups[play["hosts"]]
+        assert wanted, play["name"]
         for host in group:
             assert wanted <= {*given["vars"], *given["hosts"][host]}, (play["name"], host)
 
