@@ -8,7 +8,7 @@ PULUMI := lab/toolchain/pulumi
 PYTHON := venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine preview up destroy demo verify bench lab lab-status lab-down test test-unit \
+.PHONY: help setup engine preview up destroy demo verify bench chaos lab lab-status lab-down test test-unit \
 	test-toolchain test-lab lint docs
 
 help: ## this list
@@ -39,6 +39,11 @@ verify: engine ## check a deployed STACK from outside
 
 bench: setup ## speed and memory, as figures (a benchmark, not a test)
 	@$(PYTHON) -m bench $(ARGS)
+
+# Without a lab that runs, the demo of STACK is brought up first.
+chaos: STACK = multicluster
+chaos: setup ## break what stands in the lab, and measure what clients notice (needs root)
+	@STACK=$(STACK) $(PYTHON) -m chaos $(ARGS)
 
 lab: setup ## start the lab's data centre without deploying anything
 	@lab/lab up $(ARGS)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SETTING = re.compile(r"opstella:([A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z][\w-]*)*)")
 # Code spans that are paths of the repository.
-FOLDERS = ("config", "plan", "components", "stacks", "scripts", "verify", "bench", "lab", "tests", "docs", ".ci")
+FOLDERS = ("config", "plan", "components", "stacks", "scripts", "verify", "bench", "chaos", "lab", "tests", "docs", ".ci")
 
 
 def listed(*patterns: str) -> list[Path]:
