@@ -30,12 +30,13 @@ def inventory(plan: Plan, material: Material, ssh_config: str) -> dict[str, Any]
         name: [] for name in ("haproxy", "nfs", "first_masters", "further_masters", "workers")
     }
     for cluster in plan.topology.clusters:
-        groups["haproxy"].append(cluster.load_balancer.name)
+        groups["haproxy"] += [b.name for b in cluster.load_balancers]
         groups["nfs"].append(cluster.nfs.name)
         groups["first_masters"].append(cluster.masters[0].name)
         groups["further_masters"] += [master.name for master in cluster.masters[1:]]
         groups["workers"] += [worker.name for worker in cluster.workers]
-        variables[cluster.load_balancer.name]["haproxy_cfg"] = haproxy.configuration(cluster)
+        for balancer in cluster.load_balancers:
+            variables[balancer.name]["haproxy_cfg"] = haproxy.configuration(cluster)
         variables[cluster.nfs.name] |= {
             "ganesha_conf": nfs.ganesha_conf(cluster),
             "share": cluster.settings.nfs.path,

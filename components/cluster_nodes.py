@@ -6,7 +6,7 @@ agents side by side. Each node is then looked at from the first server until it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -33,7 +33,7 @@ class ClusterNodesArgs:
     settings: Settings
     stack: str
     hosts: Mapping[str, Host]
-    registration: pulumi.Resource
+    registration: Sequence[pulumi.Resource]
     ca_bundle: pulumi.Input[str]
     issuer: str | None = None
     registry: str | None = None
@@ -61,7 +61,7 @@ class ClusterNodes(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["result", "bcrypt_hash"]),
         )
         self.token = secret.result
-        previous: tuple[pulumi.Resource, ...] = (args.registration,)
+        previous: tuple[pulumi.Resource, ...] = tuple(args.registration)
         seen: list[pulumi.Resource] = []
         for wave in rke2.join_order(cluster):
             joined = {node: self._join(node, previous) for node in wave}

@@ -55,7 +55,10 @@ class Fleet(pulumi.ComponentResource):
                     bastion=bastion,
                     dial=settings.bastion.public_address if bastion is None else None,
                 ),
-                pulumi.ResourceOptions(parent=self),
+                # Its children's names begin with its own, so the engine finds their former ones by itself.
+                pulumi.ResourceOptions(
+                    parent=self, aliases=[pulumi.Alias(name=f"{name}-{other}") for other in planned.other_names]
+                ),
             )
 
         bastion = meet(plan.topology.bastion, None)

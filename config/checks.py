@@ -12,7 +12,7 @@ from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_
 from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
-from config.networks import check_addresses, check_overlaps, check_room, node_mask
+from config.networks import check_addresses, check_balancers, check_overlaps, check_room, node_mask
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
 from config.salvage import touches
@@ -45,6 +45,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", *networks), check_overlaps),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**"), check_addresses),
+        (("architecture", "clusters.*.loadBalancer.**"), check_balancers),
         (("media.**",), _media),
         (("ssh.privateKey",), check_ssh),
         (("tls.**", "pki.**"), _sources),

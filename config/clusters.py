@@ -54,6 +54,21 @@ class GitLab(Machine):
     """Whether uploads, artifacts and packages lie in the platform's object store instead of on GitLab's own disk."""
 
 
+class LoadBalancer(Machine):
+    """A cluster's HAProxy: one machine, or two that hold one virtual address between them."""
+
+    count: Annotated[int, whole(1, 2)] = 1
+    addresses: tuple[Address, ...] = ()
+    """Of two machines, each one's; a single one's is `address`."""
+    virtual_address: Address | None = None
+    """What the cluster is reached at, instead of at a machine's own address."""
+
+    @property
+    def given(self) -> tuple[Address, ...]:
+        """The machines' own addresses that are not to be allocated."""
+        return self.addresses or ((self.address,) if self.address else ())
+
+
 class Nfs(Machine):
     """A cluster's NFS server."""
 
@@ -110,7 +125,7 @@ class Cluster(Frozen):
     subnet: Network
     pod_subnet: Network = IPv4Network("172.16.72.0/22")
     service_subnet: Network = IPv4Network("172.16.76.0/22")
-    load_balancer: Machine = Machine()
+    load_balancer: LoadBalancer = LoadBalancer()
     nfs: Nfs = Nfs()
     masters: Masters = Masters()
     workers: Workers = Workers()

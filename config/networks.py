@@ -43,13 +43,16 @@ def _of(cluster: Cluster) -> dict[str, IPv4Network]:
 
 
 def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
-    machines: list[Machine] = [cluster.load_balancer, cluster.nfs]
+    balancer = cluster.load_balancer
+    machines: list[Machine] = [cluster.nfs]
     if name == next(iter(settings.enabled_clusters)):
         machines += [settings.bastion, settings.gitlab]
-    given = {m.address for m in machines if m.address} | {*cluster.masters.addresses, *cluster.workers.addresses}
-    hosts = len(machines) + cluster.masters.count + cluster.workers.count
+    given = {*balancer.given, *(m.address for m in machines if m.address)}
+    given |= {*cluster.masters.addresses, *cluster.workers.addresses}
+    hosts = balancer.count + len(machines) + cluster.masters.count + cluster.workers.count
     first, last = settings.machines.first_address, cluster.subnet.num_addresses - 2
-    taken = sum(1 for a in given if a in cluster.subnet and first <= int(a) - int(cluster.subnet[0]) <= last)
+    held = given | ({balancer.virtual_address} if balancer.virtual_address else set())
+    taken = sum(1 for a in held if a in cluster.subnet and first <= int(a) - int(cluster.subnet[0]) <= last)
     free, wanted = max(last - first + 1, 0) - taken, hosts - len(given)
     if free < wanted:
         yield Problem(
@@ -121,7 +124,44 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
         yield from machine(key("bastion"), settings.bastion, first.subnet)
         yield from machine(key("gitlab"), settings.gitlab, first.subnet)
     for name, cluster in settings.enabled_clusters.items():
-        yield from machine(key("clusters", name, "loadBalancer"), cluster.load_balancer, cluster.subnet)
+        balancer = cluster.load_balancer
+        yield from machine(key("clusters", name, "loadBalancer"), balancer, cluster.subnet)
+        for index, address in enumerate(balancer.addresses):
+            yield from place(key("clusters", name, f"loadBalancer.addresses[{index}]"), address, cluster.subnet)
+        yield from place(key("clusters", name, "loadBalancer.virtualAddress"), balancer.virtual_address, cluster.subnet)
         yield from machine(key("clusters", name, "nfs"), cluster.nfs, cluster.subnet)
         yield from nodes(key("clusters", name, "masters"), cluster.masters, cluster.subnet)
         yield from nodes(key("clusters", name, "workers"), cluster.workers, cluster.subnet)
+
+
+def check_balancers(settings: Settings) -> Iterator[Problem]:
+    """Two machines need what one does not: an address of each, and one that either may hold."""
+    for name, cluster in settings.enabled_clusters.items():
+        balancer, path = cluster.load_balancer, key("clusters", name, "loadBalancer")
+        if balancer.count == 1:
+            if balancer.addresses:
+                yield Problem(
+                    f"{path}.addresses",
+                    f"addresses are those of two machines, but {path}.count is 1",
+                    "write address for the one machine, or set count to 2",
+                )
+            continue
+        if balancer.virtual_address is None:
+            yield Problem(
+                f"{path}.virtualAddress",
+                "two load balancers, but no address that either of them may hold",
+                f"write a free address of {cluster.subnet}",
+            )
+        if balancer.address is not None:
+            yield Problem(
+                f"{path}.address",
+                f"address is that of a single machine, but {path}.count is 2",
+                "move it into addresses",
+            )
+        # Allocated ones would push every later machine of the subnet one address further.
+        if len(balancer.addresses) != balancer.count:
+            yield Problem(
+                f"{path}.addresses",
+                f"{len(balancer.addresses)} of {balancer.count} addresses are given",
+                "write both machines' own addresses, that of the present one first",
+            )

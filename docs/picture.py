@@ -88,6 +88,8 @@ def flows(plan: Plan) -> dict[tuple[str, str], str]:
         *network.rules(plan.settings),
         *(o.rule for o in network.openings(plan.topology.bastion, plan.settings, plan.topology)),
     ):
+        if not rule.ports:
+            continue  # among two load balancers, where the picture has one
         target = "bastion" if (rule.source, rule.target) == ("operator", "all") else rule.target
         mark = "/udp" if rule.protocols == ("udp",) else ""
         found.setdefault((rule.source, target), {}).update({f"{port}{mark}": None for port in rule.ports})
@@ -111,7 +113,7 @@ def svg(plan: Plan) -> str:
         _box(BOXES["operator"], ["Operator", "pulumi, ssh, kubectl, verify"]),
         _box(BOXES["anyone"], ["Anyone", "browsers, git, clients of the Kubernetes API"]),
         _machines(BOXES["bastion"], "Bastion", [plan.topology.bastion]),
-        _machines(BOXES["haproxy"], "Load balancer (HAProxy)", [cluster.load_balancer]),
+        _machines(BOXES["haproxy"], "Load balancer (HAProxy)", cluster.load_balancers),
         _machines(BOXES["gitlab"], "GitLab (Omnibus)", [plan.topology.gitlab]),
         _machines(BOXES["master"], f"Masters ({len(cluster.masters)})", cluster.masters, ["API server, etcd, scheduler,", "controller manager,", "RKE2 supervisor"]),
         _machines(BOXES["worker"], f"Workers ({len(cluster.workers)})", cluster.workers, _tools(plan, cluster.name)),

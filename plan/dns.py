@@ -37,7 +37,7 @@ def records(settings: Settings, topology: Topology) -> tuple[Record, ...]:
     found = [
         Record(
             name=f"{service.label}.{settings.domain}",
-            address=topology.gitlab.address if service.cluster is None else clusters[service.cluster].load_balancer.address,
+            address=topology.gitlab.address if service.cluster is None else clusters[service.cluster].entrance,
             service=service.key,
             kind=service.kind,
             cluster=service.cluster,
@@ -46,7 +46,7 @@ def records(settings: Settings, topology: Topology) -> tuple[Record, ...]:
     ]
     found += [
         Record(
-            name=api_name(settings, cluster.name), address=cluster.load_balancer.address,
+            name=api_name(settings, cluster.name), address=cluster.entrance,
             service=KUBERNETES_API, kind=KUBERNETES_API, cluster=cluster.name,
         )
         for cluster in topology.clusters

@@ -6,7 +6,7 @@ from plan.topology import ClusterHosts, Host
 
 INGRESS_HTTP, INGRESS_HTTPS = 30080, 30443  # NodePorts of the reference's firewall table
 KUBERNETES_API, SUPERVISOR = 6443, 9345
-STATISTICS = 8404  # loopback only
+STATISTICS, ALIVE = 8404, "/alive"  # loopback only; the path answers as long as a worker process serves
 
 _HEAD = """\
 global
@@ -38,6 +38,7 @@ frontend statistics
     stats enable
     stats uri /
     stats refresh 10s
+    monitor-uri {alive}
     http-request use-service prometheus-exporter if {{ path /metrics }}
 """
 
@@ -50,7 +51,7 @@ def configuration(cluster: ClusterHosts) -> str:
         ("kubernetes-api", KUBERNETES_API, KUBERNETES_API, cluster.masters),
         ("rke2-supervisor", SUPERVISOR, SUPERVISOR, cluster.masters),
     )
-    return _HEAD.format(statistics=STATISTICS) + "".join(_listen(*service) for service in services)
+    return _HEAD.format(statistics=STATISTICS, alive=ALIVE) + "".join(_listen(*service) for service in services)
 
 
 def _listen(name: str, port: int, target: int, hosts: tuple[Host, ...]) -> str:

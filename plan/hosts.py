@@ -31,6 +31,7 @@ def preflight(host: Host, settings: Settings, stack: str) -> Values:
         "role": host.role,
         "identity": identity(host, stack),
         "address": str(host.address),
+        "passing_addresses": _passing(host, settings),
         "cpu": host.cpu,
         "memory_mb": host.memory_gb * 1024,
         "disk_gb": host.disk_gb,
@@ -68,6 +69,12 @@ def prepare(host: Host, settings: Settings, topology: Topology, stack: str) -> V
         "rollback_seconds": settings.firewall.rollback_seconds,
         "cis": node and settings.kubernetes.cis_profile,
     }
+
+
+def _passing(host: Host, settings: Settings) -> tuple[str, ...]:
+    """Addresses that `host` has at some times and another machine at others, so that they tell nothing about it."""
+    balancer = settings.clusters[host.cluster].load_balancer if host.role == "haproxy" and host.cluster else None
+    return (str(balancer.virtual_address),) if balancer and balancer.virtual_address else ()
 
 
 def hosts_file(host: Host, settings: Settings, topology: Topology) -> str:

@@ -1,8 +1,8 @@
 """Who may talk to whom: the reference's firewall tables as data, the derived rules with their reasons, and the
 nftables ruleset of each host.
 
-A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, or `any`; roles of
-a cluster mean the machines of the target's own cluster.
+A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, or `any`;
+roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from plan import gitlab, haproxy, nfs
 from plan.topology import ClusterHosts, Host, Topology
 
 Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
-Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods"]
+Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers"]
+Protocol = Literal["tcp", "udp", "vrrp"]
 NODE_PORTS = (30000, 32767)
+# By number: its name stands in /etc/protocols, which a small machine may lack.
+VRRP = 112
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One allowed inbound flow. `origin` is the table's row, or `derived` with the `why`."""
+    """One allowed inbound flow; VRRP has no ports. `origin` is the table's row, or `derived` with the `why`."""
 
     target: Target
-    protocols: tuple[Literal["tcp", "udp"], ...]
+    protocols: tuple[Protocol, ...]
     ports: tuple[int, ...]
     source: Source
     purpose: str
@@ -43,7 +46,7 @@ def _derived(target: Target, ports: tuple[int, ...], source: Source, purpose: st
     )
 
 
-_BOTH: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+_BOTH: tuple[Protocol, ...] = ("tcp", "udp")
 
 REFERENCE: tuple[Rule, ...] = (
     _tcp("master", (6443,), "haproxy", "Kubernetes API"),
@@ -82,6 +85,10 @@ DERIVED: tuple[Rule, ...] = (
         "haproxy", (6443, 9345), "node", "registration address",
         "RKE2 joins through a fixed address, which is the load balancer",
     ),
+    Rule(
+        target="haproxy", protocols=("vrrp",), ports=(), source="peers", purpose="VRRP", origin="derived",
+        why="two load balancers agree on who holds the virtual address",
+    ),
     _derived("master", (9345,), "haproxy", "RKE2 supervisor API", "the registration address forwards here"),
     _derived(
         "master", (6443,), "master", "Kubernetes API", "the kubernetes Service leads any master's pods to any master"
@@ -115,10 +122,14 @@ class Opening:
 def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Opening, ...]:
     """What `host` lets in, in the order of the rules."""
     cluster = next((c for c in topology.clusters if c.name == host.cluster), None)
+    # A machine is no source of its own; a role of one machine has no peers.
+    skipped = {"bastion"} if host.role == "bastion" else set()
+    if cluster is None or not _peers(host, cluster):
+        skipped.add("peers")
     found = [
-        Opening(rule=rule, networks=_networks(rule.source, cluster, settings, topology))
+        Opening(rule=rule, networks=_networks(rule.source, host, cluster, settings, topology))
         for rule in rules(settings)
-        if _targets(rule.target, host) and not (rule.source == "bastion" and host.role == "bastion")
+        if _targets(rule.target, host) and rule.source not in skipped
     ]
     if host.role == "bastion":
         why = "the operator's way in"
@@ -133,8 +144,14 @@ def _targets(target: Target, host: Host) -> bool:
     return target == "all" or target == host.role or (target == "node" and host.role in ("master", "worker"))
 
 
+def _peers(host: Host, cluster: ClusterHosts) -> tuple[IPv4Network, ...]:
+    if host.role != "haproxy":
+        return ()
+    return tuple(IPv4Network(other.address) for other in cluster.load_balancers if other != host)
+
+
 def _networks(
-    source: Source, cluster: ClusterHosts | None, settings: Settings, topology: Topology
+    source: Source, host: Host, cluster: ClusterHosts | None, settings: Settings, topology: Topology
 ) -> tuple[IPv4Network, ...]:
     if source == "any":
         return ()
@@ -146,6 +163,8 @@ def _networks(
         return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
     if cluster is None:
         raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
+    if source == "peers":
+        return _peers(host, cluster)
     if source == "pods":
         return (cluster.settings.pod_subnet,)
     return cluster.networks[source]
@@ -177,9 +196,14 @@ def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
                 sets[opening.networks] = opening.rule.source + (f"_{len(names) + 1}" if names else "")
             match = f"ip saddr @{sets[opening.networks]} "
         protocols = opening.rule.protocols
-        layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
-        line = f'{match}{layer} dport {{ {", ".join(map(str, opening.rule.ports))} }} counter accept comment "{opening.rule.purpose}"'
-        node_ports = all(NODE_PORTS[0] <= port <= NODE_PORTS[1] for port in opening.rule.ports)
+        ports = opening.rule.ports
+        if protocols == ("vrrp",):
+            what = f"meta l4proto {VRRP}"
+        else:
+            layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
+            what = f"{layer} dport {{ {', '.join(map(str, ports))} }}"
+        line = f'{match}{what} counter accept comment "{opening.rule.purpose}"'
+        node_ports = bool(ports) and all(NODE_PORTS[0] <= port <= NODE_PORTS[1] for port in ports)
         lines.append(line)
         if node_ports:
             node_port_lines.append(line)

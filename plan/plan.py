@@ -97,7 +97,8 @@ def as_data(plan: Plan) -> dict[str, Any]:
         "clusters": [
             {
                 "name": c.name,
-                "load_balancer": str(c.load_balancer.address),
+                "load_balancer": str(c.entrance),
+                "load_balancers": [b.name for b in c.load_balancers],
                 "nfs": {"address": str(c.nfs.address), "path": c.settings.nfs.path, "server": c.settings.nfs.server},
                 "masters": [m.name for m in c.masters],
                 "workers": [w.name for w in c.workers],

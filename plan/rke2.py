@@ -44,12 +44,12 @@ GROUP_ROLES: Mapping[str, str] = MappingProxyType(
 
 def server_url(cluster: ClusterHosts) -> str:
     """The fixed registration address: the load balancer's port 9345."""
-    return f"https://{cluster.load_balancer.address}:{SUPERVISOR}"
+    return f"https://{cluster.entrance}:{SUPERVISOR}"
 
 
 def api_url(cluster: ClusterHosts) -> str:
     """The Kubernetes API as everyone outside reaches it."""
-    return f"https://{cluster.load_balancer.address}:{KUBERNETES_API}"
+    return f"https://{cluster.entrance}:{KUBERNETES_API}"
 
 
 def join_order(cluster: ClusterHosts) -> tuple[tuple[Host, ...], ...]:
@@ -77,9 +77,11 @@ def node_config(
     settings = cluster.settings
     if host != cluster.masters[0]:
         config = {"server": server_url(cluster), **config}
+    # Behind a virtual address, the machines that hold it in turn answer at their own too.
+    servers = (*cluster.load_balancers, *cluster.masters)
     login = {"kube-apiserver-arg": oidc_arguments(issuer)} if issuer else {}
     return config | {
-        "tls-san": [str(cluster.load_balancer.address), api_name, *(str(m.address) for m in cluster.masters)],
+        "tls-san": list(dict.fromkeys([str(cluster.entrance), api_name, *(str(h.address) for h in servers)])),
         "write-kubeconfig-mode": "0600",
         "cni": kubernetes.cni,
         "cluster-cidr": str(settings.pod_subnet),

@@ -1,7 +1,7 @@
 """Which machines there are: names, roles, sizes, addresses, and the order in which they join.
 
-Addresses are allocated per subnet from `machines.firstAddress` on, in this order: bastion, load balancer, NFS,
-GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address the user gave is kept
+Addresses are allocated per subnet from `machines.firstAddress` on, in this order: bastion, load balancer (two of them
+have given addresses), NFS, GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address the user gave is kept
 and skipped by the allocation. One more worker moves no other machine; one more master moves its cluster's allocated
 workers, so addresses are to be given before the number of masters changes.
 """
@@ -36,6 +36,8 @@ class Host:
     disk_gb: int
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[Taint, ...] = ()
+    other_names: tuple[str, ...] = ()
+    """What the same machine is called when its group has another size, so that nothing of it is made anew then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class ClusterHosts:
 
     name: str
     settings: Cluster
-    load_balancer: Host
+    load_balancers: tuple[Host, ...]
     nfs: Host
     masters: tuple[Host, ...]
     workers: tuple[Host, ...]
@@ -52,6 +54,11 @@ class ClusterHosts:
     @cached_property
     def nodes(self) -> tuple[Host, ...]:
         return self.masters + self.workers
+
+    @property
+    def entrance(self) -> IPv4Address:
+        """Where the cluster is reached: names, kubeconfigs and joining nodes lead here. Held by a load balancer."""
+        return self.settings.load_balancer.virtual_address or self.load_balancers[0].address
 
     @cached_property
     def networks(self) -> Mapping[Literal["master", "worker", "node", "haproxy"], tuple[IPv4Network, ...]]:
@@ -64,7 +71,7 @@ class ClusterHosts:
                 "master": _collapsed(self.masters),
                 "worker": _collapsed(self.workers),
                 "node": _collapsed(self.nodes),
-                "haproxy": _collapsed((self.load_balancer,)),
+                "haproxy": _collapsed(self.load_balancers),
             }
         )
 
@@ -81,7 +88,7 @@ class Topology:
     def hosts(self) -> tuple[Host, ...]:
         """All machines, in the order of allocation."""
         of_clusters = tuple(
-            host for c in self.clusters for host in (c.load_balancer, c.nfs, *c.masters, *c.workers)
+            host for c in self.clusters for host in (*c.load_balancers, c.nfs, *c.masters, *c.workers)
         )
         return (self.bastion, self.gitlab, *of_clusters)
 
@@ -99,17 +106,27 @@ def topology(settings: Settings) -> Topology:
         free = _free(cluster.subnet, settings.machines.first_address, given)
 
         def host(host_name: str, role: Role, machine: Machine | Nodes, owner: str | None, address: IPv4Address | None,
-                 labels: dict[str, str] | None = None, taints: tuple[Taint, ...] = (),
+                 labels: dict[str, str] | None = None, taints: tuple[Taint, ...] = (), others: tuple[str, ...] = (),
                  free: Iterator[IPv4Address] = free, subnet: IPv4Network = cluster.subnet) -> Host:
             return Host(
                 name=host_name, role=role, cluster=owner, address=address or next(free), subnet=subnet,
                 cpu=machine.cpu, memory_gb=machine.memory_gb, disk_gb=machine.disk_gb,
                 labels=tuple(sorted((labels or {}).items())), taints=taints,
+                other_names=others,
             )  # fmt: skip
 
         if first:
             bastion = host("bastion", "bastion", settings.bastion, None, settings.bastion.address)
-        balancer = host(f"{prefix}haproxy", "haproxy", cluster.load_balancer, name, cluster.load_balancer.address)
+        alone, paired = f"{prefix}haproxy", (f"{prefix}haproxy-1", f"{prefix}haproxy-2")
+        balancer = cluster.load_balancer
+        balancers = (
+            (host(alone, "haproxy", balancer, name, balancer.address, others=(paired[0],)),)
+            if balancer.count == 1
+            else tuple(
+                host(one, "haproxy", balancer, name, address, others=(alone,) if one == paired[0] else ())
+                for one, address in zip(paired, balancer.addresses, strict=True)
+            )
+        )
         nfs = host(f"{prefix}nfs", "nfs", cluster.nfs, name, cluster.nfs.address)
         if first:
             gitlab = host("gitlab", "gitlab", settings.gitlab, None, settings.gitlab.address)
@@ -126,7 +143,7 @@ def topology(settings: Settings) -> Topology:
         masters = nodes("master", cluster.masters)
         clusters.append(
             ClusterHosts(
-                name=name, settings=cluster, load_balancer=balancer, nfs=nfs, masters=masters,
+                name=name, settings=cluster, load_balancers=balancers, nfs=nfs, masters=masters,
                 workers=nodes("worker", cluster.workers),
             )  # fmt: skip
         )
@@ -168,9 +185,11 @@ def _collapsed(hosts: Iterable[Host]) -> tuple[IPv4Network, ...]:
 
 
 def _given(cluster: Cluster, shared: Settings | None) -> frozenset[IPv4Address]:
-    machines = [cluster.load_balancer, cluster.nfs, *((shared.bastion, shared.gitlab) if shared else ())]
+    balancer = cluster.load_balancer
+    machines = [cluster.nfs, *((shared.bastion, shared.gitlab) if shared else ())]
+    single = [balancer.virtual_address, *(m.address for m in machines)]
     return frozenset(
-        [m.address for m in machines if m.address] + [*cluster.masters.addresses, *cluster.workers.addresses]
+        [*(a for a in single if a), *balancer.given, *cluster.masters.addresses, *cluster.workers.addresses]
     )
 
 

@@ -12,7 +12,7 @@ main() {
   one_at_a_time
   stage
   package_install haproxy
-  allow_by_selinux
+  selinux_allow haproxy_connect_any "HAProxy connect"
   # Debian's unit makes the folder of the administration socket; the RHEL family's does not.
   if [[ $(os_family) == rhel ]]; then
     install_text /etc/tmpfiles.d/opstella-haproxy.conf 0644 $'d /run/haproxy 0755 root root -\n'
@@ -63,14 +63,4 @@ new_worker() {
     [[ $'\n'$WORKERS$'\n' == *$'\n'$pid$'\n'* ]] || return 0
   done
   return 1
-}
-
-allow_by_selinux() {
-  command -v getenforce >/dev/null && [[ $(getenforce) == Enforcing ]] || return 0
-  if [[ $(getsebool haproxy_connect_any) == *' on' ]]; then
-    unchanged "SELinux lets HAProxy connect"
-  else
-    setsebool -P haproxy_connect_any 1
-    changed "SELinux lets HAProxy connect"
-  fi
 }

@@ -331,6 +331,17 @@ package_install() {
   changed "packages ${missing[*]}"
 }
 
+# selinux_allow BOOLEAN WHAT: where SELinux is enforced, lets WHAT happen, for good.
+selinux_allow() {
+  command -v getenforce >/dev/null && [[ $(getenforce) == Enforcing ]] || return 0
+  if [[ $(getsebool "$1") == *' on' ]]; then
+    unchanged "SELinux lets $2"
+  else
+    setsebool -P "$1" 1
+    changed "SELinux lets $2"
+  fi
+}
+
 # ---- services ---------------------------------------------------------------------------------
 
 service_enable() {

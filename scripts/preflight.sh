@@ -13,6 +13,7 @@ main() {
   require_text name role identity address cpu memory_mb disk_gb size_check max_skew_seconds
   require ports time_servers urls
   optional os_family_check true
+  optional passing_addresses
   optional ca_bundle
   optional proxy_http
   optional proxy_https
@@ -229,7 +230,10 @@ report() {
     exit 1
   fi
   found=("${V[address]}")
-  for other in $(addresses); do [[ $other == "${V[address]}" ]] || found+=("$other"); done
+  list passing_addresses
+  for other in $(addresses); do
+    [[ $other == "${V[address]}" || " ${LIST[*]-} " == *" $other "* ]] || found+=("$other")
+  done
   printf '{"name":%s,"hostname":%s,"machine_id":%s,"addresses":%s,"os":%s,"os_version":%s,"cpu":%d,"memory_mb":%d,"disk_gb":%d,"clock_skew_seconds":%s,"warnings":%s}\n' \
     "$(json_string "${V[name]}")" "$(json_string "$(</proc/sys/kernel/hostname)")" "$(json_string "$(</etc/machine-id)")" "$(json_list "${found[@]}")" \
     "$(json_string "$(os_value ID)")" "$(json_string "$(os_value VERSION_ID)")" "$(nproc)" "$(memory_mb)" "$(disk_gb)" "$SKEW" \

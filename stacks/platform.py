@@ -87,9 +87,7 @@ def _cluster(
     certificate: ServerCertificate | None,
 ) -> Cluster:
     hosts = fleet.hosts
-    balancer = LoadBalancer(
-        f"{cluster.name}-lb", LoadBalancerArgs(host=hosts[cluster.load_balancer.name], cluster=cluster)
-    )
+    balancer = LoadBalancer(f"{cluster.name}-lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
     share = NfsShare(f"{cluster.name}-nfs", NfsShareArgs(host=hosts[cluster.nfs.name], cluster=cluster))
     nodes = ClusterNodes(
         f"{cluster.name}-nodes",
@@ -98,7 +96,7 @@ def _cluster(
             settings=plan.settings,
             stack=plan.stack,
             hosts=hosts,
-            registration=balancer.configured,
+            registration=balancer.ready,
             ca_bundle=pki.ca_bundle,
             issuer=plan.issuer,
             registry=plan.registry,

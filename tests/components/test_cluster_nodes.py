@@ -34,12 +34,12 @@ def nodes(plan: Plan, preview: bool = False) -> Recording:
 
     def stack() -> None:
         hosts = met(plan, "haproxy", *(h.name for h in cluster.nodes))
-        balancer = LoadBalancer("lb", LoadBalancerArgs(host=hosts["haproxy"], cluster=cluster))
+        balancer = LoadBalancer("lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
         ready = ClusterNodes(
             "c",
             ClusterNodesArgs(
                 cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts,
-                registration=balancer.configured, ca_bundle="the CA bundle", issuer=plan.issuer,
+                registration=balancer.ready, ca_bundle="the CA bundle", issuer=plan.issuer,
             ),
         ).ready  # fmt: skip
         pulumi.ComponentResource("test:after:After", "after", None, pulumi.ResourceOptions(depends_on=list(ready)))

@@ -135,3 +135,18 @@ def test_without_sudo_nothing_calls_it() -> None:
     remote = [r for r in found.commands if r.type == "command:remote:Command"]
     assert remote and not [r.name for r in remote if "sudo" in r.inputs["create"]]
     assert all(r.inputs["create"].startswith("timeout --kill-after=10 ") for r in remote)
+
+
+def test_a_load_balancer_is_not_met_anew_when_it_gets_a_companion(preview: bool) -> None:
+    """It is called otherwise then, in both directions; the engine applies a parent's alias to its children."""
+    two = {"count": 2, "virtualAddress": "192.168.72.10", "addresses": ["192.168.72.12", "192.168.72.9"]}
+    for changes, present, other in (
+        ({}, "haproxy", "haproxy-1"),
+        ({"clusters": {"standalone": {"loadBalancer": two}}}, "haproxy-1", "haproxy"),
+    ):
+        _, found = fleet(changes, preview=preview)
+        (alias,) = found.named(f"fleet-{present}").request.aliases
+        assert alias.spec.name == f"fleet-{other}"
+        assert [r.name for r in found.of_type("opstella:host:Host") if r.request.aliases] == [f"fleet-{present}"]
+        # The prefix by which the engine knows them.
+        assert all(c.name.startswith(f"fleet-{present}-") for c in found.children(found.named(f"fleet-{present}")))

@@ -10,7 +10,7 @@ import pytest
 from components.gitlab_server import GitLabServer, GitLabServerArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.nfs_share import NfsShare, NfsShareArgs
-from plan import gitlab, haproxy, media, nfs
+from plan import gitlab, haproxy, keepalived, media, nfs
 from plan.plan import Plan
 from tests.support.platform import airgap, met, plan_of
 from tests.support.sent import sent
@@ -21,7 +21,7 @@ def balancer(plan: Plan, preview: bool = False) -> Recording:
     cluster = plan.topology.clusters[0]
 
     def stack() -> None:
-        LoadBalancer("c-lb", LoadBalancerArgs(host=met(plan, "haproxy")["haproxy"], cluster=cluster))
+        LoadBalancer("c-lb", LoadBalancerArgs(hosts=met(plan, *(b.name for b in cluster.load_balancers)), cluster=cluster))
 
     return run(stack, preview=preview)
 
@@ -67,6 +67,33 @@ def test_load_balancer(preview: bool) -> None:
         "api_url": "https://192.168.72.12:6443",
         "registration_url": "https://192.168.72.12:9345",
     }
+
+
+TWO = {"count": 2, "virtualAddress": "192.168.72.10", "addresses": ["192.168.72.12", "192.168.72.9"]}
+
+
+def test_two_load_balancers_share_an_address() -> None:
+    plan = plan_of(changes={"clusters": {"standalone": {"loadBalancer": TWO}}})
+    cluster = plan.topology.clusters[0]
+    found = balancer(plan)
+    # Those of the first are called as if it were alone: it is not made anew when the second comes.
+    names = {"c-lb-haproxy", "c-lb-keepalived", "c-lb-haproxy-2", "c-lb-keepalived-2"}
+    assert {c.name for c in found.children(found.named("c-lb"))} == names
+    for host, suffix in zip(cluster.load_balancers, ("", "-2"), strict=True):
+        haproxy_of_it, command = found.named(f"c-lb-haproxy{suffix}"), found.named(f"c-lb-keepalived{suffix}")
+        assert haproxy_of_it.inputs["connection"]["host"] == command.inputs["connection"]["host"] == str(host.address)
+        assert sent(haproxy_of_it).values == {"config": haproxy.configuration(cluster)}
+        told = sent(command)
+        assert told.phase == "keepalived"
+        assert told.values["config"] == keepalived.configuration(cluster, host)
+        assert (told.values["address"], told.values["virtual_address"]) == (str(host.address), "192.168.72.10")
+        (other,) = set(cluster.load_balancers) - {host}
+        assert told.values["peers"].split() == [str(other.address)]
+        # The address answers only where HAProxy runs already.
+        assert found.before(haproxy_of_it, command)
+        assert command.inputs["delete"].endswith(" bash -s -- keepalived-remove")
+        assert "$PHASE == keepalived-remove" in told.program
+    assert found.outputs_of("c-lb")["api_url"] == "https://192.168.72.10:6443"
 
 
 @pytest.mark.parametrize("kind", ["kernel", "ganesha"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from plan import dns, gitlab, haproxy, hosts, media, network, nfs, rke2
+from plan import dns, gitlab, haproxy, hosts, keepalived, media, network, nfs, rke2
 from plan.plan import Plan
 from plan.topology import ClusterHosts, Host
 from tests.plan.stacks import plan
@@ -16,6 +16,7 @@ from tests.plan.stacks import plan
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
 # Versions are renewed often; the files below show what does not depend on them.
 GITLAB_VERSION = "19.3.0"
+TWO = {"count": 2, "virtualAddress": "192.168.75.10", "addresses": ["192.168.75.11", "192.168.75.9"]}
 
 
 def rendered() -> dict[str, str]:
@@ -39,7 +40,7 @@ def _standalone() -> Iterator[tuple[str, str]]:
     yield "standalone/warnings.txt", "".join(f"{line}\n" for line in stack.warnings)
     for host in (cluster.masters[0], cluster.workers[0]):
         yield f"standalone/{host.name}.config.yaml", _node(stack, cluster, host)
-    for host in (stack.topology.bastion, stack.topology.gitlab, cluster.load_balancer, cluster.nfs,
+    for host in (stack.topology.bastion, stack.topology.gitlab, cluster.load_balancers[0], cluster.nfs,
                  cluster.masters[0], cluster.workers[0]):  # fmt: skip
         values = hosts.prepare(host, stack.settings, stack.topology, stack.stack)
         yield f"standalone/{host.role}.nft", network.ruleset(host, stack.settings, stack.topology)
@@ -53,7 +54,7 @@ def _multicluster() -> Iterator[tuple[str, str]]:
     labels = {"labels": {"example.com/zone": "a"}, "taints": [{"key": "dedicated", "effect": "NoSchedule"}]}
     stack = plan(
         "multicluster",
-        clusters={"prd": {"masters": labels}},
+        clusters={"prd": {"masters": labels, "loadBalancer": TWO}},
         kubernetes={"cisProfile": True},
         media={"registryMirror": "https://registry.example.com"},
     )
@@ -61,9 +62,11 @@ def _multicluster() -> Iterator[tuple[str, str]]:
     yield "multicluster/dns.txt", _zone(stack)
     yield "multicluster/haproxy.cfg", haproxy.configuration(cluster)
     yield "multicluster/registries.yaml", rke2.to_yaml(rke2.registries(stack.settings.media))
+    for host in cluster.load_balancers:
+        yield f"multicluster/{host.name}.keepalived.conf", keepalived.configuration(cluster, host)
     for host in cluster.masters[:2]:
         yield f"multicluster/{host.name}.config.yaml", _node(stack, cluster, host)
-    for host in (cluster.load_balancer, cluster.nfs, cluster.masters[0], cluster.workers[0]):
+    for host in (cluster.load_balancers[0], cluster.nfs, cluster.masters[0], cluster.workers[0]):
         yield f"multicluster/{host.role}.nft", network.ruleset(host, stack.settings, stack.topology)
 
 

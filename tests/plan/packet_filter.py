@@ -20,6 +20,7 @@ _RULE = re.compile(
     r"(?:meta l4proto \{ (?P<both>tcp, udp) \} th|(?P<one>tcp|udp)) dport \{ (?P<ports>[0-9, ]+) \} "
     r'(?P<verdict>counter accept|return) comment "[^"]{1,128}"'
 )
+_PROTOCOL = re.compile(r'(?:ip saddr @(?P<set>\w+) )?meta l4proto (?P<number>\d+) counter accept comment "[^"]{1,128}"')
 _HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting) priority \w+; policy (?P<policy>accept|drop);")
 _JUMP = re.compile(
     r"fib daddr type local meta l4proto \{ tcp, udp \} th dport (?P<low>\d+)-(?P<high>\d+) jump (?P<chain>\w+)"
@@ -39,7 +40,8 @@ class PacketFilter:
     chains: dict[str, list[str]] = field(default_factory=dict)
 
     def lets_in(self, source: IPv4Address, protocol: str, port: int) -> bool:
-        """Whether a new connection to the machine itself passes every base chain."""
+        """Whether a new connection to the machine itself passes every base chain; a protocol without ports is its
+        number, at port 0."""
         hooks = {}
         for name, body in self.chains.items():
             if match := _HOOK.fullmatch(body[0]):
@@ -62,6 +64,10 @@ class PacketFilter:
                 protocols = rule["both"].split(", ") if rule["both"] else [rule["one"]]
                 inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
                 if inside and protocol in protocols and port in map(int, rule["ports"].split(", ")):
+                    return True
+            elif rule := _PROTOCOL.fullmatch(line):
+                inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
+                if inside and protocol == rule["number"]:
                     return True
             elif not _PASSED.fullmatch(line):
                 raise ValueError(f"unknown statement: {line}")

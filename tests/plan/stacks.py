@@ -65,7 +65,9 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
     for number, name in enumerate(names):
         counts = {"masters": draw(st.sampled_from([1, 3, 5])), "workers": draw(st.integers(1, most_workers))}
         machines = ["loadBalancer", "nfs", *(["bastion", "gitlab"] if number == 0 else [])]
-        total = len(machines) + sum(counts.values())
+        doubled = draw(st.booleans())
+        # Two load balancers are a machine and a virtual address more.
+        total = len(machines) + sum(counts.values()) + 2 * doubled
         # From a network into which the machines just fit, to one with a lot of room.
         tightest = 32 - (total + first_address).bit_length()
         prefix = draw(st.integers(20, tightest))
@@ -89,6 +91,9 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
             address = next(given, None) if draw(st.booleans()) else None
             place = values if machine in ("bastion", "gitlab") else cluster
             place[machine] = {} if address is None else {"address": address}
+        if doubled and len(three := [a for _ in range(3) if (a := next(given, None))]) == 3:
+            first, second, virtual = three
+            cluster["loadBalancer"] = {"count": 2, "addresses": [first, second], "virtualAddress": virtual}
         cluster["nfs"]["server"] = draw(st.sampled_from(["kernel", "ganesha"]))
         prefix_of_names = "" if len(names) == 1 else f"{name}-"
         for group, count in counts.items():

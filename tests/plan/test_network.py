@@ -211,7 +211,7 @@ def test_every_rule_is_a_row_or_has_its_reason(architecture: str) -> None:
 
 def test_operators_networks_bound_ssh_and_the_api() -> None:
     stack = plan(firewall={"operatorNetworks": ["10.200.0.0/16"]})
-    bastion, balancer = stack.topology.bastion, stack.topology.clusters[0].load_balancer
+    bastion, balancer = stack.topology.bastion, stack.topology.clusters[0].load_balancers[0]
     for host, port in ((bastion, 22), (balancer, 6443)):
         found = network.openings(host, stack.settings, stack.topology)
         assert network.allows(found, IPv4Network("10.200.3.4"), "tcp", port)

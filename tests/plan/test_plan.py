@@ -107,7 +107,7 @@ def test_services_have_the_references_names(architecture: str, names: tuple[str,
 
 def test_names_lead_to_the_cluster_that_serves_them() -> None:
     stack = plan("multicluster")
-    balancer = {c.name: c.load_balancer.address for c in stack.topology.clusters}
+    balancer = {c.name: c.entrance for c in stack.topology.clusters}
     led = {r.name.removesuffix(f".{DOMAIN}"): r.address for r in stack.records}
     elsewhere = {
         "gitlab": stack.topology.gitlab.address,
@@ -125,7 +125,7 @@ def test_names_lead_to_the_cluster_that_serves_them() -> None:
 def test_every_name_stands_once_and_leads_into_the_stack(stack: Plan) -> None:
     names = [r.name for r in stack.records]
     assert len(set(names)) == len(names)
-    ways_in = {stack.topology.gitlab.address, *(c.load_balancer.address for c in stack.topology.clusters)}
+    ways_in = {stack.topology.gitlab.address, *(c.entrance for c in stack.topology.clusters)}
     assert {r.address for r in stack.records} == ways_in
     assert all(name.endswith(f".{DOMAIN}") and len(name) <= 253 for name in names)
     assert sum(r.service == "kubernetes-api" for r in stack.records) == len(stack.topology.clusters)
@@ -312,7 +312,7 @@ def test_hosts_file_names_the_host_gitlab_and_its_clusters_api(stack: Plan) -> N
         expected = {(str(host.address), host.name), (str(stack.topology.gitlab.address), f"gitlab.{DOMAIN}")}
         for cluster in stack.topology.clusters:
             if cluster.name == host.cluster:
-                expected.add((str(cluster.load_balancer.address), dns.api_name(stack.settings, cluster.name)))
+                expected.add((str(cluster.entrance), dns.api_name(stack.settings, cluster.name)))
         assert {tuple(line) for line in lines} == expected and len(lines) == len(expected)
 
 

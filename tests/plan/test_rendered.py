@@ -42,7 +42,7 @@ def test_nodes_join_through_the_load_balancer_one_server_at_a_time(stack: Plan) 
         assert [h for wave in waves for h in wave] == [*cluster.masters, *cluster.workers]
         assert all(len(wave) == 1 for wave in waves[:-1]) and waves[-1] == cluster.workers
         configs = {h.name: rke2.node_config(cluster, h, stack.settings.kubernetes, "api.x") for h in cluster.nodes}
-        url = f"https://{cluster.load_balancer.address}:9345"
+        url = f"https://{cluster.entrance}:9345"
         assert {name for name, c in configs.items() if "server" not in c} == {cluster.masters[0].name}
         assert {c["server"] for c in configs.values() if "server" in c} <= {url}
         for host in cluster.nodes:
@@ -72,7 +72,7 @@ def test_servers_of_a_cluster_agree(stack: Plan) -> None:
         assert first["cluster-cidr"] == str(settings.pod_subnet)
         assert first["service-cidr"] == str(settings.service_subnet)
         assert first["cluster-dns"] == str(settings.service_subnet[10])
-        assert {str(cluster.load_balancer.address), "api.x", *(str(m.address) for m in cluster.masters)} == set(
+        assert {*(str(b.address) for b in cluster.load_balancers), str(cluster.entrance), "api.x", *(str(m.address) for m in cluster.masters)} == set(
             first["tls-san"]
         )
         (argument,) = first["kube-controller-manager-arg"]

@@ -59,7 +59,7 @@ def test_multicluster_is_the_reference() -> None:
         expected += [(f"{name}-worker-{n}", cpu, 8, 40) for n in range(1, workers + 1)]
     assert sorted(sizes(topology.hosts)) == sorted(expected)
     assert len(topology.hosts) == 36
-    assert {c.name: {str(h.subnet) for h in (*c.nodes, c.nfs, c.load_balancer)} for c in topology.clusters} == {
+    assert {c.name: {str(h.subnet) for h in (*c.nodes, c.nfs, *c.load_balancers)} for c in topology.clusters} == {
         name: {subnet} for name, (subnet, *_) in rows.items()
     }
     # Bastion and GitLab stand with the DevSecOps cluster.
@@ -97,7 +97,7 @@ def test_a_second_cluster_gives_every_machine_of_a_cluster_its_clusters_name() -
 @given(stacks())
 def test_every_machine_is_there_once(stack: Plan) -> None:
     topology = stack.topology
-    counted = [(c, "haproxy", 1) for c in stack.settings.clusters]
+    counted = [(name, "haproxy", c.load_balancer.count) for name, c in stack.settings.clusters.items()]
     counted += [(c, "nfs", 1) for c in stack.settings.clusters]
     counted += [(name, "master", c.masters.count) for name, c in stack.settings.clusters.items()]
     counted += [(name, "worker", c.workers.count) for name, c in stack.settings.clusters.items()]
@@ -114,7 +114,7 @@ def test_every_machine_is_there_once(stack: Plan) -> None:
     for cluster in topology.clusters:
         assert len(cluster.masters) % 2 == 1
         assert cluster.nodes == cluster.masters + cluster.workers
-        mine = {cluster.load_balancer, cluster.nfs, *cluster.nodes}
+        mine = {*cluster.load_balancers, cluster.nfs, *cluster.nodes}
         assert mine == {h for h in topology.hosts if h.cluster == cluster.name}
 
 
@@ -138,7 +138,8 @@ def test_given_addresses_are_kept_and_the_others_allocated_upwards(stack: Plan) 
     assert settings.gitlab.address in (None, topology.gitlab.address)
     for cluster in topology.clusters:
         given_addresses = cluster.settings
-        assert given_addresses.load_balancer.address in (None, cluster.load_balancer.address)
+        balancers = tuple(b.address for b in cluster.load_balancers)
+        assert given_addresses.load_balancer.given in ((), balancers)
         assert given_addresses.nfs.address in (None, cluster.nfs.address)
         for group, hosts in ((given_addresses.masters, cluster.masters), (given_addresses.workers, cluster.workers)):
             assert tuple(h.address for h in hosts[: len(group.addresses)]) == group.addresses
@@ -154,7 +155,7 @@ def hosts_allocated(stack: Plan, name: str) -> list[int]:
     own, first = cluster.settings, cluster is topology.clusters[0]
     machines = [
         *([(settings.bastion.address, topology.bastion)] if first else []),
-        (own.load_balancer.address, cluster.load_balancer),
+        *((next(iter(own.load_balancer.given), None), b) for b in cluster.load_balancers),
         (own.nfs.address, cluster.nfs),
         *([(settings.gitlab.address, topology.gitlab)] if first else []),
         *((None, h) for h in cluster.masters[len(own.masters.addresses) :]),
@@ -265,7 +266,7 @@ def test_the_groups_networks_hold_exactly_their_addresses() -> None:
         ("master", cluster.masters),
         ("worker", cluster.workers),
         ("node", cluster.nodes),
-        ("haproxy", (cluster.load_balancer,)),
+        ("haproxy", cluster.load_balancers),
     ):
         assert sorted(a for n in cluster.networks[group] for a in n) == sorted(h.address for h in hosts)
 

@@ -46,7 +46,7 @@ def test_a_machines_role_waits_for_its_confirmed_base(found: Recording, architec
     plan = plan_of(architecture)
     roles = {"gitlab": "gitlab-omnibus"}
     for cluster in plan.topology.clusters:
-        roles |= {cluster.load_balancer.name: f"{cluster.name}-lb-haproxy", cluster.nfs.name: f"{cluster.name}-nfs-nfs"}
+        roles |= {cluster.load_balancers[0].name: f"{cluster.name}-lb-haproxy", cluster.nfs.name: f"{cluster.name}-nfs-nfs"}
         roles |= {node.name: f"{cluster.name}-nodes-{node.name}-rke2" for node in cluster.nodes}
     assert len(roles) == len(plan.topology.hosts) - 1
     for host, role in roles.items():

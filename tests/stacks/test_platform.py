@@ -76,7 +76,7 @@ def test_outputs(architecture: str, preview: bool) -> None:
     names = {c.name for c in plan.topology.clusters}
     assert set(told["kubeconfigs"]) == set(told["kubernetes_api"]) == names
     for cluster in plan.topology.clusters:
-        assert told["kubernetes_api"][cluster.name] == f"https://{cluster.load_balancer.address}:6443"
+        assert told["kubernetes_api"][cluster.name] == f"https://{cluster.entrance}:6443"
         config = told["kubeconfigs"][cluster.name]
         assert config is UNKNOWN if preview else config == Secret(f"stdout-of-{cluster.name}-nodes-kubeconfig")
     assert set(told["host_keys"]) == {h.name for h in plan.topology.hosts}

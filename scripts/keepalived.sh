@@ -1,0 +1,113 @@
+# shellcheck shell=bash
+# keepalived with the given configuration: checked before it is installed, reloaded (not restarted) when it changed,
+# so that the virtual address stays where it is. As `keepalived-remove`: takes it off the host, and the address with it.
+
+UNIT=keepalived
+CONFIG=/etc/keepalived/keepalived.conf
+DROP_IN=/etc/systemd/system/keepalived.service.d/opstella.conf
+REMEDY="read the lines above; keepalived names the line of $CONFIG that it cannot use"
+
+main() {
+  payload_read
+  require_text config address virtual_address
+  require peers
+  optional timeout_seconds 60
+  number timeout_seconds
+  list peers
+  local address
+  for address in "${V[address]}" "${V[virtual_address]}" ${LIST[@]+"${LIST[@]}"}; do
+    [[ $address =~ ^[0-9]{1,3}(\.[0-9]{1,3}){3}$ ]] || die "'$address' is not an IPv4 address" "write it as 192.168.72.10" 2
+  done
+  must_be_root
+  one_at_a_time
+  if [[ $PHASE == keepalived-remove ]]; then
+    remove_keepalived
+    return
+  fi
+  stage
+  package_install keepalived
+  selinux_allow keepalived_connect_any "keepalived ask HAProxy"
+  local interface previous=
+  interface=$(interface_of "${V[address]}")
+  [[ -n $interface ]] || die "the address ${V[address]} is on no interface of this host" "correct the address in the settings or on the host"
+  printf '%s' "${V[config]//@INTERFACE@/$interface}" >"$STAGE/keepalived.conf"
+  check_configuration "$STAGE/keepalived.conf"
+  systemctl is-active --quiet "$UNIT" || refuse_a_taken_address
+  if [[ -f $CONFIG ]]; then
+    previous=$STAGE/previous.conf
+    cp -p "$CONFIG" "$previous"
+  fi
+  install_staged "$STAGE/keepalived.conf" "$CONFIG" 0644
+  # Without keepalived nobody takes the address off this host again, while the other one holds it too.
+  install_text "$DROP_IN" 0644 $'[Service]\nRestart=always\nRestartSec=1\n'
+  [[ $DID == unchanged ]] || systemctl daemon-reload
+  service_enable "$UNIT"
+  put_to_use "$previous" "$(<"$CONFIG")"
+  wait_until "${V[timeout_seconds]}" "the virtual address ${V[virtual_address]} to answer" answers "${V[virtual_address]}" || {
+    journal_tail "$UNIT" 15
+    die "nothing answers at the virtual address ${V[virtual_address]}, port 80, after ${V[timeout_seconds]} s" "see whether HAProxy runs on the load balancers (systemctl status haproxy), and whether the network lets a machine take a second address"
+  }
+  unchanged "the virtual address ${V[virtual_address]} answers, $(holder)"
+}
+
+interface_of() { ip -4 -o addr show to "$1/32" scope global | awk 'NR == 1 { print $2 }'; }
+
+# Status 5 is about scripts that root might run unsafely; the configuration names none that others can write.
+check_configuration() {
+  keepalived --config-test --use-file="$1" >"$STAGE/keepalived.log" 2>&1 ||
+    die "keepalived refuses its configuration, the running one was left alone: $(grep -v '^$' "$STAGE/keepalived.log" | tail -n 1)" "correct what it names"
+}
+
+# Two machines that answer for one address would get half of the connections each. The other load balancer may hold it.
+refuse_a_taken_address() {
+  local holder peer
+  holds_address && return
+  answers "${V[virtual_address]}" || true
+  holder=$(hardware_address "${V[virtual_address]}")
+  [[ -n $holder ]] || return 0
+  list peers
+  for peer in ${LIST[@]+"${LIST[@]}"}; do
+    answers "$peer" || true
+    [[ $(hardware_address "$peer") != "$holder" ]] || return 0
+  done
+  die "the virtual address ${V[virtual_address]} is taken by another machine ($holder)" "give it an address that no machine has, in loadBalancer.virtualAddress"
+}
+
+hardware_address() { ip -4 neigh show to "$1" | awk '{ for (i = 1; i < NF; i++) if ($i == "lladdr") { print $(i + 1); exit } }'; }
+
+holds_address() { [[ -n $(interface_of "${V[virtual_address]}") ]]; }
+
+holder() { if holds_address; then printf 'held by this host'; else printf 'held by the other one'; fi; }
+
+# HAProxy listens there on every address of its host.
+answers() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/80" 2>/dev/null; }
+
+put_to_use() {
+  local previous=$1 text=$2
+  if in_use "$UNIT" "$text" || ! systemctl is-active --quiet "$UNIT"; then
+    service_running "$UNIT" 30 "$REMEDY"
+  elif systemctl reload "$UNIT" && sleep 1 && systemctl is-active --quiet "$UNIT"; then
+    changed "$UNIT reloaded"
+  else
+    journal_tail "$UNIT" 15
+    if [[ -n $previous ]]; then
+      install -m 0644 "$previous" "$CONFIG"
+      systemctl restart "$UNIT" || true
+    fi
+    die "keepalived did not take its new configuration; the previous one was put back" "$REMEDY"
+  fi
+  now_in_use "$UNIT" "$text"
+}
+
+remove_keepalived() {
+  if [[ ! -e $CONFIG && ! -e $DROP_IN ]]; then
+    unchanged "keepalived is not configured"
+    return
+  fi
+  systemctl disable --now "$UNIT" 2>/dev/null || true
+  remove_file "$CONFIG"
+  remove_file "$DROP_IN"
+  systemctl daemon-reload
+  rm -f -- "$STATE/in-use/$UNIT"
+  changed "keepalived stopped; this host holds no virtual address"
+}
