@@ -1,8 +1,10 @@
-"""`GitLabServer`: GitLab Omnibus on its own machine."""
+"""`GitLabServer`: GitLab Omnibus on its own machine, with the access tokens by which tools use it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pulumi
 import pulumi_random as random
@@ -10,6 +12,8 @@ import pulumi_random as random
 from components.host import Host
 from config.model import Settings
 from plan import gitlab, media
+
+_TOKENS = Path(__file__).resolve().parent.parent / "scripts" / "gitlab-tokens.rb"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +32,17 @@ class GitLabServerArgs:
     object_storage: str | None = None
     """URL of the object store; with the secret key of its user gitlab."""
     storage_secret: pulumi.Input[str] | None = None
+    tokens: Sequence[gitlab.AccessToken] = ()
+    """With `token_values`, in the same order, and `tokens_until`, the ISO date at which they expire."""
+    token_values: Sequence[pulumi.Input[str]] = ()
+    tokens_until: str = ""
 
 
 class GitLabServer(pulumi.ComponentResource):
-    """GitLab. Outputs: `url`, `root_password` (secret; what the first installation set, GitLab keeps only its hash)."""
+    """GitLab. Outputs: `url`, `root_password` (secret; what the first installation set, GitLab keeps only its hash).
+
+    `serving` is what whoever uses GitLab waits for.
+    """
 
     root_password: pulumi.Output[str]
 
@@ -67,9 +78,29 @@ class GitLabServer(pulumi.ComponentResource):
             seconds=3600,
             secret=True,
         )
+        self.serving: tuple[pulumi.Resource, ...] = (self.installed, *self._tokens(name, args))
         self.url = f"https://{args.domain}"
         self.root_password = password.result
         self.register_outputs({"url": self.url, "root_password": self.root_password})
+
+    def _tokens(self, name: str, args: GitLabServerArgs) -> tuple[pulumi.Resource, ...]:
+        """The access tokens made, if anything uses one."""
+        if not args.tokens:
+            return ()
+        tokens, host, until = tuple(args.tokens), args.domain, args.tokens_until
+        wanted = pulumi.Output.all(*args.token_values).apply(
+            lambda values: gitlab.wanted_tokens(tokens, values, host, until)
+        )
+        made = args.host.run(
+            "gitlab-tokens",
+            {"program": _TOKENS.read_text(encoding="utf-8"), "wanted": wanted},
+            name=f"{name}-tokens",
+            parent=self,
+            seconds=900,
+            secret=True,
+            after=(self.installed,),
+        )
+        return (made,)
 
 
 def _configuration(args: GitLabServerArgs, version: str) -> pulumi.Input[str]:

@@ -18,6 +18,7 @@ from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
 from components.tool_objects import Sources, ToolObjects
 from plan.tools.model import Release
+from plan.tools.needs import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class ToolStackArgs:
 
     `passwords` are those of the whole platform, `given` the user's own secrets by name. `authority_chain` is PEM, the
     intermediate and what stands above it, and `authority_key` signs in-cluster leaves; `certificate` is the user's own
-    for `*.domain`, if there is one.
+    for `*.domain`, if there is one. `external` is what stands outside of the cluster, by the name under which a release
+    or a Job needs it: only they wait for it.
     """
 
     cluster: str
@@ -40,6 +42,7 @@ class ToolStackArgs:
     certificate: ServerCertificate | None = None
     given: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
+    external: Mapping[str, Sequence[pulumi.Resource]] = field(default_factory=dict)
 
 
 class ToolStack(pulumi.ComponentResource):
@@ -73,7 +76,7 @@ class ToolStack(pulumi.ComponentResource):
         diagnosis = Diagnosis(f"{name}-diagnosis", args.kubeconfig)
         self._objects = ToolObjects(name, self, self._provider, sources, diagnosis.binding())
         self._hooks = diagnosis.binding(helm_record.hooks(f"{name}-helm-record", args.kubeconfig))
-        self._deployed: dict[str, list[pulumi.Resource]] = {}
+        self._deployed = {name: list(resources) for name, resources in args.external.items()}
         for release in args.releases:
             self._release(release)
         logins = {r.name: r.login for r in args.releases if r.login}
@@ -95,6 +98,9 @@ class ToolStack(pulumi.ComponentResource):
             first.append(objects.bundle(release.ca_bundle, release.namespace))
         first += [objects.secret(secret) for secret in release.secrets]
         before = [objects.manifest(m, [*first, *self._of(m.needs)]) for m in release.before]
+        for job in release.jobs:
+            if job.before:
+                before.append(self._job(job, release, [*first, *before]))
         chart = kubernetes.helm.v3.Release(
             f"{self._name}-{release.name}",
             name=release.name,
@@ -116,9 +122,13 @@ class ToolStack(pulumi.ComponentResource):
         )
         done: list[pulumi.Resource] = [chart]
         for job in release.jobs:  # one after another: each may build on what the one before it made
-            done.append(objects.job(job, release.namespace, release.ca_bundle, [*done, *self._of(job.needs)]))
+            if not job.before:
+                done.append(self._job(job, release, done))
         done += [objects.manifest(m, [*done, *self._of(m.needs)]) for m in release.after]
         self._deployed[release.name] = done
+
+    def _job(self, job: Job, release: Release, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        return self._objects.job(job, release.namespace, release.ca_bundle, [*after, *self._of(job.needs)])
 
     def _of(self, needs: Sequence[str]) -> list[pulumi.Resource]:
         """All that `needs` stand by; a manifest may name its own release, which is seen to anyway."""

@@ -102,16 +102,17 @@ def access_tokens(releases: Mapping[str, Sequence[Release]]) -> tuple[AccessToke
     )
 
 
-def period(day: date) -> date:
-    """The first day of the half-year that `day` is in.
+def tokens_until(day: date) -> str:
+    """When tokens expire that are made, or renewed, on `day` (ISO date): a year after the beginning of its half-year.
 
-    Tokens live for a year and are renewed in every half-year that the stack is deployed in.
+    So the date stays the same for half a year, and the first deployment of the next one renews them: at least half a
+    year before they expire, whenever in it that is.
     """
-    return date(day.year, 1 if day.month <= 6 else 7, 1)
+    return (date(day.year, 1 if day.month <= 6 else 7, 1) + timedelta(days=LIFETIME_DAYS)).isoformat()
 
 
-def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: str, start: date) -> str:
-    """What scripts/gitlab_tokens.rb reads: JSON with the `values` of `tokens`, which are valid a year from `start` on."""
+def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: str, until: str) -> str:
+    """What scripts/gitlab-tokens.rb reads: JSON with the `values` of `tokens`, which expire on the date `until`."""
     accounts = {token.purpose.account.username: token.purpose.account for token in tokens}
     return json.dumps(
         {
@@ -133,7 +134,7 @@ def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: st
                 }
                 for token, value in zip(tokens, values, strict=True)
             ],
-            "expires": (start + timedelta(days=LIFETIME_DAYS)).isoformat(),
+            "expires": until,
         },
         indent=1,
     )

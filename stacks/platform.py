@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pulumi
@@ -15,8 +16,10 @@ from components.nfs_share import NfsShare, NfsShareArgs
 from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
+from plan.gitlab import access_tokens, tokens_until
 from plan.hosts import extra_authorities
 from plan.plan import Plan
+from plan.tools.needs import GITLAB
 from plan.topology import ClusterHosts
 
 
@@ -62,6 +65,7 @@ def deploy(plan: Plan) -> Platform:
     )
     certificate = _provided(plan)
     gitlab_certificate = certificate or pki.leaves["gitlab"]
+    tokens = access_tokens(plan.releases)
     gitlab = GitLabServer(
         "gitlab",
         GitLabServerArgs(
@@ -71,10 +75,13 @@ def deploy(plan: Plan) -> Platform:
             certificate=gitlab_certificate.chain,
             private_key=gitlab_certificate.private_key,
             trusted_ca=pki.ca_bundle,
+            tokens=tokens,
+            token_values=[passwords.clear(token.cluster, token.password) for token in tokens],
+            tokens_until=tokens_until(datetime.now(UTC).date()),
             **_gitlab_services(plan, passwords),
         ),
     )
-    clusters = {c.name: _cluster(c, plan, fleet, pki, passwords, certificate) for c in plan.topology.clusters}
+    clusters = {c.name: _cluster(c, plan, fleet, pki, passwords, certificate, gitlab) for c in plan.topology.clusters}
     return Platform(pki=pki, passwords=passwords, fleet=fleet, gitlab=gitlab, clusters=clusters)
 
 
@@ -85,6 +92,7 @@ def _cluster(
     pki: PkiChain,
     passwords: Passwords,
     certificate: ServerCertificate | None,
+    gitlab: GitLabServer,
 ) -> Cluster:
     hosts = fleet.hosts
     balancer = LoadBalancer(f"{cluster.name}-lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
@@ -115,6 +123,7 @@ def _cluster(
             certificate=certificate,
             given={name: secret.get_secret_value() for name, secret in plan.settings.secrets.items()},
             after=(*nodes.ready, share.exported),
+            external={GITLAB: gitlab.serving},
         ),
     )
     return Cluster(load_balancer=balancer, nfs=share, nodes=nodes, tools=tools)

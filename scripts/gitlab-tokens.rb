@@ -1,0 +1,83 @@
+# frozen_string_literal: true
+
+# Makes the platform's accounts and access tokens in GitLab. Run by `gitlab-rails runner`, which reads a JSON object from
+# standard input: `accounts` (username, name, email, administrator), `tokens` (name, account, scopes, value) and
+# `expires` (a date). Writes a line for each thing: `changed: …`, `unchanged: …`, or `error: …` and `what to do: …`.
+#
+# Ours are only the accounts whose email is the one given here, and of their tokens those whose name begins with PREFIX.
+
+require 'json'
+require 'securerandom'
+
+PREFIX = 'opstella '
+
+def refuse(what, remedy)
+  puts "error: #{what}", "what to do: #{remedy}"
+  exit 1
+end
+
+def make_account(wanted)
+  password = SecureRandom.base64(48)
+  Users::CreateService.new(
+    User.where(admin: true).order(:id).first,
+    username: wanted['username'], name: wanted['name'], email: wanted['email'], admin: wanted['administrator'],
+    password: password, password_confirmation: password, skip_confirmation: true,
+    organization_id: Organizations::Organization.first.id
+  ).execute
+  # What the service returns differs between versions.
+  User.find_by_username(wanted['username']) ||
+    refuse("GitLab did not make the user #{wanted['username']}", 'read /var/log/gitlab/gitlab-rails/exceptions_json.log')
+end
+
+def account(wanted)
+  username = wanted['username']
+  user = User.find_by_username(username)
+  made = user.nil?
+  user ||= make_account(wanted)
+  if user.email != wanted['email']
+    refuse("the user #{username} exists and is not the platform's: its email is not #{wanted['email']}",
+           'rename that user, or give it this email to have it taken over')
+  end
+  refuse("the user #{username} is blocked", 'unblock it: Admin, Users') if user.blocked?
+  altered = user.admin? != wanted['administrator']
+  user.update!(admin: wanted['administrator']) if altered
+  puts "#{made || altered ? 'changed' : 'unchanged'}: user #{username}"
+  user
+end
+
+def make_token(user, wanted, expires)
+  token = user.personal_access_tokens.build(name: wanted['name'], scopes: wanted['scopes'], expires_at: expires)
+  token.set_token(wanted['value'])
+  token.save!
+  puts "changed: token '#{wanted['name']}' until #{expires}"
+  token
+end
+
+def token(user, wanted, expires)
+  name = wanted['name']
+  found = PersonalAccessToken.find_by_token(wanted['value'])
+  return make_token(user, wanted, expires) if found.nil?
+
+  refuse("the value of the token '#{name}' is that of another token", 'generate another value') unless found.user_id == user.id && found.name == name
+  refuse("the token '#{name}' was revoked in GitLab", 'generate another value: pulumi up --replace, with the URN of its password') if found.revoked?
+  if found.scopes.map(&:to_s).sort == wanted['scopes'].sort && found.expires_at == expires
+    puts "unchanged: token '#{name}' until #{expires}"
+  else
+    found.update!(scopes: wanted['scopes'], expires_at: expires)
+    puts "changed: token '#{name}' until #{expires}"
+  end
+  found
+end
+
+wanted = JSON.parse($stdin.read)
+expires = Date.iso8601(wanted.fetch('expires'))
+users = wanted.fetch('accounts').to_h { |one| [one['username'], account(one)] }
+kept = wanted.fetch('tokens').map { |one| token(users.fetch(one['account']), one, expires).id }
+users.each_value do |user|
+  user.personal_access_tokens.not_revoked.each do |old|
+    next if kept.include?(old.id) || !old.name.start_with?(PREFIX)
+
+    old.revoke!
+    puts "changed: former token '#{old.name}' revoked"
+  end
+end
