@@ -93,9 +93,11 @@ class ToolStack(pulumi.ComponentResource):
 
     def _release(self, release: Release) -> None:
         objects = self._objects
-        first: list[pulumi.Resource] = [objects.namespace(release.namespace, release.pod_security)]
-        if release.ca_bundle:
-            first.append(objects.bundle(release.ca_bundle, release.namespace))
+        first: list[pulumi.Resource] = []
+        for namespace, level in {release.namespace: release.pod_security, **release.further_namespaces}.items():
+            first.append(objects.namespace(namespace, level))
+            if release.ca_bundle:
+                first.append(objects.bundle(release.ca_bundle, namespace))
         first += [objects.secret(secret) for secret in release.secrets]
         before = [objects.manifest(m, [*first, *self._of(m.needs)]) for m in release.before]
         for job in release.jobs:

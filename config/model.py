@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from config.clusters import Bastion, Cluster, GitLab
-from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
+from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
     Address,
     ChartVersion,
@@ -199,6 +199,7 @@ class Settings(Frozen):
     vault: Vault = Vault()
     alerts: Alerts = Alerts()
     argocd: ArgoCd = ArgoCd()
+    gitlab_runner: GitLabRunner = GitLabRunner()
     opstella: OpstellaApp = OpstellaApp()
     secrets: dict[DnsLabel, SecretText] = {}
     """Secrets that other settings name; encrypted, by `pulumi config set --secret --path opstella:secrets.NAME`."""

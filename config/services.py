@@ -113,6 +113,27 @@ class ArgoCd(Frozen):
     apps: Apps | None = None
 
 
+class RunnerJobs(Frozen):
+    """The build container of each CI job; it has no CPU limit."""
+
+    image: ImageReference | None = None
+    """For jobs that name none; `None`: Debian's."""
+    cpu_millicores: Annotated[int, whole(10, 64_000)] = 100
+    memory_mb: Annotated[int, whole(32, 1_048_576)] = 256
+    memory_limit_mb: Annotated[int, whole(32, 1_048_576)] = 2048
+
+
+class GitLabRunner(Frozen):
+    """The GitLab Runner in the cluster, an instance runner: it takes jobs of every project."""
+
+    tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")], ...] = ()
+    untagged: Flag = True
+    """Whether it takes jobs without a tag too."""
+    concurrent: Annotated[int, whole(1, 200)] = 4
+    """Jobs at the same time."""
+    jobs: RunnerJobs = RunnerJobs()
+
+
 class OpstellaPart(Frozen):
     """One of Opstella's own services; it is licensed, so its image is the user's to name."""
 

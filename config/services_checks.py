@@ -131,6 +131,22 @@ def _vault(settings: Settings) -> Iterator[Problem]:
         )
 
 
+def _gitlab_runner(settings: Settings) -> Iterator[Problem]:
+    runner = settings.gitlab_runner
+    if not runner.untagged and not runner.tags:
+        yield Problem(
+            key("gitlabRunner.untagged"),
+            "the runner takes no job without a tag, and opstella:gitlabRunner.tags names none",
+            "name a tag, or set untagged to true",
+        )
+    if runner.jobs.memory_limit_mb < runner.jobs.memory_mb:
+        yield Problem(
+            key("gitlabRunner.jobs.memoryLimitMb"),
+            f"a job asks for {runner.jobs.memory_mb} MB and may have {runner.jobs.memory_limit_mb}",
+            f"write {runner.jobs.memory_mb} or more, or less in opstella:gitlabRunner.jobs.memoryMb",
+        )
+
+
 def _identity(settings: Settings) -> Iterator[Problem]:
     users = settings.identity.users
     if not any("platform-admins" in user.groups for user in users.values()):
@@ -211,6 +227,7 @@ CHECKS: tuple[Check, ...] = (
     (("secrets.**", *_NAMES), _named),
     (("secrets.**", "alerts.webhook", "opstella.pullSecret"), _texts),
     (("vault.**",), _vault),
+    (("gitlabRunner.**",), _gitlab_runner),
     (("identity.**", "domain"), _identity),
     (("alerts.mail.**",), _mail),
     (("argocd.repositories.*.*",), _repositories),

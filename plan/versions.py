@@ -257,11 +257,21 @@ DEFECTDOJO = Chart(
     source="https://github.com/DefectDojo/django-DefectDojo, tag 2.58.4",
     support="none: the last version 2; version 3 dropped single sign-on from the open-source edition",
 )
+GITLAB_RUNNER = Chart(
+    name="gitlab-runner",
+    version="0.92.0",
+    app_version="19.3.0",
+    released=None,
+    repository="https://charts.gitlab.io",
+    source="https://gitlab.com/gitlab-org/charts/gitlab-runner: the chart of GitLab's own minor version",
+    support="as GitLab: the runner's minor version is not newer than GitLab's",
+)
 
 CHARTS: tuple[Chart, ...] = (
     TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD, MINIO, VALKEY, HARBOR,
     TRUST_MANAGER, VAULT, KUBE_PROMETHEUS_STACK, ALLOY, LOKI, MIMIR, TEMPO, GRAFANA, HEADLAMP, OAUTH2_PROXY,
     SONARQUBE,
     DEFECTDOJO,
+    GITLAB_RUNNER,
 )  # fmt: skip
 ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, SONARQUBE_BUILD, *CHARTS)

@@ -2,6 +2,7 @@
 // checks gitlab.rb as strictly as it can and listens where GitLab would. It is no GitLab.
 //
 //	gitlab-ctl COMMAND [SERVICE]   (by that name: a symbolic link)
+//	gitlab-rails runner FILE       (likewise; only the platform's own script)
 //	gitlab-double serve            what gitlab-runsvdir.service runs
 package main
 
@@ -11,6 +12,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 func main() {
@@ -19,6 +21,8 @@ func main() {
 	switch {
 	case filepath.Base(os.Args[0]) == "gitlab-ctl":
 		err = control(os.Args[1:])
+	case filepath.Base(os.Args[0]) == "gitlab-rails":
+		err = rails(os.Args[1:], os.Stdin, os.Stdout, accessFile, time.Now())
 	case len(os.Args) == 2 && os.Args[1] == "serve":
 		err = serve()
 	default:

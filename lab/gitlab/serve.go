@@ -166,6 +166,7 @@ func application(one *site.Site) http.Handler {
 		}
 		http.Redirect(w, r, "/", http.StatusFound)
 	})
+	mux.Handle("/api/v4/", api(accessFile, time.Now))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/users/sign_in", http.StatusFound)
 	})

@@ -14,6 +14,7 @@ from plan.tools import (
     compatibility,
     csi_driver_nfs,
     defectdojo,
+    gitlab_runner,
     grafana,
     harbor,
     headlamp,
@@ -60,6 +61,7 @@ TOOLS: tuple[Tool, ...] = (
     vault.TOOL,
     sonarqube.TOOL,
     defectdojo.TOOL,
+    gitlab_runner.TOOL,
     opstella.TOOL,
     oauth2_proxy.TOOL,
 )

@@ -46,6 +46,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         vault=settings.vault,
         alerts=settings.alerts,
         argocd=settings.argocd,
+        gitlab_runner=settings.gitlab_runner,
         opstella=settings.opstella,
         overrides=MappingProxyType(
             {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from config.services import Alerts, ArgoCd, Identity, ObjectStore, OpstellaApp, Vault
+from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from plan.tools.needs import Cache, Database, Flow, GitLabAccess, Job, OidcClient, StorageAccess
 from plan.tools.sources import Bcrypt as Bcrypt
 from plan.tools.sources import CaBundle as CaBundle
@@ -78,7 +78,7 @@ class Workload:
 class Release:
     """A Helm release and what belongs to it.
 
-    Order of creation: namespace, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that come
+    Order of creation: its namespaces, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that come
     before, the release itself (after every release in `needs`), its other `jobs`, `after`.
 
     A needed release counts as there when its own `after` is.
@@ -96,6 +96,8 @@ class Release:
     values: Values
     needs: tuple[str, ...] = ()
     pod_security: PodSecurity = "restricted"
+    further_namespaces: Mapping[str, PodSecurity] = field(default_factory=lambda: MappingProxyType({}))
+    """Namespaces of its own beside `namespace`, each with its level and the CA bundle."""
     secrets: tuple[Secret, ...] = ()
     passwords: tuple[Password, ...] = ()
     before: tuple[Manifest, ...] = ()
@@ -198,6 +200,7 @@ class ToolInputs:
     vault: Vault = Vault()
     alerts: Alerts = Alerts()
     argocd: ArgoCd = ArgoCd()
+    gitlab_runner: GitLabRunner = GitLabRunner()
     opstella: OpstellaApp = OpstellaApp()
     overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -72,9 +72,19 @@ def policies(inputs: ToolInputs, releases: Sequence[Release]) -> dict[str, tuple
             elif flow.peer in WORDS:
                 open_(release.name, flow.pods, own, flow, _blocks(inputs, flow))
     return {
-        name: tuple(_manifest(by_name[name], labels, own) for labels, own in of_pods.items())
+        name: tuple(_manifest(name, by_name[name].namespace, labels, own) for labels, own in of_pods.items())
         for name, of_pods in rules.items()
     }
+
+
+def of_namespace(inputs: ToolInputs, namespace: str, flows: Sequence[Flow]) -> Manifest:
+    """The policy of a further namespace, whose pods open connections and take none: `flows` to peers by address."""
+    rules = _Rules()
+    for protocol in ("UDP", "TCP"):
+        rules.add("egress", protocol, (53,), [_namespace("kube-system", {})])
+    for flow in flows:
+        rules.add("egress", flow.protocol, flow.ports, _blocks(inputs, flow))
+    return _manifest(namespace, namespace, (), rules)
 
 
 def _flows(release: Release, by_name: Mapping[str, Release]) -> Iterator[Flow]:
@@ -136,20 +146,20 @@ def _selector(labels: Mapping[str, str]) -> dict[str, Any]:
     return {"matchLabels": dict(labels)} if labels else {}
 
 
-def _manifest(release: Release, labels: Labels, rules: _Rules) -> Manifest:
+def _manifest(release: str, namespace: str, labels: Labels, rules: _Rules) -> Manifest:
     suffix = "".join("-" + re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-") for _, value in labels)
-    name = f"{release.name}{suffix}"
+    name = f"{release}{suffix}"
     ways = {way: made for way in ("ingress", "egress") if (made := rules.of(way))}  # type: ignore[arg-type]
     # Of particular pods, only what is added; of all, both ways are named, so that all else is denied.
     types = ["Ingress", "Egress"] if not labels else [way.capitalize() for way in ways]
     return Manifest(
-        name=f"{release.namespace}-policy-{name}",
-        namespace=release.namespace,
+        name=f"{namespace}-policy-{name}",
+        namespace=namespace,
         needs=(),
         body={
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": release.namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "spec": {"podSelector": _selector(dict(labels)), "policyTypes": types, **ways},
         },
     )

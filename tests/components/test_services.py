@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pulumi
@@ -35,7 +36,7 @@ def share(plan: Plan, preview: bool = False) -> Recording:
     return run(stack, preview=preview)
 
 
-def server(plan: Plan, preview: bool = False, key: Any = "") -> Recording:
+def server(plan: Plan, preview: bool = False, key: Any = "", **more: Any) -> Recording:
     def stack() -> None:
         GitLabServer(
             "gitlab",
@@ -46,6 +47,7 @@ def server(plan: Plan, preview: bool = False, key: Any = "") -> Recording:
                 certificate="chain",
                 private_key=key or pulumi.Output.secret("the key"),
                 trusted_ca="bundle",
+                **more,
             ),
         )
 
@@ -168,3 +170,27 @@ def test_an_air_gapped_gitlab_comes_from_the_users_own_media() -> None:
     assert told["source"] == "airgap"
     assert told["package_url"] == f"http://media.example.com/opstella/{package}"
     assert told["package_sha256"] == plan.settings.media.sha256[package]
+
+
+TOKENS = gitlab.access_tokens(plan_of().releases)
+
+
+def test_gitlabs_tokens_are_made_once_it_stands(preview: bool) -> None:
+    values = [pulumi.Output.secret(f"value {number}") for number, _ in enumerate(TOKENS)]
+    found = server(plan_of(), preview, tokens=TOKENS, token_values=values, tokens_until="2027-07-01")
+    made = found.named("gitlab-tokens")
+    assert found.before(found.named("gitlab-omnibus"), made) and made.parent == found.named("gitlab").urn
+    assert {"stdout", "stderr"} <= set(made.request.additionalSecretOutputs)
+    if preview:
+        assert made.inputs["stdin"] is UNKNOWN or "stdin" in made.secrets
+        return
+    assert "stdin" in made.secrets and "value 0" not in made.inputs["create"]
+    told = sent(made)
+    assert told.phase == "gitlab-tokens"
+    wanted = json.loads(told.values["wanted"])
+    assert [token["value"] for token in wanted["tokens"]] == [f"value {number}" for number, _ in enumerate(TOKENS)]
+    assert wanted["expires"] == "2027-07-01"
+
+
+def test_gitlab_without_tokens_runs_no_rails() -> None:
+    assert not [r for r in server(plan_of()).commands if r.name == "gitlab-tokens"]

@@ -60,12 +60,13 @@ def recorded(tool: Release = TOOL, *, preview: bool = False, given: str = "the u
 
     def program() -> None:
         passwords = Passwords("p", PasswordsArgs(clusters={"one": tool.passwords, "two": (Password(name="shared"),)}))
+        outside = pulumi.CustomResource("test:index:Outside", "outside", {})
         ToolStack(
             "t",
             ToolStackArgs(
                 cluster="one", kubeconfig=pulumi.Output.secret("kubeconfig"), releases=(tool,), passwords=passwords,
                 authority_chain="chain", authority_key=pulumi.Output.secret(KEY), ca_bundle="the bundle",
-                given={"token": given},
+                given={"token": given}, external={"outside": (outside,)},
             ),
         )  # fmt: skip
 
@@ -114,6 +115,32 @@ def test_a_job_runs_after_its_release_and_before_what_follows(preview: bool) -> 
     assert found.before(chart, job(found)) and found.before(job(found), after)
     for kind in ("core/v1:ConfigMap", "core/v1:ServiceAccount"):
         assert found.before(found.named("t-tool-provision", f"kubernetes:{kind}"), job(found))
+
+
+def test_a_job_that_comes_before_has_what_it_needs_and_its_release_waits(preview: bool) -> None:
+    found = recorded(replace(TOOL, jobs=(replace(JOB, before=True, needs=("outside",)),)), preview=preview)
+    chart = found.named("t-tool", "kubernetes:helm.sh/v3:Release")
+    assert found.before(job(found), chart)
+    for first in ("t-tool-tool-users", "t-settings", "outside"):
+        assert found.before(found.named(first), job(found)), first
+    assert not found.before(found.named("outside"), found.named("t-tool-tool-users"))
+
+
+def test_what_stands_outside_is_waited_for_by_whom_it_is_needed_alone(preview: bool) -> None:
+    found = recorded(preview=preview)
+    assert not found.before(found.named("outside"), found.named("t-tool", "kubernetes:helm.sh/v3:Release"))
+    found = recorded(replace(TOOL, needs=("outside",)), preview=preview)
+    assert found.before(found.named("outside"), found.named("t-tool", "kubernetes:helm.sh/v3:Release"))
+
+
+def test_a_further_namespace_has_its_own_level_and_the_bundle(preview: bool) -> None:
+    found = recorded(replace(TOOL, further_namespaces={"pods": "baseline"}), preview=preview)
+    chart = found.named("t-tool", "kubernetes:helm.sh/v3:Release")
+    own, further = found.named("t-tool", "kubernetes:core/v1:Namespace"), found.named("t-pods")
+    levels = [n.inputs["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] for n in (own, further)]
+    assert levels == ["restricted", "baseline"]
+    assert found.named("t-pods-bundle").inputs["metadata"]["namespace"] == "pods"
+    assert found.before(further, chart) and found.before(found.named("t-pods-bundle"), chart)
 
 
 def test_a_job_is_made_anew_and_never_beside_the_old_one(preview: bool) -> None:

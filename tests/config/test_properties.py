@@ -123,6 +123,13 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
         ),
         "objectStore": st.fixed_dictionaries({"adopt": st.lists(st.sampled_from(["loki", "my.bucket"]), unique=True)}),
         "vault": st.integers(2, 16).map(lambda shares: {"shares": shares, "threshold": (shares + 2) // 2}),
+        "gitlabRunner": st.fixed_dictionaries(
+            {
+                "tags": st.lists(st.sampled_from(["docker", "a.b:c-d_e"]), unique=True),
+                "concurrent": st.integers(1, 200),
+                "jobs": st.integers(32, 2048).map(lambda mb: {"memoryMb": mb}),
+            }
+        ),
         "opstella": st.fixed_dictionaries(
             {
                 "core": st.fixed_dictionaries(

@@ -241,7 +241,7 @@ def test_every_namespace_of_a_tool_denies_and_every_flow_has_a_known_peer(archit
         for one in releases:
             found = [m.body for m in one.before if m.body["kind"] == "NetworkPolicy"]
             deny = [b for b in found if b["spec"]["podSelector"] == {} and b["spec"]["policyTypes"] == ["Ingress", "Egress"]]
-            assert [b["metadata"]["namespace"] for b in deny] == [one.namespace]
+            assert [b["metadata"]["namespace"] for b in deny] == [one.namespace, *one.further_namespaces]
             for flow in (*one.flows, *(f for job in one.jobs for f in job.flows)):
                 assert flow.peer in (*NAMES, *module.WORDS), f"{one.name}: {flow}"
                 assert flow.ports, f"{one.name}: {flow}"

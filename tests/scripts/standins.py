@@ -81,6 +81,18 @@ systemctl is-active -q gitlab-standin ||
   systemd-run -q --collect --unit=gitlab-standin openssl s_server -quiet -www -accept 443 -cert "/etc/gitlab/ssl/$host.crt" -key "/etc/gitlab/ssl/$host.key"
 """
 
+_GITLAB_RAILS = """#!/bin/bash
+[ "$1" = runner ] && [ "$(stat -c %a "$2")" = 644 ] || exit 9
+wanted=$(cat)
+echo "$* $wanted" >>/var/log/gitlab-rails
+case $wanted in
+  refuse*) echo "error: the user x is not ours"; echo "what to do: rename it"; exit 1 ;;
+  break*) echo "PG::ConnectionBad, password: geheim" >&2; exit 1 ;;
+esac
+echo "unchanged: user x"
+echo "changed: token 'a'"
+"""
+
 
 def gitlab_package(folder: Path, version: str) -> tuple[str, str]:
     """Builds a package gitlab-ce into `folder`: its file name and SHA-256."""
@@ -92,6 +104,8 @@ def gitlab_package(folder: Path, version: str) -> tuple[str, str]:
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/gitlab-ctl").write_text(_GITLAB_CTL)
     (tree / "usr/bin/gitlab-ctl").chmod(0o755)
+    (tree / "usr/bin/gitlab-rails").write_text(_GITLAB_RAILS)
+    (tree / "usr/bin/gitlab-rails").chmod(0o755)
     package = folder / f"gitlab-ce_{version}-ce.0_amd64.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(package)], check=True, capture_output=True)
     return package.name, _sum(package)

@@ -400,6 +400,11 @@ def test_gitlab_is_refused_a_key_of_another_certificate(host: Container, pair: t
     assert host.ssh("ls /etc/gitlab").returncode != 0
 
 
+def test_gitlab_tokens_want_gitlab(host: Container) -> None:
+    done = host.send("gitlab-tokens", {"program": "p", "wanted": "w"})
+    assert done.status == 1 and "gitlab-rails is not here" in done.stderr
+
+
 def test_gitlab_twice_reconfigures_once_and_sees_the_password_once(host: Container, pair: tuple[str, str]) -> None:
     first = gitlab(host, pair)
     assert first.status == 0, first.stderr
@@ -418,6 +423,25 @@ def test_gitlab_says_why_reconfigure_failed(host: Container, pair: tuple[str, st
     done = gitlab(host, pair, more="broken\n")
     assert done.status == 1 and "NameError" in done.stderr and "geheim" not in done.stderr
     assert "gitlab-ctl reconfigure" in gitlab(host, pair).changed
+
+
+def test_gitlab_tokens_are_made_by_rails_only_when_something_changed(host: Container) -> None:
+    def tokens(wanted: str, program: str = "the program") -> Result:
+        return host.send("gitlab-tokens", {"program": program, "wanted": wanted})
+
+    first = tokens("geheim-1")
+    assert first.status == 0, first.stderr
+    assert "token 'a'" in first.changed and "geheim" not in first.stderr
+    assert tokens("geheim-1").changed == []
+    assert "token 'a'" in tokens("geheim-2").changed
+    refused = tokens("refuse geheim-3")
+    assert refused.status == 1 and "the user x is not ours" in refused.stderr and "what to do: rename it" in refused.stderr
+    broken = tokens("break geheim-4")
+    assert broken.status == 1 and "PG::ConnectionBad" in broken.stderr and "geheim" not in broken.stderr
+    assert tokens("geheim-2").changed == []  # what failed was never in use
+    assert tokens("geheim-2", "another program").changed
+    asked = [line.split(" ", 2)[2] for line in host.ssh("cat /var/log/gitlab-rails").stdout.splitlines()]
+    assert asked == ["geheim-1", "geheim-2", "refuse geheim-3", "break geheim-4", "geheim-2"]
 
 
 def test_gitlab_is_upgraded_on_purpose_and_never_back(host: Container, pair: tuple[str, str]) -> None:

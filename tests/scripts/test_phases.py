@@ -22,6 +22,7 @@ COMPLETE: dict[str, dict[str, str]] = {
     "gitlab": dict.fromkeys(
         ("gitlab_rb", "version", "source", "edition", "host", "certificate", "private_key", "package_url", "package_sha256", "trusted_ca", "root_password"), "x"
     ),
+    "gitlab-tokens": {"program": "x", "wanted": "x"},
     "haproxy": {"config": "x"},
     "hostkey": {"name": "h", "address": "127.0.0.1", "port": "22", "timeout_seconds": "0"},
     "keepalived": {"config": "x", "address": "192.168.72.12", "virtual_address": "192.168.72.10", "peers": "192.168.72.9"},
@@ -101,6 +102,8 @@ def test_a_missing_value_is_named(phase: str, missing: str) -> None:
         ("nfs", {"server": "samba"}, "the value 'server' is 'samba'"),
         ("nfs", {"server": "kernel", "path": "srv"}, "the value 'path' is 'srv'"),
         ("gitlab", {"source": "airgap", "edition": "free"}, "the value 'edition' is 'free'"),
+        ("gitlab-tokens", {"timeout_seconds": "soon"}, "the value 'timeout_seconds' is 'soon'"),
+        ("gitlab-tokens", {"wanted": ""}, "sent an empty value for: wanted"),
         ("prepare", {"cis": "perhaps"}, "the value 'cis' is 'perhaps'"),
         ("prepare", {"hostname": ""}, "sent an empty value for: hostname"),
         ("kubeconfig", {"server_url": "http://x|y"}, "the value 'server_url' is 'http://x|y'"),

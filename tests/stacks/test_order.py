@@ -93,6 +93,21 @@ def test_tools_come_when_all_nodes_are_ready_and_the_share_is_exported(found: Re
             assert all(found.before(first, resource) for first in needed), resource.name
 
 
+def test_only_the_runner_waits_for_gitlab(found: Recording, architecture: str) -> None:
+    """GitLab with its tokens, then the Job that makes the runner, then the runner; nothing else waits for GitLab."""
+    tokens = found.named("gitlab-tokens")
+    assert found.before(found.named("gitlab-omnibus"), tokens)
+    carrying = {c for c, releases in plan_of(architecture).releases.items() if any(r.gitlab for r in releases)}
+    assert carrying == {"standalone" if architecture == "standalone" else "dev"}
+    for cluster, releases in plan_of(architecture).releases.items():
+        for release in releases:
+            chart = found.named(f"{cluster}-tools-{release.name}", HELM)
+            assert found.before(tokens, chart) == bool(release.gitlab), release.name
+            for job in (job for job in release.jobs if job.before):
+                made = found.named(f"{cluster}-tools-{release.namespace}-{job.name}", "kubernetes:batch/v1:Job")
+                assert found.before(tokens, made) and found.before(made, chart)
+
+
 def test_releases_come_after_what_they_need(found: Recording, architecture: str) -> None:
     for cluster, releases in plan_of(architecture).releases.items():
         for release in releases:
