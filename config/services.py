@@ -124,7 +124,10 @@ class RunnerJobs(Frozen):
 
 
 class GitLabRunner(Frozen):
-    """The GitLab Runner in the cluster, an instance runner: it takes jobs of every project."""
+    """The GitLab Runner in the cluster, an instance runner: it takes jobs of every project.
+
+    Other tags make another runner in GitLab in place of the former, whose running jobs fail.
+    """
 
     tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")], ...] = ()
     untagged: Flag = True

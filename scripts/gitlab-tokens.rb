@@ -9,75 +9,92 @@
 require 'json'
 require 'securerandom'
 
-PREFIX = 'opstella '
+# A class, for what is defined outside of one becomes a method of every object of GitLab.
+class PlatformAccess
+  PREFIX = 'opstella '
 
-def refuse(what, remedy)
-  puts "error: #{what}", "what to do: #{remedy}"
-  exit 1
-end
-
-def make_account(wanted)
-  password = SecureRandom.base64(48)
-  Users::CreateService.new(
-    User.where(admin: true).order(:id).first,
-    username: wanted['username'], name: wanted['name'], email: wanted['email'], admin: wanted['administrator'],
-    password: password, password_confirmation: password, skip_confirmation: true,
-    organization_id: Organizations::Organization.first.id
-  ).execute
-  # What the service returns differs between versions.
-  User.find_by_username(wanted['username']) ||
-    refuse("GitLab did not make the user #{wanted['username']}", 'read /var/log/gitlab/gitlab-rails/exceptions_json.log')
-end
-
-def account(wanted)
-  username = wanted['username']
-  user = User.find_by_username(username)
-  made = user.nil?
-  user ||= make_account(wanted)
-  if user.email != wanted['email']
-    refuse("the user #{username} exists and is not the platform's: its email is not #{wanted['email']}",
-           'rename that user, or give it this email to have it taken over')
+  def initialize(wanted)
+    @accounts, @tokens = wanted.fetch('accounts'), wanted.fetch('tokens')
+    @expires = Date.iso8601(wanted.fetch('expires'))
   end
-  refuse("the user #{username} is blocked", 'unblock it: Admin, Users') if user.blocked?
-  altered = user.admin? != wanted['administrator']
-  user.update!(admin: wanted['administrator']) if altered
-  puts "#{made || altered ? 'changed' : 'unchanged'}: user #{username}"
-  user
-end
 
-def make_token(user, wanted, expires)
-  token = user.personal_access_tokens.build(name: wanted['name'], scopes: wanted['scopes'], expires_at: expires)
-  token.set_token(wanted['value'])
-  token.save!
-  puts "changed: token '#{wanted['name']}' until #{expires}"
-  token
-end
-
-def token(user, wanted, expires)
-  name = wanted['name']
-  found = PersonalAccessToken.find_by_token(wanted['value'])
-  return make_token(user, wanted, expires) if found.nil?
-
-  refuse("the value of the token '#{name}' is that of another token", 'generate another value') unless found.user_id == user.id && found.name == name
-  refuse("the token '#{name}' was revoked in GitLab", 'generate another value: pulumi up --replace, with the URN of its password') if found.revoked?
-  if found.scopes.map(&:to_s).sort == wanted['scopes'].sort && found.expires_at == expires
-    puts "unchanged: token '#{name}' until #{expires}"
-  else
-    found.update!(scopes: wanted['scopes'], expires_at: expires)
-    puts "changed: token '#{name}' until #{expires}"
+  def run
+    users = @accounts.to_h { |one| [one['username'], account(one)] }
+    kept = @tokens.map { |one| token(users.fetch(one['account']), one).id }
+    users.each_value { |user| revoke_others(user, kept) }
   end
-  found
-end
 
-wanted = JSON.parse($stdin.read)
-expires = Date.iso8601(wanted.fetch('expires'))
-users = wanted.fetch('accounts').to_h { |one| [one['username'], account(one)] }
-kept = wanted.fetch('tokens').map { |one| token(users.fetch(one['account']), one, expires).id }
-users.each_value do |user|
-  user.personal_access_tokens.not_revoked.each do |old|
-    next if kept.include?(old.id) || !old.name.start_with?(PREFIX)
+  private
 
-    old.revoke!
-    puts "changed: former token '#{old.name}' revoked"
+  def account(wanted)
+    username = wanted['username']
+    user = User.find_by_username(username)
+    made = user.nil?
+    user ||= make_account(wanted)
+    if user.email != wanted['email']
+      refuse("the user #{username} exists and is not the platform's: its email is not #{wanted['email']}",
+             'rename that user, or give it this email to have it taken over')
+    end
+    refuse("the user #{username} is blocked", 'unblock it: Admin, Users') if user.blocked?
+    altered = user.admin? != wanted['administrator']
+    user.update!(admin: wanted['administrator']) if altered
+    puts "#{made || altered ? 'changed' : 'unchanged'}: user #{username}"
+    user
+  end
+
+  # As its first administrator would make it; nobody knows its password.
+  def make_account(wanted)
+    password = SecureRandom.base64(48)
+    Users::CreateService.new(
+      User.where(admin: true).order(:id).first,
+      username: wanted['username'], name: wanted['name'], email: wanted['email'], admin: wanted['administrator'],
+      password: password, password_confirmation: password, skip_confirmation: true,
+      organization_id: Organizations::Organization.first.id
+    ).execute
+    # What the service returns differs between versions.
+    User.find_by_username(wanted['username']) ||
+      refuse("GitLab did not make the user #{wanted['username']}", 'read /var/log/gitlab/gitlab-rails/exceptions_json.log')
+  end
+
+  def token(user, wanted)
+    name = wanted['name']
+    found = PersonalAccessToken.find_by_token(wanted['value'])
+    return make_token(user, wanted) if found.nil?
+
+    if found.user_id != user.id || found.name != name
+      refuse("the value of the token '#{name}' is that of another token", 'generate another value')
+    end
+    if found.revoked?
+      refuse("the token '#{name}' was revoked in GitLab",
+             'generate another value: pulumi up --replace, with the URN of its password')
+    end
+    same = found.scopes.map(&:to_s).sort == wanted['scopes'].sort && found.expires_at == @expires
+    found.update!(scopes: wanted['scopes'], expires_at: @expires) unless same
+    puts "#{same ? 'unchanged' : 'changed'}: token '#{name}' until #{@expires}"
+    found
+  end
+
+  def make_token(user, wanted)
+    token = user.personal_access_tokens.build(name: wanted['name'], scopes: wanted['scopes'], expires_at: @expires)
+    token.set_token(wanted['value'])
+    token.save!
+    puts "changed: token '#{wanted['name']}' until #{@expires}"
+    token
+  end
+
+  def revoke_others(user, kept)
+    user.personal_access_tokens.not_revoked.each do |old|
+      next if kept.include?(old.id) || !old.name.start_with?(PREFIX)
+
+      old.revoke!
+      puts "changed: former token '#{old.name}' revoked"
+    end
+  end
+
+  def refuse(what, remedy)
+    puts "error: #{what}", "what to do: #{remedy}"
+    exit 1
   end
 end
+
+PlatformAccess.new(JSON.parse($stdin.read)).run

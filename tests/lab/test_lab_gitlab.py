@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from plan import gitlab
 from plan.versions import GITLAB
+from tests.support.platform import plan_of
 
 pytestmark = pytest.mark.toolchain
 
@@ -31,4 +35,30 @@ def test_package_has_the_real_name_and_says_what_it_is() -> None:
     assert f"Version: {GITLAB.version}-ce.0" in fields and "double" in fields
     listed = subprocess.run(["dpkg-deb", "--contents", package], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert "./opt/gitlab/bin/gitlab-ctl -> ../embedded/bin/gitlab-double" in listed
+    assert "./opt/gitlab/bin/gitlab-rails -> ../embedded/bin/gitlab-double" in listed
     assert "root/root" in listed and " ./usr/lib/systemd/system/gitlab-runsvdir.service" in listed
+
+
+def test_gitlab_rails_takes_the_products_script_and_what_the_plan_wants_and_nothing_else(tmp_path: Path) -> None:
+    folder = subprocess.run([ROOT / "lab/toolchain/build", "gitlab"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    package = Path(folder) / f"gitlab-ce_{GITLAB.version}-ce.0_amd64.deb"
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    shutil.copy(ROOT / "scripts/gitlab-tokens.rb", tmp_path / "tokens.rb")
+    (tmp_path / "other.rb").write_text("puts 1\n")
+    tokens = gitlab.access_tokens(plan_of().releases)
+    until = gitlab.tokens_until(datetime.now(UTC).date())
+    wanted = gitlab.wanted_tokens(tokens, ["x" * gitlab.TOKEN_LENGTH for _ in tokens], "gitlab.example.com", until)
+
+    def runner(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["chroot", tmp_path, "/opt/gitlab/bin/gitlab-rails", "runner", script],
+            input=wanted, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    first, again, other = runner("/tokens.rb"), runner("/tokens.rb"), runner("/other.rb")
+    assert first.returncode == 0, first.stderr
+    assert f"changed: token '{tokens[0].name}' until {until}" in first.stdout
+    assert again.returncode == 0 and "changed" not in again.stdout.replace("unchanged", "")
+    assert other.returncode != 0 and "is not the script" in other.stderr
+    for kept in (tmp_path / "var/opt/gitlab/double").iterdir():
+        assert "x" * gitlab.TOKEN_LENGTH not in kept.read_text()
