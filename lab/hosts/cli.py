@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from lab.hosts import kernel, overlay
+from lab.hosts import kernel, limits, overlay, usage
 from lab.hosts.kernel import KernelError, run
 from lab.hosts.machines import Machines
 from lab.hosts.services import Services
@@ -199,6 +199,8 @@ def up(names: Names, config_file: Path, bare: bool, only: list[str]) -> None:
     )
     try:
         (folder / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
+        if fresh:
+            limits.make_room(len(site.hosts))
         machines.make_operator()
         services.start(folders, image, found["services"] / "layer")
         dead = [h for h in site.hosts if machines.leader(h) is None]
@@ -270,32 +272,54 @@ def status(names: Names, as_json: bool) -> int:
     site = site_that_is_up(names)
     machines, services = Machines(names, site), Services(names, site)
     answering = machines.answering(list(site.hosts)) if kernel.namespaces(names.operator) else set()
+    measured = usage.measure({host.name: machines.pids(host) for host in site.hosts})
     rows = []
     for host in site.hosts:
-        pids = machines.pids(host)
-        state = "up" if host.name in answering else ("no ssh" if pids else "down")
+        state = "up" if host.name in answering else ("no ssh" if measured[host.name] else "down")
         with contextlib.suppress(KernelError):
-            if pids and not machines.link_is_up(host):
+            if measured[host.name] and not machines.link_is_up(host):
                 state = "cut"
         rows.append(
-            {"host": host.name, "role": host.role, "address": str(host.address), "state": state,
-             "memory_mb": kernel.memory_of(pids) >> 20, "processes": len(pids)}
-        )  # fmt: skip
+            {"host": host.name, "role": host.role, "address": str(host.address), "state": state}
+            | usage.total(measured[host.name]).row()
+        )
     running = services.running()
     served = {name: name in running for name in ("http", "chronyd", "dnsmasq")}
+    everything = [process for processes in measured.values() for process in processes]
+    programs = {name: used.row() for name, used in usage.by_program(everything).items()}
     if as_json:
-        print(json.dumps({"stack": site.stack, "hosts": rows, "services": served}, indent=2))
+        print(json.dumps({"stack": site.stack, "hosts": rows, "services": served, "programs": programs}, indent=2))
     else:
-        print(f"{'host':<16} {'role':<9} {'address':<16} {'state':<7} {'memory':>9} {'processes':>10}")
-        for row in rows:
-            print(
-                f"{row['host']:<16} {row['role']:<9} {row['address']:<16} {row['state']:<7} "
-                f"{row['memory_mb']:>6} MB {row['processes']:>10}"
-            )
-        total = sum(row["memory_mb"] for row in rows), sum(row["processes"] for row in rows)
-        print(f"{'total':<16} {'':<9} {'':<16} {'':<7} {total[0]:>6} MB {total[1]:>10}")
+        print("\n".join(status_table(site, rows, programs, usage.total(everything).row())))
         print(f"services at {site.services}: " + ", ".join(f"{n} {'up' if ok else 'DOWN'}" for n, ok in served.items()))
     return 0 if all(row["state"] == "up" for row in rows) and all(served.values()) else 1
+
+
+def status_table(
+    site: Site, rows: list[dict[str, Any]], programs: dict[str, dict[str, Any]], total: dict[str, Any]
+) -> Iterator[str]:
+    """Lines of `lab/lab status`: each host, the sums by role, and what each kind of program uses on all hosts."""
+    width = max(len(host.name) for host in site.hosts)
+
+    def figures(used: dict[str, Any]) -> str:
+        return (
+            f"{used['processes']:>9} {used['memory_mb']:>6} MB {used['cpu_seconds']:>8.0f} s {used['cpu_percent']:>6.1f} %"
+        )
+
+    head = f"{'processes':>9} {'memory':>9} {'CPU':>10} {'now':>8}"
+    yield f"{'host':<{width}} {'role':<8} {'address':<15} {'state':<6} {head}"
+    for row in rows:
+        yield f"{row['host']:<{width}} {row['role']:<8} {row['address']:<15} {row['state']:<6} {figures(row)}"
+    yield ""
+    for role in dict.fromkeys(row["role"] for row in rows):
+        group = [row for row in rows if row["role"] == role]
+        used = {key: sum(row[key] for row in group) for key in total}
+        yield f"{f'{len(group)} {role}':<{width + 32}}{figures(used)}"
+    yield f"{f'{len(rows)} hosts':<{width + 32}}{figures(total)}"
+    yield ""
+    for name, used in programs.items():
+        if used["memory_mb"] >= 10 or used["cpu_percent"] >= 0.5:
+            yield f"{name:<{width + 32}}{figures(used)}"
 
 
 def leftovers(names: Names) -> dict[str, list[str]]:
@@ -356,6 +380,8 @@ def down(names: Names, quiet: bool = False) -> None:
         shutil.rmtree(names.folder, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(names.owner)
+    if not any(Path("/run").glob("*-lab.json")):
+        limits.give_back()
     left = {kind: items for kind, items in leftovers(names).items() if items}
     if left:
         lines = "\n".join(f"  {kind}: {', '.join(items)}" for kind, items in left.items())

@@ -176,16 +176,3 @@ def kill_all(namespaces: Iterable[str], cgroup: str, seconds: float = 15) -> dic
             except ProcessLookupError:
                 continue
         time.sleep(0.05)
-
-
-def memory_of(pids: Iterable[int]) -> int:
-    """Resident memory in bytes, shared pages counted by share (PSS)."""
-    total = 0
-    for pid in pids:
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        except OSError:
-            continue
-    return total
