@@ -153,8 +153,10 @@ class Firewall(Frozen):
     enabled: Flag = True
     operator_networks: tuple[Network, ...] = ()
     """From where the bastion may be reached by SSH, and the Kubernetes API at the load balancer; empty means anywhere."""
-    rollback_seconds: Annotated[int, whole(20, 600)] = 60
-    """A new ruleset is undone after this time unless a new SSH connection confirms it."""
+    rollback_seconds: Annotated[int, whole(20, 600)] = 300
+    """A new ruleset is undone after this time unless a new SSH connection confirms it. The engine carries out a bounded
+    number of steps at a time: of a large fleet's first deployment, the confirmation of one machine stands in a queue
+    behind the preparation of all others."""
 
 
 class Tool(Frozen):
