@@ -31,7 +31,7 @@ up: engine ## deploy STACK on the machines its settings name
 destroy: engine ## remove STACK from its machines
 	@$(PULUMI) destroy --stack $(STACK) $(ARGS)
 
-demo: setup ## the standalone architecture in a lab on this machine, deployed and checked (needs root)
+demo: setup ## STACK, standalone or multicluster, in a lab on this machine, deployed and checked (needs root)
 	@lab/demo $(ARGS)
 
 verify: engine ## check a deployed STACK from outside
@@ -63,7 +63,7 @@ test-unit: engine ## settings, plan and components without an engine (under two 
 test-toolchain: setup ## the built engine, providers, doubles and host scripts
 	@lab/toolchain/run-tests toolchain
 
-test-lab: setup ## standalone end to end in the lab (needs root)
+test-lab: setup ## standalone and two clusters of three servers end to end in the lab (needs root)
 	@lab/toolchain/run-tests lab
 
 lint: setup ## shellcheck, ruff, gofmt and go vet
