@@ -109,6 +109,7 @@ class ClusterNodes(pulumi.ComponentResource):
                 "manifests": list(manifests),
                 **{f"manifest_{number}": text for number, text in enumerate(manifests.values(), 1)},
                 "identity": hosts.identity(node, args.stack),
+                "cluster_urls": rke2.living_urls(args.cluster, node),
                 "node_name": node.name,
                 "timeout_seconds": _READY_SECONDS,
                 "cis": settings.kubernetes.cis_profile,

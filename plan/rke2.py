@@ -52,6 +52,14 @@ def api_url(cluster: ClusterHosts) -> str:
     return f"https://{cluster.entrance}:{KUBERNETES_API}"
 
 
+def living_urls(cluster: ClusterHosts, host: Host) -> list[str]:
+    """Where the first server looks for its cluster before it makes one, the address to join by first; for any other
+    server, and for one that is alone, nowhere."""
+    if host != cluster.masters[0] or len(cluster.masters) == 1:
+        return []
+    return [server_url(cluster), *(f"https://{other.address}:{SUPERVISOR}" for other in cluster.masters[1:])]
+
+
 def join_order(cluster: ClusterHosts) -> tuple[tuple[Host, ...], ...]:
     """Waves: the first server, every further server by itself (etcd takes one new member at a time), all agents."""
     return (*((master,) for master in cluster.masters), cluster.workers)

@@ -33,6 +33,7 @@ main() {
     RESTART=true
   fi
   set_cis_sysctls
+  join_what_lives
   install_settings
   DEADLINE=$((SECONDS + V[timeout_seconds]))
   start
@@ -46,6 +47,7 @@ read_values() {
   require_text type version source config_yaml identity node_name timeout_seconds
   require method install_url artifacts_url artifacts_sha256 registries_yaml manifests
   optional oidc_ca
+  optional cluster_urls
   optional proxy_http
   optional proxy_https
   optional proxy_no
@@ -205,6 +207,25 @@ set_cis_sysctls() {
   fi
 }
 
+# A first server makes a cluster. With an empty disk, while the cluster lives on the other servers, it joins them: a
+# second cluster behind the same address would get half of its connections. Later runs join as it did.
+join_what_lives() {
+  local url
+  list cluster_urls
+  ((${#LIST[@]})) || return 0
+  if [[ ! -e $STATE/rke2-joined ]]; then
+    [[ ! -d $DATA/server/db ]] || return 0
+    for url in "${LIST[@]}"; do
+      [[ $(curl --silent --insecure --noproxy '*' --max-time 5 "$url/ping" || true) == pong ]] || continue
+      printf '%s\n' "$url" >"$STATE/rke2-joined"
+      changed "this server has no data, and $url answers: it joins that cluster instead of making another"
+      break
+    done
+    [[ -e $STATE/rke2-joined ]] || return 0
+  fi
+  V[config_yaml]="server: ${LIST[0]}"$'\n'"${V[config_yaml]}"
+}
+
 install_settings() {
   local n=0 name
   install -d -m 0755 "$CONFIG"
@@ -253,7 +274,7 @@ remove_rke2() {
     unchanged "RKE2 is not installed"
   fi
   rm -rf -- "$CONFIG" "$DATA" "$MEDIA"
-  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf "$STATE/in-use/rke2"
+  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf "$STATE/in-use/rke2" "$STATE/rke2-joined"
 }
 
 # ---- run --------------------------------------------------------------------------------------

@@ -112,6 +112,16 @@ def test_each_node_is_told_its_own_configuration() -> None:
     assert "server" not in yaml.safe_load(sent(found.named("c-master-1-rke2")).values["config_yaml"])
 
 
+def test_a_first_server_looks_for_its_cluster_before_it_makes_one() -> None:
+    found = nodes(plan_of(changes=CLUSTER))
+    told = {node: sent(found.named(f"c-{node}-rke2")).values["cluster_urls"].split() for node in (*MASTERS, *WORKERS)}
+    # The registration address, by which it would join, then the other servers themselves.
+    assert told.pop("master-1") == ["https://192.168.72.12:9345", "https://192.168.72.16:9345", "https://192.168.72.17:9345"]
+    assert set(map(tuple, told.values())) == {()}
+    alone = nodes(plan_of())
+    assert sent(alone.named("c-master-1-rke2")).values["cluster_urls"] == ""
+
+
 def test_servers_get_what_logins_to_the_api_need() -> None:
     plan = plan_of(changes=CLUSTER)
     assert plan.issuer

@@ -7,11 +7,12 @@ import re
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.program import program
-from tests.scripts.sender import SCRIPTS, Values, bash, send
+from tests.scripts.sender import SCRIPTS, Result, Values, bash, send
 
 PHASES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib")
 
@@ -200,3 +201,43 @@ def test_all_problems_of_a_host_are_told_at_once() -> None:
         "no usable time from: 127.0.0.1",
     ):
         assert part in done.stderr
+
+
+# ---- rke2 -------------------------------------------------------------------------------------
+
+
+def joined(tmp_path: Path, answers: str, *, twice: bool = False, data: bool = False, urls: str = "https://lb:9345\nhttps://m2:9345") -> Result:
+    """What a first server writes into its configuration; `answers` is a pattern of the URLs that say pong."""
+    (tmp_path / "etc/opstella").mkdir(parents=True, exist_ok=True)
+    if data:
+        (tmp_path / "data/server/db").mkdir(parents=True)
+    code = f"""
+    DATA={tmp_path}/data
+    curl() {{ [[ "${{*: -1}}" != {answers} ]] || printf pong; }}
+    V[config_yaml]=$'node-name: master-1\\n'
+    V[cluster_urls]=$URLS
+    join_what_lives
+    {"V[config_yaml]=again; curl() { return 7; }; join_what_lives" if twice else ""}
+    printf '%s' "${{V[config_yaml]}}"
+    """
+    return bash(code, with_phase="rke2", URLS=urls, OPSTELLA_TEST_ROOT=str(tmp_path))
+
+
+@pytest.mark.parametrize("answers", ["https://lb:9345/ping", "https://m2:9345/ping"], ids=["load-balancer", "server"])
+def test_an_empty_first_server_joins_the_cluster_that_lives(tmp_path: Path, answers: str) -> None:
+    done = joined(tmp_path, answers)
+    assert done.stdout == "server: https://lb:9345\nnode-name: master-1\n", done.stderr
+    assert "it joins that cluster instead of making another" in done.stderr
+
+
+def test_a_server_that_joined_stays_one_that_joined(tmp_path: Path) -> None:
+    assert joined(tmp_path, "*", twice=True).stdout == "server: https://lb:9345\nagain"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [{"answers": "nobody"}, {"answers": "*", "data": True}, {"answers": "*", "urls": ""}],
+    ids=["none-lives", "has-data", "no-others"],
+)
+def test_otherwise_a_first_server_makes_the_cluster(tmp_path: Path, case: dict[str, Any]) -> None:
+    assert joined(tmp_path, **case).stdout == "node-name: master-1\n"
