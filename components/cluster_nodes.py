@@ -1,7 +1,7 @@
 """`ClusterNodes`: one RKE2 cluster on its machines.
 
-Order: the load balancer (the fixed registration address), the first server, every further server by itself, then all
-agents side by side. Each node is then looked at from the first server until it is Ready, and leaves from there too.
+Order: the load balancer (the fixed registration address), the first server, every further server by itself, then the
+agents, a bounded number at a time. Each node is then looked at from the first server until it is Ready, and leaves from there too.
 """
 
 from __future__ import annotations
@@ -63,13 +63,18 @@ class ClusterNodes(pulumi.ComponentResource):
         self.token = secret.result
         previous: tuple[pulumi.Resource, ...] = tuple(args.registration)
         seen: list[pulumi.Resource] = []
-        for wave in rke2.join_order(cluster):
-            joined = {node: self._join(node, previous) for node in wave}
-            looked_at = [self._watch(node, command) for node, command in joined.items()]
-            seen += looked_at
-            # A server counts for the next one only when it is Ready; agents do not wait for each other.
-            if wave[0].role == "master":
-                previous = tuple(looked_at)
+        # A server counts for the next one only when it is Ready.
+        for master in cluster.masters:
+            previous = (self._watch(master, self._join(master, previous)),)
+            seen += previous
+        # An agent starts when the one so many places before it is Ready: no more are ever joining, or restarting in an
+        # upgrade, at once, and one that fails holds up only those behind it in its own lane.
+        at_once = args.settings.kubernetes.workers_at_once
+        agents: list[pulumi.Resource] = []
+        for number, worker in enumerate(cluster.workers):
+            lane = agents[number - at_once : number - at_once + 1] if number >= at_once else []
+            agents.append(self._watch(worker, self._join(worker, (*previous, *lane))))
+        seen += agents
         self.ready = tuple(seen)
         first = args.hosts[cluster.masters[0].name]
         self.api_url = rke2.api_url(cluster)

@@ -144,6 +144,8 @@ class Kubernetes(Frozen):
     cis_profile: Flag = False
     registry_mirror: Literal["harbor", "none"] = "harbor"
     """Whether nodes ask the platform's Harbor for images first; they fall back to the images' own registries."""
+    workers_at_once: Annotated[int, whole(1, 100)] = 10
+    """How many workers of a cluster join, or restart for an upgrade, side by side."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
 
 

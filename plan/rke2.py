@@ -60,11 +60,6 @@ def living_urls(cluster: ClusterHosts, host: Host) -> list[str]:
     return [server_url(cluster), *(f"https://{other.address}:{SUPERVISOR}" for other in cluster.masters[1:])]
 
 
-def join_order(cluster: ClusterHosts) -> tuple[tuple[Host, ...], ...]:
-    """Waves: the first server, every further server by itself (etcd takes one new member at a time), all agents."""
-    return (*((master,) for master in cluster.masters), cluster.workers)
-
-
 def node_config(
     cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_name: str, issuer: str | None = None
 ) -> dict[str, Any]:

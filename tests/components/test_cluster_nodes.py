@@ -80,6 +80,18 @@ def test_agents_join_after_all_servers_and_side_by_side(preview: bool) -> None:
     assert not found.before(found.named("c-worker-1-ready"), two)
 
 
+def test_no_more_agents_than_allowed_join_at_once(preview: bool) -> None:
+    workers = [f"worker-{number}" for number in range(1, 8)]
+    cluster = {"workers": {"count": len(workers), "memoryGb": 32}}
+    plan = plan_of(changes={"clusters": {"standalone": cluster}, "kubernetes": {"workersAtOnce": 3}})
+    found = nodes(plan, preview)
+    for earlier, one in enumerate(workers):
+        for later, two in list(enumerate(workers))[earlier + 1 :]:
+            waits = found.before(found.named(f"c-{one}-ready"), found.named(f"c-{two}-rke2"))
+            # Three lanes: one that fails holds up those of its own only.
+            assert waits == ((later - earlier) % 3 == 0), (one, two)
+
+
 def test_every_node_has_been_seen_ready_before_what_comes_after(preview: bool) -> None:
     found = nodes(plan_of(changes=CLUSTER), preview)
     for node in (*MASTERS, *WORKERS):
