@@ -64,7 +64,7 @@ test-unit: engine ## settings, plan and components without an engine (under two 
 test-toolchain: setup ## the built engine, providers, doubles and host scripts
 	@lab/toolchain/run-tests toolchain
 
-test-lab: setup ## standalone and two clusters of three servers end to end in the lab (needs root)
+test-lab: setup ## standalone end to end in the lab (needs root)
 	@lab/toolchain/run-tests lab
 
 lint: setup ## shellcheck, ruff, gofmt and go vet
