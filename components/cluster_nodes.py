@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_random as random
 
+from components import cluster_trust
 from components.host import Host
 from config.model import Settings
 from plan import dns, hosts, media, rke2
@@ -38,17 +39,21 @@ class ClusterNodesArgs:
     issuer: str | None = None
     registry: str | None = None
     """Name of the platform's own registry, where images are asked for first."""
+    account_keys: bool = False
+    """Whether others verify tokens of the cluster's ServiceAccounts."""
 
 
 class ClusterNodes(pulumi.ComponentResource):
     """Outputs: `kubeconfig` (secret; cluster-admin, through the load balancer), `token` (secret), `api_url`.
 
-    `ready` are the resources after which every node has been seen Ready.
+    `ready` are the resources after which every node has been seen Ready. `account_keys` (PEM) verify tokens of the
+    cluster's ServiceAccounts; None unless asked for.
     """
 
     kubeconfig: pulumi.Output[str]
     token: pulumi.Output[str]
     ready: tuple[pulumi.Resource, ...]
+    account_keys: pulumi.Output[str] | None = None
 
     def __init__(self, name: str, args: ClusterNodesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:cluster:ClusterNodes", name, None, opts)
@@ -87,7 +92,22 @@ class ClusterNodes(pulumi.ComponentResource):
             secret=True,
             after=seen[:1],
         ).stdout
+        if args.account_keys:
+            key_set = first.run(
+                "account-keys",
+                {"cluster": cluster.name, "timeout_seconds": 60},
+                name=f"{name}-account-keys",
+                parent=self,
+                seconds=90,
+                after=seen[:1],
+            ).stdout
+            self.account_keys = key_set.apply(cluster_trust.account_keys)
         self.register_outputs({"kubeconfig": self.kubeconfig, "token": self.token, "api_url": self.api_url})
+
+    @property
+    def authority(self) -> pulumi.Output[str]:
+        """The certificate (PEM) that its API server is verified by."""
+        return self.kubeconfig.apply(cluster_trust.authority)
 
     def _join(self, node: PlannedHost, after: tuple[pulumi.Resource, ...]) -> pulumi.Resource:
         """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there."""

@@ -9,19 +9,32 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components import helm_record
+from components.cluster_trust import ClusterTrust
 from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
 from plan.tools import jobs
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, Secret
 from plan.tools.needs import Job
-from plan.tools.sources import Bcrypt, CaBundle, Clear, Composed, FromPki, Generated, Given, Source
+from plan.tools.sources import (
+    Bcrypt,
+    CaBundle,
+    Clear,
+    ClusterAccountKeys,
+    ClusterAuthority,
+    Composed,
+    FromPki,
+    Generated,
+    Given,
+    Htpasswd,
+    Source,
+)
 
 DIGEST = "opstella.io/inputs"
 """Annotation of a Job's pod: what it was run with. A change makes another Job."""
@@ -44,6 +57,8 @@ class Sources:
     ca_bundle: pulumi.Input[str]
     certificate: ServerCertificate | None
     given: Mapping[str, pulumi.Input[str]]
+    clusters: Mapping[str, ClusterTrust] = field(default_factory=dict)
+    """How others of the platform are verified, by name."""
 
     def value(self, source: Source) -> pulumi.Input[str]:
         """Raises KeyError or ValueError for what was not provided: the plan asks only for what is there."""
@@ -55,8 +70,17 @@ class Sources:
             case Bcrypt():
                 prefix = source.prefix
                 return self.passwords.bcrypt(self.cluster, source.password).apply(lambda hashed: prefix + hashed)
+            case Htpasswd():
+                hashes = {user: self.passwords.bcrypt(self.cluster, name) for user, name in source.passwords.items()}
+                return pulumi.Output.all(**hashes).apply(
+                    lambda known: "".join(f"{user}:{known[user]}\n" for user in sorted(known))
+                )
             case CaBundle():
                 return self.ca_bundle
+            case ClusterAuthority():
+                return _known(self.clusters[source.cluster].authority, source)
+            case ClusterAccountKeys():
+                return _known(self.clusters[source.cluster].account_keys, source)
             case Given():
                 return pulumi.Output.secret(self.given[source.name])
             case Composed():
@@ -159,7 +183,8 @@ class ToolObjects:
     ) -> pulumi.Resource:
         """The Job, once it has succeeded. Made anew when its files, its command or a Secret it reads change."""
         name = f"{self._name}-{namespace}-{job.name}"
-        before = [
+        before: list[pulumi.Resource] = [self.secret(secret) for secret in job.secrets]
+        before += [
             self._object(name, body, self.options([self._namespaces[namespace]]))
             for body in jobs.companions(job, namespace)
         ]
@@ -202,6 +227,12 @@ class ToolObjects:
             hooks=hooks,
             custom_timeouts=pulumi.CustomTimeouts(create=limit, update=limit, delete=limit),
         )
+
+
+def _known(value: pulumi.Input[str] | None, source: Source) -> pulumi.Input[str]:
+    if value is None:
+        raise ValueError(f"the catalogue asks for {source}, which was not provided")
+    return value
 
 
 def _keyed(clear: str, known: Mapping[str, Any]) -> str:

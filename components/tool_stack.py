@@ -13,12 +13,13 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components import helm_record
+from components.cluster_trust import ClusterTrust
 from components.diagnosis import Diagnosis
 from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
 from components.tool_objects import Sources, ToolObjects
 from plan.tools.model import Release
-from plan.tools.needs import Job
+from plan.tools.needs import Job, elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ class ToolStackArgs:
 
     `passwords` are those of the whole platform, `given` the user's own secrets by name. `authority_chain` is PEM, the
     intermediate and what stands above it, and `authority_key` signs in-cluster leaves; `certificate` is the user's own
-    for `*.domain`, if there is one. `external` is what stands outside of the cluster, by the name under which a release
-    or a Job needs it: only they wait for it.
+    for `*.domain`, if there is one. `clusters` says how others of the platform are verified, by name. `external` is what
+    stands outside of the cluster, by the name under which a release or a Job needs it: only they wait for it.
     """
 
     cluster: str
@@ -41,6 +42,7 @@ class ToolStackArgs:
     ca_bundle: pulumi.Input[str]
     certificate: ServerCertificate | None = None
     given: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    clusters: Mapping[str, ClusterTrust] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
     external: Mapping[str, Sequence[pulumi.Resource]] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ class ToolStack(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ToolStackArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:tools:ToolStack", name, None, opts)
-        self._name = name
+        self._name, self._args = name, args
         self._provider = kubernetes.Provider(
             f"{name}-kubernetes",
             kubeconfig=args.kubeconfig,
@@ -72,6 +74,7 @@ class ToolStack(pulumi.ComponentResource):
             ca_bundle=args.ca_bundle,
             certificate=args.certificate,
             given=args.given,
+            clusters=args.clusters,
         )
         diagnosis = Diagnosis(f"{name}-diagnosis", args.kubeconfig)
         self._objects = ToolObjects(name, self, self._provider, sources, diagnosis.binding())
@@ -135,3 +138,8 @@ class ToolStack(pulumi.ComponentResource):
     def _of(self, needs: Sequence[str]) -> list[pulumi.Resource]:
         """All that `needs` stand by; a manifest may name its own release, which is seen to anyway."""
         return [resource for need in needs for resource in self._deployed.get(need, ())]
+
+    @property
+    def deployed(self) -> Mapping[str, Sequence[pulumi.Resource]]:
+        """What each release stands by, by what other clusters' `needs` call it."""
+        return {elsewhere(self._args.cluster, r.name): self._deployed[r.name] for r in self._args.releases}

@@ -1,8 +1,9 @@
 """Who may talk to whom: the reference's firewall tables as data, the derived rules with their reasons, and the
 nftables ruleset of each host.
 
-A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, or `any`;
-roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role.
+A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`, or
+`any`; roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role, and
+`headlamp` the workers of the cluster that serves it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from ipaddress import IPv4Network, collapse_addresses
 from typing import Literal
 
 from config.model import Settings
+from config.placement import clusters_of
 from plan import gitlab, haproxy, nfs
 from plan.topology import ClusterHosts, Host, Topology
 
 Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
-Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers"]
+Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers", "headlamp"]
 Protocol = Literal["tcp", "udp", "vrrp"]
 NODE_PORTS = (30000, 32767)
 # By number: its name stands in /etc/protocols, which a small machine may lack.
@@ -105,10 +107,15 @@ DERIVED: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
+SEVERAL_CLUSTERS = (
+    _derived("haproxy", (6443,), "headlamp", "Kubernetes API", "Headlamp shows every cluster, from the workers of its own"),
+)
+
+
 def rules(settings: Settings) -> tuple[Rule, ...]:
     """Every allowed inbound flow of the stack's architecture."""
     extra = STANDALONE_ONLY if settings.architecture == "standalone" else ()
-    return (*REFERENCE, *extra, *DERIVED)
+    return (*REFERENCE, *extra, *DERIVED, *(SEVERAL_CLUSTERS if len(settings.enabled_clusters) > 1 else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,9 @@ def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Openin
     found = [
         Opening(rule=rule, networks=_networks(rule.source, host, cluster, settings, topology))
         for rule in rules(settings)
-        if _targets(rule.target, host) and rule.source not in skipped
+        if _targets(rule.target, host)
+        and rule.source not in skipped
+        and not (rule.source == "headlamp" and not _headlamp(settings, topology, cluster))
     ]
     if host.role == "bastion":
         why = "the operator's way in"
@@ -161,6 +170,8 @@ def _networks(
         # Whoever may reach the bastion may use the API; the bastion itself is one such place.
         own = settings.firewall.operator_networks
         return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
+    if source == "headlamp":
+        return _headlamp(settings, topology, cluster)
     if cluster is None:
         raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
     if source == "peers":
@@ -168,6 +179,16 @@ def _networks(
     if source == "pods":
         return (cluster.settings.pod_subnet,)
     return cluster.networks[source]
+
+
+def _headlamp(settings: Settings, topology: Topology, cluster: ClusterHosts | None) -> tuple[IPv4Network, ...]:
+    """The workers of the clusters that serve Headlamp, without `cluster`; empty where it is left out."""
+    tool = settings.tools.get("headlamp")
+    if tool is not None and not tool.enabled:
+        return ()
+    serving = clusters_of(settings, "headlamp")
+    others = (c for c in topology.clusters if c.name in serving and c is not cluster)
+    return tuple(collapse_addresses(network for c in others for network in c.networks["worker"]))
 
 
 def allows(found: tuple[Opening, ...], source: IPv4Network, protocol: str, port: int) -> Rule | None:

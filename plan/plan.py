@@ -13,7 +13,7 @@ from plan import dns, media, network, pki, sizing
 from plan.tools import budget, harbor, keycloak, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
-from plan.tools.model import Release
+from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Release
 from plan.topology import Host, Topology, topology
 from plan.topology import check as check_names
 from plan.warnings import warnings
@@ -42,6 +42,11 @@ class Plan:
         host = next((r.host for r in every if r.name == keycloak.NAME), None)
         return host and f"https://{host}/realms/{self.settings.identity.realm}"
 
+    def clusters_verified(self, kind: type[ClusterAuthority] | type[ClusterAccountKeys]) -> frozenset[str]:
+        """The clusters of which some Secret of the platform's tools holds what `kind` stands for."""
+        releases = [release for of_cluster in self.releases.values() for release in of_cluster]
+        secrets = [secret for r in releases for secret in (*r.secrets, *(s for job in r.jobs for s in job.secrets))]
+        return frozenset(source.cluster for s in secrets for source in s.data.values() if isinstance(source, kind))
 
     @property
     def registry(self) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import signal
 import sys
 import time
@@ -278,9 +279,12 @@ class Settings:
                 self._report.did(f"{what} {path}: {', '.join(sorted(changed))}")
 
     def item(self, item: Mapping[str, Any]) -> None:
-        """One path and the fields that are to be there; `secrets` are fields out of mounted Secrets."""
+        """One path and the fields that are to be there; `secrets` are fields out of mounted Secrets, which Vault does not
+        give back, `keys` lists of public keys (PEM) out of one, which it does."""
         path, data = item["path"], dict(item["data"])
         hidden = {name: secret(*place) for name, place in item.get("secrets", {}).items()}
+        for name, place in item.get("keys", {}).items():
+            data[name] = _blocks(secret(*place))
         for name, file in item.get("files", {}).items():
             data[name] = Path(file).read_text(encoding="utf-8")
         found = self._patiently("GET", path, None, (404, 405))
@@ -359,8 +363,13 @@ class Settings:
 def _plain(value: Any) -> Any:
     """As compared: lists without order, text without the space around it."""
     if isinstance(value, list):
-        return sorted(str(one) for one in value)
+        return sorted(str(one).strip() for one in value)
     return value.strip() if isinstance(value, str) else value
+
+
+def _blocks(pem: str) -> list[str]:
+    """Each block of a PEM text by itself."""
+    return [f"{part}{end}\n" for part, end in re.findall(r"(-----BEGIN [^-]+-----[^-]+)(-----END [^-]+-----)", pem)]
 
 
 def _certificates(pem: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pulumi
 
 from components.cluster_nodes import ClusterNodes, ClusterNodesArgs
+from components.cluster_trust import ClusterTrust
 from components.fleet import Fleet, FleetArgs
 from components.gitlab_server import GitLabServer, GitLabServerArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
@@ -19,17 +21,25 @@ from components.tool_stack import ToolStack, ToolStackArgs
 from plan.gitlab import access_tokens, tokens_until
 from plan.hosts import extra_authorities
 from plan.plan import Plan
+from plan.tools.model import ClusterAccountKeys, ClusterAuthority
 from plan.tools.needs import GITLAB
+from plan.tools.order import cluster_order
 from plan.topology import ClusterHosts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The components of one cluster."""
+class Foundation:
+    """What stands below the tools of one cluster."""
 
     load_balancer: LoadBalancer
     nfs: NfsShare
     nodes: ClusterNodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(Foundation):
+    """The components of one cluster."""
+
     tools: ToolStack
 
 
@@ -81,19 +91,38 @@ def deploy(plan: Plan) -> Platform:
             **_gitlab_services(plan, passwords),
         ),
     )
-    clusters = {c.name: _cluster(c, plan, fleet, pki, passwords, certificate, gitlab) for c in plan.topology.clusters}
+    foundations = {c.name: _foundation(c, plan, fleet, pki) for c in plan.topology.clusters}
+    trust = {name: _trust(name, foundation.nodes, plan) for name, foundation in foundations.items()}
+    tools: dict[str, ToolStack] = {}
+    deployed: dict[str, Sequence[pulumi.Resource]] = {}
+    for name in cluster_order(plan.releases):
+        below = foundations[name]
+        tools[name] = ToolStack(
+            f"{name}-tools",
+            ToolStackArgs(
+                cluster=name,
+                kubeconfig=below.nodes.kubeconfig,
+                releases=plan.releases[name],
+                passwords=passwords,
+                authority_chain=pki.authority_chain,
+                authority_key=pki.intermediate_key,
+                ca_bundle=pki.ca_bundle,
+                certificate=certificate,
+                given={key: secret.get_secret_value() for key, secret in settings.secrets.items()},
+                clusters=trust,
+                after=(*below.nodes.ready, below.nfs.exported),
+                external={GITLAB: gitlab.serving, **deployed},
+            ),
+        )
+        deployed |= tools[name].deployed
+    clusters = {
+        name: Cluster(load_balancer=below.load_balancer, nfs=below.nfs, nodes=below.nodes, tools=tools[name])
+        for name, below in foundations.items()
+    }
     return Platform(pki=pki, passwords=passwords, fleet=fleet, gitlab=gitlab, clusters=clusters)
 
 
-def _cluster(
-    cluster: ClusterHosts,
-    plan: Plan,
-    fleet: Fleet,
-    pki: PkiChain,
-    passwords: Passwords,
-    certificate: ServerCertificate | None,
-    gitlab: GitLabServer,
-) -> Cluster:
+def _foundation(cluster: ClusterHosts, plan: Plan, fleet: Fleet, pki: PkiChain) -> Foundation:
     hosts = fleet.hosts
     balancer = LoadBalancer(f"{cluster.name}-lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
     share = NfsShare(f"{cluster.name}-nfs", NfsShareArgs(host=hosts[cluster.nfs.name], cluster=cluster))
@@ -108,25 +137,16 @@ def _cluster(
             ca_bundle=pki.ca_bundle,
             issuer=plan.issuer,
             registry=plan.registry,
+            account_keys=cluster.name in plan.clusters_verified(ClusterAccountKeys),
         ),
     )
-    tools = ToolStack(
-        f"{cluster.name}-tools",
-        ToolStackArgs(
-            cluster=cluster.name,
-            kubeconfig=nodes.kubeconfig,
-            releases=plan.releases[cluster.name],
-            passwords=passwords,
-            authority_chain=pki.authority_chain,
-            authority_key=pki.intermediate_key,
-            ca_bundle=pki.ca_bundle,
-            certificate=certificate,
-            given={name: secret.get_secret_value() for name, secret in plan.settings.secrets.items()},
-            after=(*nodes.ready, share.exported),
-            external={GITLAB: gitlab.serving},
-        ),
-    )
-    return Cluster(load_balancer=balancer, nfs=share, nodes=nodes, tools=tools)
+    return Foundation(load_balancer=balancer, nfs=share, nodes=nodes)
+
+
+def _trust(name: str, nodes: ClusterNodes, plan: Plan) -> ClusterTrust:
+    """What other clusters' tools verify this one by, if they ask for it."""
+    wanted = name in plan.clusters_verified(ClusterAuthority)
+    return ClusterTrust(authority=nodes.authority if wanted else None, account_keys=nodes.account_keys)
 
 
 def _gitlab_services(plan: Plan, passwords: Passwords) -> dict[str, Any]:

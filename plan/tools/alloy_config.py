@@ -51,16 +51,16 @@ def _pods() -> tuple[Block, ...]:
     return (Block("discovery.kubernetes", "pods", {"role": "pod"}, (selector,)),)
 
 
-def _access(sink: Sink, store: telemetry.Store) -> tuple[Block, ...]:
+def _access(inputs: ToolInputs, sink: Sink, store: telemetry.Store) -> tuple[Block, ...]:
     """How another cluster's store is trusted, and how this one is let in; nothing of that is needed inside a cluster."""
     if sink.cluster is None:
         return ()
-    login: dict[str, Value] = {"username": agents.USER, "password_file": f"{agents.FOLDER}/{store}"}
+    login: dict[str, Value] = {"username": agents.user(inputs.cluster), "password_file": f"{agents.FOLDER}/{store}"}
     return (Block("basic_auth", None, login), Block("tls_config", None, {"ca_file": CA_FILE}))
 
 
-def _endpoint(sink: Sink, store: telemetry.Store, path: str, **attributes: Value) -> Block:
-    return Block("endpoint", None, {"url": f"{sink.url}{path}", **attributes}, _access(sink, store))
+def _endpoint(inputs: ToolInputs, sink: Sink, store: telemetry.Store, path: str, **attributes: Value) -> Block:
+    return Block("endpoint", None, {"url": f"{sink.url}{path}", **attributes}, _access(inputs, sink, store))
 
 
 def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
@@ -88,7 +88,7 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "loki.write",
             "loki",
             {"external_labels": {"cluster": inputs.cluster}},
-            (_endpoint(sink, "loki", "/loki/api/v1/push", tenant_id=inputs.cluster),),
+            (_endpoint(inputs, sink, "loki", "/loki/api/v1/push", tenant_id=inputs.cluster),),
         ),
         Block(
             "discovery.relabel",
@@ -167,6 +167,7 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             {"external_labels": {"cluster": inputs.cluster}},
             (
                 _endpoint(
+                    inputs,
                     sink,
                     "mimir",
                     "/api/v1/push",
@@ -204,7 +205,7 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "tenant_id": inputs.cluster,
             "external_labels": {"cluster": inputs.cluster},
         }
-        found.append(Block("mimir.rules.kubernetes", "all", rules, _access(sink, "mimir")))
+        found.append(Block("mimir.rules.kubernetes", "all", rules, _access(inputs, sink, "mimir")))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ def _traces(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
         client = Block("client", None, {**near, "headers": headers})
         return (Block("otelcol.exporter.otlphttp", "tempo", None, (client,)),)
     file: dict[str, Value] = {"filename": f"{agents.FOLDER}/tempo", "is_secret": True}
-    login: dict[str, Value] = {"username": agents.USER, "password": Expression("local.file.tempo.content")}
+    login: dict[str, Value] = {"username": agents.user(inputs.cluster), "password": Expression("local.file.tempo.content")}
     far: dict[str, Value] = {
         "endpoint": sink.url,
         "headers": headers,

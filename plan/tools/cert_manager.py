@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from plan import versions
+from plan.tools import vault_issuer
 from plan.tools.common import merge, replicas_of, resources
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import KUBERNETES_API, Flow
+from plan.tools.needs import KUBERNETES_API, PUBLIC, Flow
 
 NAME = NAMESPACE = "cert-manager"
 CA_SECRET = "opstella-ca"
 WEBHOOK_PORT, WEBHOOK = 10250, {"app.kubernetes.io/component": "webhook"}
+CONTROLLER = {"app.kubernetes.io/component": "controller"}
 LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
 
 
@@ -27,7 +29,8 @@ def _values(inputs: ToolInputs) -> Values:
 
 
 def release(inputs: ToolInputs) -> Release:
-    """The controllers, then the ClusterIssuer that signs with the intermediate."""
+    """The controllers, then the ClusterIssuer that signs with the intermediate, and that of another cluster's Vault."""
+    vault = vault_issuer.is_elsewhere(inputs)
     chart = versions.CERT_MANAGER
     issuer = Manifest(
         name=inputs.cluster_issuer,
@@ -54,11 +57,13 @@ def release(inputs: ToolInputs) -> Release:
                 type="kubernetes.io/tls",
                 data={"tls.crt": FromPki(item="intermediate.chain"), "tls.key": FromPki(item="intermediate.key")},
             ),
+            *((vault_issuer.authority(),) if vault else ()),
         ),
-        after=(issuer,),
+        after=(issuer, *(vault_issuer.from_elsewhere(inputs) if vault else ())),
         flows=(
             Flow(peer=KUBERNETES_API, ports=(6443,)),
             Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=WEBHOOK),
+            *((Flow(peer=PUBLIC, ports=(443,), pods=CONTROLLER),) if vault else ()),
         ),
         ports_for_metrics=(9402,),
         crds=(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import versions
-from plan.tools.model import CA_BUNDLE_KEY, ToolInputs, Values
+from plan.tools.model import CA_BUNDLE_KEY, Override, ToolInputs, Values
 
 PROVISION = Path(__file__).resolve().parents[2] / "provision"
 OBJECT_STORE = "minio.minio.svc.cluster.local:9000"  # inside of the cluster, plain HTTP
@@ -88,6 +88,14 @@ def python_image(inputs: ToolInputs) -> str:
 def issuer(inputs: ToolInputs) -> str:
     """URL of the realm of all tools, as its tokens name it; needs the service keycloak on the platform."""
     return f"https://{inputs.all_hosts['keycloak']}/realms/{inputs.identity.realm}"
+
+
+def elsewhere(inputs: ToolInputs, tool: str, service: str) -> str | None:
+    """The other cluster of the platform whose `tool` serves this one under the name of `service`; None: here, or nowhere."""
+    if tool in inputs.present or not inputs.overrides.get(tool, Override()).enabled:  # off for one is off for all
+        return None
+    cluster = inputs.places.get(service, inputs.cluster)
+    return cluster if cluster != inputs.cluster and service in inputs.all_hosts else None
 
 
 def service(name: str, namespace: str, port: int, scheme: str = "http") -> str:

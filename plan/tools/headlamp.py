@@ -1,12 +1,20 @@
-"""Headlamp: the clusters' web interface. It acts with the rights of whoever is logged in, and has none of its own."""
+"""Headlamp: the clusters' web interface. It acts with the rights of whoever is logged in, and has none of its own.
+
+Its own cluster it finds by itself; every other one stands in a kubeconfig, by the name of its API. There is nobody's
+credential in it: Headlamp logs a person in for each cluster they open, by the same client of the realm, and passes that
+person's token on.
+"""
 
 from __future__ import annotations
+
+import yaml
 
 from plan import versions
 from plan.tools import traefik
 from plan.tools.common import CA_FILE, ca_volume, issuer, merge, replicas_of, resources, spread
-from plan.tools.model import Clear, Release, Tool, ToolInputs, Values, Workload
-from plan.tools.needs import KUBERNETES_API, Flow, OidcClient
+from plan.tools.model import Clear, ClusterAuthority, Composed, Release, Secret, Tool, ToolInputs, Values, Workload
+from plan.tools.needs import KUBERNETES_API, PUBLIC, Flow, OidcClient
+from plan.tools.sources import Source
 
 NAME = NAMESPACE = "headlamp"
 DOMAIN_KEY = "headlamp"
@@ -16,6 +24,61 @@ CPU, MEMORY = "50m", "128Mi"
 LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
 # The API server takes tokens for this audience only (plan/rke2.py).
 AUDIENCE = "kubernetes"
+SCOPES = "profile,email,groups"
+CLUSTERS_SECRET, CLUSTERS_FOLDER = "headlamp-clusters", "/etc/opstella/clusters"
+KUBECONFIG = "kubeconfig"
+CLIENT_PASSWORD = f"client-{NAME}"  # made for the client by plan/tools/wiring.py
+API_PORT = 6443
+
+
+def others(inputs: ToolInputs) -> tuple[str, ...]:
+    """The clusters beside its own."""
+    return tuple(name for name in inputs.apis if name != inputs.cluster)
+
+
+def kubeconfig(inputs: ToolInputs) -> str:
+    """Every other cluster, as a template: the client's secret goes in for `{client-headlamp}`."""
+    login = {
+        "client-id": NAME,
+        "client-secret": f"{{{CLIENT_PASSWORD}}}",
+        "idp-issuer-url": issuer(inputs),
+        "scope": SCOPES,
+        **({"idp-certificate-authority": CA_FILE} if inputs.ca_bundle else {}),
+    }
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": name,
+                    "cluster": {
+                        "server": inputs.apis[name],
+                        "certificate-authority": f"{CLUSTERS_FOLDER}/{_authority(name)}",
+                    },
+                }
+                for name in others(inputs)
+            ],
+            "users": [{"name": "person", "user": {"auth-provider": {"name": "oidc", "config": login}}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": "person"}} for name in others(inputs)],
+        },
+        sort_keys=False,
+        width=4096,
+    )
+
+
+def _authority(cluster: str) -> str:
+    return f"{cluster}.crt"
+
+
+def _clusters(inputs: ToolInputs) -> tuple[Secret, ...]:
+    if not others(inputs):
+        return ()
+    data: dict[str, Source] = {
+        KUBECONFIG: Composed(template=kubeconfig(inputs), passwords=(CLIENT_PASSWORD,)),
+        **{_authority(name): ClusterAuthority(cluster=name) for name in others(inputs)},
+    }
+    return (Secret(name=CLUSTERS_SECRET, namespace=NAMESPACE, data=data),)
 
 
 def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
@@ -54,10 +117,18 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
+    volumes, mounts, arguments = [], [], []
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
-        trust = {"volumes": [volume], "volumeMounts": [mount], "config": {"extraArgs": [f"-oidc-ca-file={CA_FILE}"]}}
-        values = merge(values, trust)
+        volumes, mounts, arguments = [volume], [mount], [f"-oidc-ca-file={CA_FILE}"]
+    if others(inputs):
+        volumes.append({"name": "clusters", "secret": {"secretName": CLUSTERS_SECRET}})
+        mounts.append({"name": "clusters", "mountPath": CLUSTERS_FOLDER, "readOnly": True})
+        arguments.append(f"-kubeconfig={CLUSTERS_FOLDER}/{KUBECONFIG}")
+        # Inside of a cluster it reads that file once, when it starts.
+        values["podAnnotations"] = {"opstella.io/clusters": " ".join(others(inputs))}
+    if arguments:
+        values = merge(values, {"volumes": volumes, "volumeMounts": mounts, "config": {"extraArgs": arguments}})
     return merge(values, {"image": {"registry": inputs.image_registry}}) if inputs.image_registry else values
 
 
@@ -77,7 +148,7 @@ def release(inputs: ToolInputs) -> Release:
         extra={
             "OIDC_CLIENT_ID": Clear(text=NAME),
             "OIDC_ISSUER_URL": Clear(text=issuer(inputs)),
-            "OIDC_SCOPES": Clear(text="profile,email,groups"),
+            "OIDC_SCOPES": Clear(text=SCOPES),
             "OIDC_CALLBACK_URL": Clear(text=callback),
             "OIDC_USE_PKCE": Clear(text="true"),
         },
@@ -93,7 +164,12 @@ def release(inputs: ToolInputs) -> Release:
         values=_values(inputs, host, replicas),
         needs=(traefik.NAME,),
         clients=(client,),
-        flows=(Flow(peer=KUBERNETES_API, ports=(6443,)),),
+        secrets=_clusters(inputs),
+        flows=(
+            Flow(peer=KUBERNETES_API, ports=(API_PORT,)),
+            # The other clusters' APIs, behind their load balancers.
+            *((Flow(peer=PUBLIC, ports=(API_PORT,)),) if others(inputs) else ()),
+        ),
         ports_for_ingress=(PORT,),
         workloads=(
             Workload(

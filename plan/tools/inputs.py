@@ -7,6 +7,7 @@ from types import MappingProxyType
 from config.model import Settings
 from config.placement import clusters_of
 from plan import dns, media
+from plan.haproxy import KUBERNETES_API
 from plan.tools import catalogue
 from plan.tools.model import Override, ToolInputs
 from plan.topology import ClusterHosts, Topology
@@ -33,6 +34,9 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         nodes_mirror=media.harbor_first(settings),
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),
+        apis=MappingProxyType(
+            {c.name: f"https://{dns.api_name(settings, c.name)}:{KUBERNETES_API}" for c in topology.clusters}
+        ),
         places=MappingProxyType({r.service: r.cluster for r in records if r.cluster}),
         all_hosts=MappingProxyType({r.service: r.name for r in records}),
         workers=len(cluster.workers),

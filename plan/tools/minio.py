@@ -157,6 +157,7 @@ def release(inputs: ToolInputs) -> Release:
             "viewers": "readonly, not in the platform's own buckets",
         },
         secret=CLIENT_SECRET,
+        asked_at_start=True,  # until it has read the realm, it knows no users, and its set-up would fail
     )
     return Release(
         name=NAME,

@@ -15,10 +15,13 @@ from plan.tools.needs import Cache, Database, Flow, GitLabAccess, Job, OidcClien
 from plan.tools.sources import Bcrypt as Bcrypt
 from plan.tools.sources import CaBundle as CaBundle
 from plan.tools.sources import Clear as Clear
+from plan.tools.sources import ClusterAccountKeys as ClusterAccountKeys
+from plan.tools.sources import ClusterAuthority as ClusterAuthority
 from plan.tools.sources import Composed as Composed
 from plan.tools.sources import FromPki as FromPki
 from plan.tools.sources import Generated as Generated
 from plan.tools.sources import Given as Given
+from plan.tools.sources import Htpasswd as Htpasswd
 from plan.tools.sources import Password as Password
 from plan.tools.sources import Secret as Secret
 from plan.tools.sources import Source as Source
@@ -182,6 +185,8 @@ class ToolInputs:
     """Every cluster of the platform, this one among them: each is a tenant of the logs, metrics and traces."""
     places: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service key to the cluster that serves it, of the whole platform."""
+    apis: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Cluster to the URL of its Kubernetes API, of the whole platform."""
     all_hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service key to full name, of the whole platform: the VM's GitLab, and what other clusters serve."""
     present: frozenset[str] = frozenset()

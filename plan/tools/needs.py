@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from plan.tools.sources import Source
+from plan.tools.sources import Secret, Source
 
 KUBERNETES_API = "kubernetes-api"  # the API server: on the masters' addresses, port 6443
 OUTSIDE = "outside"  # any address that is neither a pod's nor a service's: the platform's VMs, the internet
@@ -21,6 +21,16 @@ NODES = "nodes"  # the cluster's machines: kubelets, node exporters
 GITLAB = "gitlab"
 EXTERNAL = (GITLAB,)
 """What `needs` may name though no release of a cluster is it: GitLab on its machine, with its access tokens."""
+
+
+def elsewhere(cluster: str, release: str) -> str:
+    """What `needs` call a release of another cluster. Few do: what merely talks to it tries again until it answers."""
+    return f"{cluster}/{release}"
+
+
+def is_elsewhere(need: str) -> bool:
+    return "/" in need
+
 
 MONITORS = ("alloy",)  # the releases that read metrics, of whatever has `ports_for_metrics`
 
@@ -128,6 +138,8 @@ class OidcClient:
     public: bool = False
     pkce: bool = False
     protocol: Literal["openid-connect", "saml"] = "openid-connect"
+    asked_at_start: bool = False
+    """Whether the tool asks for the realm while it starts or is set up, and gives up without it."""
     audiences: tuple[str, ...] = ()
     """Further audiences of its access tokens, beside its own id."""
     attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -182,4 +194,6 @@ class Job:
     """Of the Job's pods, beyond those of its tool; their label is `opstella.io/job: <name>`."""
     needs: tuple[str, ...] = ()
     before: bool = False
+    secrets: tuple[Secret, ...] = ()
+    """Made for it alone. What they wait for, another cluster for one, holds back the Job and not the release."""
     timeout_seconds: int = 600

@@ -144,6 +144,7 @@ def release(inputs: ToolInputs) -> Release:
         secret_key="client-secret",
         extra={"client-id": Clear(text=NAME), "cookie-secret": Generated(password=COOKIE_PASSWORD)},
         pkce=True,
+        asked_at_start=True,  # it ends when the realm does not answer
     )
     middlewares = (
         _middleware(

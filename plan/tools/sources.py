@@ -48,6 +48,13 @@ class Bcrypt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Htpasswd:
+    """A file of logins: a line `user:hash` for each user of `passwords`, with the bcrypt hash of the Password named."""
+
+    passwords: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FromPki:
     """A certificate or key of the stack's PKI."""
 
@@ -57,6 +64,20 @@ class FromPki:
 @dataclass(frozen=True, kw_only=True)
 class CaBundle:
     """The PEM bundle of every CA that the stack trusts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAuthority:
+    """The PEM certificate that the API server of another cluster of the platform is verified by."""
+
+    cluster: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAccountKeys:
+    """The PEM public keys, one after another, that verify tokens of another cluster's ServiceAccounts."""
+
+    cluster: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +95,9 @@ class Composed:
     passwords: tuple[str, ...]
 
 
-Source = Clear | Generated | Bcrypt | FromPki | CaBundle | Given | Composed
+Source = (
+    Clear | Generated | Bcrypt | Htpasswd | FromPki | CaBundle | ClusterAuthority | ClusterAccountKeys | Given | Composed
+)
 
 
 @dataclass(frozen=True, kw_only=True)

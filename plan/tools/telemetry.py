@@ -1,6 +1,7 @@
 """Where logs, metrics and traces go, seen from one cluster.
 
-A tenant of Loki, Tempo and Mimir is a cluster: agents send its name, readers name all of them.
+A tenant of Loki, Tempo and Mimir is a cluster: agents send its name (from other clusters, the door of agents.py says it
+for them), readers name all of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from plan.tools.model import Override, ToolInputs, Values
+from plan.tools.common import elsewhere
+from plan.tools.model import ToolInputs, Values
 from plan.tools.needs import Bucket, Flow, StorageAccess
 
 Store = Literal["loki", "tempo", "mimir"]
@@ -49,11 +51,8 @@ def sink(inputs: ToolInputs, store: Store) -> Sink | None:
     """Where this cluster sends: to its own `store`, else to the one that another cluster serves, else nowhere."""
     if store in inputs.present:
         return Sink(url=service(store))
-    cluster = inputs.places.get(store, inputs.cluster)
-    on = inputs.overrides.get(store, Override()).enabled  # a setting of the platform: off here is off everywhere
-    if on and cluster != inputs.cluster and store in inputs.all_hosts:
-        return Sink(url=f"https://{inputs.all_hosts[store]}", cluster=cluster)
-    return None
+    cluster = elsewhere(inputs, store, store)
+    return cluster and Sink(url=f"https://{inputs.all_hosts[store]}", cluster=cluster)
 
 
 def tenants(inputs: ToolInputs) -> str:

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 
 from config.errors import ConfigurationError, Problem, key
 from plan import versions
-from plan.tools import cert_manager, cloudnative_pg, traefik, vault_config, vault_unsealer
+from plan.tools import cert_manager, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
 from plan.tools.common import CA_FILE, image, provision_files, python_image, resources, storage_of
 from plan.tools.model import (
-    CA_BUNDLE_KEY,
-    CaBundle,
+    ClusterAccountKeys,
     FromPki,
     Given,
     Release,
@@ -26,11 +25,12 @@ from plan.tools.model import (
     Workload,
 )
 from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, Job, OidcClient
-from plan.tools.vault_objects import ISSUER_CA, LABELS, NAME, NAMESPACE, PORT, TLS_SECRET, after, before
+from plan.tools.vault_objects import LABELS, NAME, NAMESPACE, PORT, TLS_SECRET, after, before
 
 DOMAIN_KEY = "vault"
 CLUSTER_PORT, METRICS_PORT = 8201, 8203
 SEAL_SECRET, AUTHORITY_SECRET, CLIENT_SECRET = "vault-seal", "vault-authority", "vault-oidc"
+CLUSTERS_SECRET = "vault-clusters"  # cluster to the keys of its ServiceAccounts
 TLS = "/vault/tls"
 JOB = "vault-setup"
 # Every pod counts as ready that answers, sealed or not: the release must not wait for what comes after it.
@@ -197,6 +197,7 @@ def _job(inputs: ToolInputs, host: str) -> Job:
     own_token = {
         "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [JOB], "verbs": ["create"],
     }  # fmt: skip
+    keys = {name: ClusterAccountKeys(cluster=name) for name in vault_config.others(inputs)}
     return Job(
         name=JOB,
         image=python_image(inputs),
@@ -206,7 +207,9 @@ def _job(inputs: ToolInputs, host: str) -> Job:
         secret_files={
             vault_config.AUTHORITY_FILES: AUTHORITY_SECRET,
             vault_config.CLIENT_FILES: CLIENT_SECRET,
+            **({vault_config.CLUSTER_FILES: CLUSTERS_SECRET} if keys else {}),
         },
+        secrets=(Secret(name=CLUSTERS_SECRET, namespace=NAMESPACE, data=keys),) if keys else (),
         rules=(own_token,),
         needs=(vault_unsealer.NAME,),
         timeout_seconds=1200,
@@ -234,8 +237,7 @@ def release(inputs: ToolInputs) -> Release:
             namespace=NAMESPACE,
             data={"chain": FromPki(item="intermediate.chain"), "key": FromPki(item="intermediate.key")},
         ),
-        # A ClusterIssuer reads its secrets in cert-manager's own namespace.
-        Secret(name=ISSUER_CA, namespace=cert_manager.NAMESPACE, data={CA_BUNDLE_KEY: CaBundle()}),
+        vault_issuer.authority(),
     ]
     if seal is not None and seal.environment:
         given = {variable: Given(name=name) for variable, name in seal.environment.items()}
@@ -261,6 +263,7 @@ def release(inputs: ToolInputs) -> Release:
                 secret=CLIENT_SECRET,
                 secret_key=vault_config.CLIENT_KEY,
                 web_origins=(f"https://{host}",),
+                asked_at_start=True,  # its set-up reads the realm
             ),
         ),
         flows=(

@@ -25,6 +25,7 @@ MINUTES = 60
 
 # Folders of the Secrets that the Job is given: /opstella/secrets/<name>.
 AUTHORITY_FILES, CLIENT_FILES, CLIENT_KEY = "authority", "client", "clientSecret"
+CLUSTER_FILES = "clusters"
 AUDIT_FILE = "/vault/audit/audit.log"
 
 READ, LIST = ("read",), ("list", "read")
@@ -40,6 +41,23 @@ def policy(paths: Mapping[str, Iterable[str]]) -> str:
 def target(inputs: ToolInputs) -> str:
     """The endpoint that gives out new shares: an automatic seal has recovery keys instead of unseal keys."""
     return "rekey-recovery-key" if inputs.vault.unseal == "auto" else "rekey"
+
+
+def others(inputs: ToolInputs) -> tuple[str, ...]:
+    """The clusters whose pods log in from outside of Vault's own."""
+    return tuple(name for name in inputs.clusters if name != inputs.cluster)
+
+
+def method(cluster: str) -> str:
+    """Where the pods of another cluster log in.
+
+    Not Vault's Kubernetes method: that asks the cluster's API about each token, which takes a lasting credential with
+    the right to review tokens, or pods whose tokens the API itself takes. This one verifies the signature by the
+    cluster's keys, which are given to it: RKE2's API server tells them to nobody without a login (`anonymous-auth=false`).
+    So no cluster gives Vault any right, none has to be up for a login, and what a token's short life does not end, a
+    deleted account does not end either.
+    """
+    return f"{KUBERNETES}-{cluster}"
 
 
 def configuration(inputs: ToolInputs, host: str) -> Values:
@@ -72,6 +90,10 @@ def configuration(inputs: ToolInputs, host: str) -> Values:
         },
         "methods": {
             KUBERNETES: {"type": "kubernetes", "description": "pods, by their ServiceAccounts"},
+            **{
+                method(name): {"type": "jwt", "description": f"pods of the cluster {name}, by their ServiceAccounts"}
+                for name in others(inputs)
+            },
             OIDC: {
                 "type": "oidc",
                 "description": "people, by Keycloak",
@@ -123,6 +145,13 @@ def _items(inputs: ToolInputs, host: str) -> Iterator[Values]:
         yield _role(role, account, namespace, AUDIENCE, 15 * MINUTES)
     # The audience that cert-manager asks for, on behalf of a ClusterIssuer of this name.
     yield _role(ISSUER, ISSUER, "cert-manager", f"vault://{ISSUER}", 5 * MINUTES)
+    for name in others(inputs):
+        yield {
+            "path": f"auth/{method(name)}/config",
+            "data": {},
+            "keys": {"jwt_validation_pubkeys": [CLUSTER_FILES, name]},
+        }
+        yield _role_elsewhere(name, ISSUER, ISSUER, "cert-manager", f"vault://{ISSUER}", 5 * MINUTES)
     login: Values = {
         "path": f"auth/{OIDC}/config",
         "data": {"oidc_discovery_url": issuer(inputs), "oidc_client_id": CLIENT, "default_role": "default"},
@@ -161,6 +190,22 @@ def _role(name: str, account: str, namespace: str, audience: str, seconds: int) 
             "token_ttl": seconds,
             "token_max_ttl": seconds,
             "token_no_default_policy": False,  # it may revoke itself
+        },
+    }
+
+
+def _role_elsewhere(cluster: str, name: str, account: str, namespace: str, audience: str, seconds: int) -> Values:
+    """The same role, of another cluster's method."""
+    return {
+        "path": f"auth/{method(cluster)}/role/{name}",
+        "data": {
+            "role_type": "jwt",
+            "user_claim": "sub",
+            "bound_subject": f"system:serviceaccount:{namespace}:{account}",
+            "bound_audiences": [audience],
+            "token_policies": [name],
+            "token_ttl": seconds,
+            "token_max_ttl": seconds,
         },
     }
 

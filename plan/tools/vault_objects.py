@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from plan.tools import cert_manager, traefik, vault_config
+from plan.tools import cert_manager, traefik, vault_config, vault_issuer
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, ToolInputs, Values
 
 NAME = NAMESPACE = "vault"
 PORT = 8200
 TLS_SECRET = "vault-tls"
-ISSUER_CA = "vault-issuer-ca"  # the CA bundle, where a ClusterIssuer reads it
 LABELS = {"app.kubernetes.io/name": "vault", "app.kubernetes.io/instance": NAME, "component": "server"}
 
 
@@ -49,35 +48,10 @@ def before(inputs: ToolInputs) -> tuple[Manifest, ...]:
 
 
 def after(inputs: ToolInputs) -> tuple[Manifest, ...]:
-    """The ClusterIssuer beside the CA's own, and the one ServiceAccount whose tokens cert-manager may ask for."""
-    there, rbac = cert_manager.NAMESPACE, "rbac.authorization.k8s.io"
-    name, needs = vault_config.ISSUER, (cert_manager.NAME,)
-    rule = {
-        "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [name], "verbs": ["create"],
-    }  # fmt: skip
-    account = {"kind": "ServiceAccount", "name": "cert-manager", "namespace": there}
-    server = {
-        "server": f"https://vault-active.{NAMESPACE}.svc:{PORT}",
-        "path": f"{vault_config.PKI}/sign/{vault_config.PKI_ROLE}",
-        "caBundleSecretRef": {"name": ISSUER_CA, "key": CA_BUNDLE_KEY},
-        "auth": {
-            "kubernetes": {
-                "role": name,
-                "mountPath": f"/v1/auth/{vault_config.KUBERNETES}",
-                "serviceAccountRef": {"name": name},
-            }
-        },
-    }
-    rights: tuple[Manifest, ...] = (
-        _manifest("v1", "ServiceAccount", name, there, needs, title=f"{name}-account"),
-        _manifest(f"{rbac}/v1", "Role", name, there, needs, title=f"{name}-role", rules=[rule]),
-        _manifest(f"{rbac}/v1", "RoleBinding", name, there, needs, title=f"{name}-binding", subjects=[account],
-                  roleRef={"apiGroup": rbac, "kind": "Role", "name": name}),
-    )  # fmt: skip
-    issuer = _manifest(
-        "cert-manager.io/v1", "ClusterIssuer", name, None, needs, "condition=Ready", spec={"vault": server}
-    )
-    return (*rights, issuer, *_monitor(inputs))
+    """The ClusterIssuer beside the CA's own, and the monitor."""
+    server = f"https://vault-active.{NAMESPACE}.svc:{PORT}"
+    issuer = vault_issuer.manifests(server, vault_config.KUBERNETES, wait_for="condition=Ready")
+    return (*issuer, *_monitor(inputs))
 
 
 def _monitor(inputs: ToolInputs) -> tuple[Manifest, ...]:

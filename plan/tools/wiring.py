@@ -15,7 +15,20 @@ from plan import gitlab
 from plan.tools import availability, cloudnative_pg, externals, keycloak, minio_buckets, valkey
 from plan.tools.common import OBJECT_STORE, merge
 from plan.tools.model import Release, ToolInputs
-from plan.tools.needs import EXTERNAL, GITLAB, PUBLIC, Cache, Flow, GitLabAccess, OidcClient, StorageAccess
+from plan.tools.needs import (
+    EXTERNAL,
+    GITLAB,
+    PUBLIC,
+    Cache,
+    Flow,
+    GitLabAccess,
+    OidcClient,
+    StorageAccess,
+    elsewhere,
+    is_elsewhere,
+)
+from plan.tools.order import needs_of as needs_of
+from plan.tools.order import ordered as ordered
 from plan.tools.policies import policies as network_policies
 from plan.tools.sources import Clear, Generated, Password, Secret, Source
 
@@ -85,7 +98,7 @@ def missing_needs(releases: Sequence[Release]) -> Iterator[Problem]:
     there = {release.name for release in releases}
     for release in releases:
         for need in dict.fromkeys((*release.needs, *(n for job in release.jobs for n in job.needs))):
-            if need not in there and need not in EXTERNAL:
+            if need not in there and need not in EXTERNAL and not is_elsewhere(need):
                 yield left_out(release.name, need)
 
 
@@ -102,29 +115,6 @@ def _nameless_gitlab(tool: str) -> Problem:
         key("domains", GITLAB),
         f"{tool} needs {GITLAB}, which has no name here",
         f"name the service, or set {key('tools', tool, 'enabled')} to false",
-    )
-
-
-def ordered(releases: Sequence[Release]) -> tuple[Release, ...]:
-    """`releases` with needs first, otherwise in the order given. Raises ValueError: some need each other in a circle."""
-    left, done, names = list(releases), [], set[str]()
-    while left:
-        ready = next((r for r in left if set(needs_of(r)) <= names), None)
-        if ready is None:
-            circle = "; ".join(f"{r.name} needs {', '.join(n for n in needs_of(r) if n not in names)}" for r in left)
-            raise ValueError(f"the catalogue's releases need each other in a circle: {circle}")
-        left.remove(ready)
-        done.append(ready)
-        names.add(ready.name)
-    return tuple(done)
-
-
-def needs_of(release: Release) -> tuple[str, ...]:
-    """Every release of its cluster that must stand before `release` can be complete, without itself."""
-    manifests = [n for m in (*release.before, *release.after) for n in m.needs]
-    jobs = [n for job in release.jobs for n in job.needs]
-    return tuple(
-        n for n in dict.fromkeys((*release.needs, *manifests, *jobs)) if n != release.name and n not in EXTERNAL
     )
 
 
@@ -196,6 +186,9 @@ def _declared(
             problems.append(left_out(release.name, provider))
         if wanted and where == cluster and provider != release.name:
             needs.append(provider)
+        # In another cluster, only where it would end in failure: clusters come up side by side.
+        if where not in (None, cluster) and any(isinstance(w, OidcClient) and w.asked_at_start for w in wanted):
+            needs.append(elsewhere(where, provider))
         if wanted:
             flows.append(_flow(provider, here=where == cluster))
         for need in wanted:

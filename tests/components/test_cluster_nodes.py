@@ -14,7 +14,7 @@ from plan import dns, media, rke2
 from plan.plan import Plan
 from tests.support.platform import airgap, met, plan_of
 from tests.support.sent import sent
-from tests.support.stack import UNKNOWN, Recording, Secret, run
+from tests.support.stack import UNKNOWN, Recording, Secret, kubeconfig, run
 
 TAINT = {"key": "node-role.kubernetes.io/control-plane", "value": "true", "effect": "NoSchedule"}
 CLUSTER: dict[str, Any] = {
@@ -29,20 +29,23 @@ MASTERS = ["master-1", "master-2", "master-3"]
 WORKERS = ["worker-1", "worker-2"]
 
 
-def nodes(plan: Plan, preview: bool = False) -> Recording:
+def nodes(plan: Plan, preview: bool = False, **more: Any) -> Recording:
     cluster = plan.topology.clusters[0]
 
     def stack() -> None:
         hosts = met(plan, "haproxy", *(h.name for h in cluster.nodes))
         balancer = LoadBalancer("lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
-        ready = ClusterNodes(
+        component = ClusterNodes(
             "c",
             ClusterNodesArgs(
                 cluster=cluster, settings=plan.settings, stack=plan.stack, hosts=hosts,
-                registration=balancer.ready, ca_bundle="the CA bundle", issuer=plan.issuer,
+                registration=balancer.ready, ca_bundle="the CA bundle", issuer=plan.issuer, **more,
             ),
-        ).ready  # fmt: skip
-        pulumi.ComponentResource("test:after:After", "after", None, pulumi.ResourceOptions(depends_on=list(ready)))
+        )  # fmt: skip
+        opts = pulumi.ResourceOptions(depends_on=list(component.ready))
+        pulumi.ComponentResource("test:after:After", "after", None, opts)
+        pulumi.export("authority", component.authority)
+        pulumi.export("account_keys", component.account_keys)
 
     return run(stack, preview=preview)
 
@@ -167,7 +170,7 @@ def test_what_is_secret(preview: bool) -> None:
     if preview:
         assert declared["kubeconfig"] is declared["token"] is UNKNOWN
     else:
-        assert declared["kubeconfig"] == Secret("stdout-of-c-kubeconfig")
+        assert declared["kubeconfig"] == Secret(kubeconfig("stdout-of-c-kubeconfig"))
         assert declared["token"] == token.outputs["result"]
 
 
@@ -178,6 +181,21 @@ def test_the_kubeconfig_comes_from_the_first_server_and_leads_to_the_load_balanc
     if not preview:
         assert sent(command).values == {"server_url": "https://192.168.72.12:6443", "cluster": "standalone"}
         assert command.inputs["connection"]["host"] == "192.168.72.15"
+
+
+def test_what_others_verify_the_cluster_by(preview: bool) -> None:
+    found = nodes(plan_of(changes=CLUSTER), preview, account_keys=True)
+    command = found.named("c-account-keys")
+    assert command.parent == found.named("c").urn and found.before(found.named("c-master-1-ready"), command)
+    if preview:
+        assert found.exports["authority"] is found.exports["account_keys"] is UNKNOWN
+        return
+    told = sent(command)
+    assert told.phase == "account-keys" and int(told.values["timeout_seconds"]) < told.seconds
+    assert command.inputs["connection"]["host"] == "192.168.72.15"
+    assert found.exports["authority"] == Secret("authority")  # cut out of the kubeconfig, so it stays one
+    assert str(found.exports["account_keys"]).startswith("-----BEGIN PUBLIC KEY-----\n")
+    assert nodes(plan_of(changes=CLUSTER)).exports.get("account_keys") is None
 
 
 def test_nodes_are_looked_at_from_the_first_server() -> None:

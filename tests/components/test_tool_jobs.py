@@ -8,12 +8,24 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.cluster_trust import ClusterTrust
 from components.passwords import Passwords, PasswordsArgs
-from components.tool_objects import DIGEST
+from components.tool_objects import DIGEST, Sources
 from components.tool_stack import ToolStack, ToolStackArgs
 from plan.tools.model import Manifest, Password, Release
 from plan.tools.needs import FromSecret, Job
-from plan.tools.sources import Bcrypt, CaBundle, Clear, Composed, Generated, Given, Secret
+from plan.tools.sources import (
+    Bcrypt,
+    CaBundle,
+    Clear,
+    ClusterAccountKeys,
+    ClusterAuthority,
+    Composed,
+    Generated,
+    Given,
+    Htpasswd,
+    Secret,
+)
 from tests.support.stack import UNKNOWN, Recording, answers, run
 from tests.support.stack import Secret as Hidden
 
@@ -29,9 +41,12 @@ TOOL = Release(
         Secret(name="tool-users", namespace="tool", data={"a": Generated(password="own"), "b": Clear(text="x")}),
         Secret(name="tool-token", namespace="tool", data={"token": Given(name="token")}),
         Secret(name="unread", namespace="tool", data={"c": Generated(password="shared", cluster="two")}),
+        Secret(name="peers", namespace="tool", data={
+            "authority": ClusterAuthority(cluster="two"), "keys": ClusterAccountKeys(cluster="two"),
+        }),
         Secret(name="more", namespace="tool", data={
             "ca.crt": CaBundle(), "line": Composed(template="{{own}}: {own} {other}", passwords=("own", "other")),
-            "htpasswd": Bcrypt(password="own", prefix="me:"),
+            "htpasswd": Bcrypt(password="own", prefix="me:"), "users": Htpasswd(passwords={"prd": "other", "dev": "own"}),
         }),
     ),
     before=(
@@ -67,6 +82,7 @@ def recorded(tool: Release = TOOL, *, preview: bool = False, given: str = "the u
                 cluster="one", kubeconfig=pulumi.Output.secret("kubeconfig"), releases=(tool,), passwords=passwords,
                 authority_chain="chain", authority_key=pulumi.Output.secret(KEY), ca_bundle="the bundle",
                 given={"token": given}, external={"outside": (outside,)},
+                clusters={"two": ClusterTrust(authority="two's authority", account_keys="two's keys")},
             ),
         )  # fmt: skip
 
@@ -90,9 +106,13 @@ def test_sources() -> None:
     own, other = (found.named(f"p-one-{name}").outputs["result"].value for name in ("own", "other"))
     assert content(found, "tool-users") == {"a": own, "b": "x"}
     assert content(found, "tool-token") == {"token": "the user's"}
+    assert content(found, "peers") == {"authority": "two's authority", "keys": "two's keys"}
     assert content(found, "unread") == {"c": found.named("p-two-shared").outputs["result"].value}
-    hashed = found.named("p-one-own").outputs["bcryptHash"].value
-    assert content(found, "more") == {"ca.crt": "the bundle", "line": f"{{own}}: {own} {other}", "htpasswd": f"me:{hashed}"}
+    hashed, another = (found.named(f"p-one-{name}").outputs["bcryptHash"].value for name in ("own", "other"))
+    assert content(found, "more") == {
+        "ca.crt": "the bundle", "line": f"{{own}}: {own} {other}", "htpasswd": f"me:{hashed}",
+        "users": f"dev:{hashed}\nprd:{another}\n",
+    }  # fmt: skip
 
 
 def test_any_kind_of_object(preview: bool) -> None:
@@ -141,6 +161,23 @@ def test_a_further_namespace_has_its_own_level_and_the_bundle(preview: bool) -> 
     assert levels == ["restricted", "baseline"]
     assert found.named("t-pods-bundle").inputs["metadata"]["namespace"] == "pods"
     assert found.before(further, chart) and found.before(found.named("t-pods-bundle"), chart)
+
+
+def test_a_secret_of_a_job_holds_back_the_job_alone(preview: bool) -> None:
+    own = Secret(name="own", namespace="tool", data={"keys": ClusterAccountKeys(cluster="two")})
+    found = recorded(replace(TOOL, jobs=(replace(JOB, secrets=(own,), secret_files={"own": "own"}),)), preview=preview)
+    made = found.named("t-tool-own", "kubernetes:core/v1:Secret")
+    assert found.before(made, job(found))
+    assert not found.before(made, found.named("t-tool", "kubernetes:helm.sh/v3:Release"))
+
+
+def test_what_another_cluster_was_not_asked_for_is_an_error() -> None:
+    sources = Sources(
+        cluster="one", passwords=None, authority_chain="", authority_key="", ca_bundle="", certificate=None, given={},  # type: ignore[arg-type]
+        clusters={"two": ClusterTrust()},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="cluster='two'.* was not provided"):
+        sources.value(ClusterAuthority(cluster="two"))
 
 
 def test_a_job_is_made_anew_and_never_beside_the_old_one(preview: bool) -> None:

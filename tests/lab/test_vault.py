@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from config.services import VaultSeal
 from plan.tools import vault_config, vault_unsealer
 from tests.support.api_server import Cluster, wait_for
-from tests.support.vault_server import CLIENT_SECRET, DOMAIN, Answered, Site, key_pem
+from tests.support.vault_server import CLIENT_SECRET, DOMAIN, Answered, Site, key_pem, known_by
 
 pytestmark = pytest.mark.toolchain
 
@@ -182,6 +182,69 @@ def test_groups_of_keycloak_become_policies(site: Any) -> None:
     refused(one, 403, "GET", "kv/data/developers/app", token=viewer)
     nobody = one.person("others")
     refused(one, 403, "GET", "kv/data/shared/one", token=nobody)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[Cluster]:
+    """Another cluster, whose API server answers nobody without a login, as RKE2's; with the account that asks Vault."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    running = Cluster(folder, ["--anonymous-auth=false"])
+    try:
+        running.start()
+        for namespace, account in (("cert-manager", vault_config.ISSUER), ("default", vault_config.ISSUER)):
+            running.namespace(namespace)
+            body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": namespace}}
+            running.apply(f"/api/v1/namespaces/{namespace}/serviceaccounts", body)
+        yield running
+    finally:
+        running.stop()
+
+
+def test_another_clusters_pods_log_in_by_that_clusters_keys_and_nowhere_else(site: Any, second: Cluster) -> None:
+    with pytest.raises(AssertionError, match="401"):
+        second.request("GET", "/openid/v1/jwks", token="nobody")
+    one = site(shares=1, threshold=1, others={"dev": second})
+    one.start()
+    first = changes(one.setup())
+    assert {"login method kubernetes-dev", "auth/kubernetes-dev/config: jwt_validation_pubkeys"} <= set(first)
+    assert one.setup().stdout == "nothing to change\n"
+    audience = f"vault://{vault_config.ISSUER}"
+    there, here = "auth/kubernetes-dev/login", "auth/kubernetes/login"
+
+    def wish(namespace: str = "cert-manager", of: Cluster | None = second, *audiences: str) -> dict[str, str]:
+        jwt = one.account_token(namespace, vault_config.ISSUER, *(audiences or (audience,)), of=of)
+        return {"role": vault_config.ISSUER, "jwt": jwt}
+
+    own, foreign = wish(of=None), wish()
+    login = one.ask("POST", there, foreign)["auth"]
+    assert login["lease_duration"] == 5 * 60 and vault_config.ISSUER in login["policies"]
+    csr, _ = request_for(f"shop.{DOMAIN}")
+    sign = {"csr": csr, "common_name": f"shop.{DOMAIN}"}
+    assert "BEGIN CERTIFICATE" in one.ask("POST", "pki/sign/opstella", sign, login["client_token"])["data"]["certificate"]
+    refused(one, 403, "GET", "kv/data/developers/app", token=login["client_token"])
+    # Each cluster's pods come in by their own door only; the account, its namespace and the audience are bound as well.
+    one.ask("POST", here, own)
+    for path, data in (
+        (here, foreign),
+        (there, own),
+        (there, wish("default")),
+        (there, wish("cert-manager", second, "https://kubernetes.default.svc")),
+    ):
+        with pytest.raises(Answered) as caught:
+            one.ask("POST", path, data)
+        assert caught.value.status in (400, 403), (path, caught.value)
+    with pytest.raises(Answered):
+        one.ask("POST", there, {**foreign, "role": vault_config.PROVISIONER})
+    # Nobody there is asked about the token, so a cluster that is away takes nobody else's login with it.
+    second.stop()
+    assert one.ask("POST", there, foreign)["auth"]["client_token"]
+    # Other keys: tokens of the old ones are refused.
+    keys = one.folder / "secrets" / vault_config.CLUSTER_FILES / "dev"
+    keys.write_text(known_by(one.cluster))
+    assert changes(one.setup()) == ["auth/kubernetes-dev/config: jwt_validation_pubkeys"]
+    with pytest.raises(Answered):
+        one.ask("POST", there, foreign)
 
 
 def test_the_provisioner_reads_nobodys_secrets(site: Any) -> None:

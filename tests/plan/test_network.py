@@ -47,6 +47,7 @@ ROWS: tuple[tuple[str, tuple[str, ...], tuple[int, ...], str], ...] = (
     ("nfs", BOTH, (33333,), "worker"),
     ("haproxy", TCP, (80, 443), "any"),
 )
+SEVERAL_CLUSTERS_ROW = ("haproxy", TCP, (6443,), "headlamp")
 STANDALONE_ROWS = (("master", TCP, (6443,), "any"),)
 # What the tables lack: the way in, the API and the registration address at the load balancer, the API from pods and
 # other masters, and the metrics of nodes and etcd from whoever scrapes.
@@ -100,6 +101,9 @@ def is_source(source: str, host: Host, peer: Peer, stack: Plan) -> bool:
         return inside or (host.role != "bastion" and peer.role == "bastion")
     if source == "bastion":
         return peer.role == "bastion"
+    if source == "headlamp":
+        serving = next(r.cluster for r in stack.records if r.service == "headlamp")
+        return peer.role == "worker" and peer.cluster == serving != host.cluster
     if source == "pods":
         return peer.address in stack.settings.clusters[host.cluster or ""].pod_subnet
     own = peer.cluster == host.cluster
@@ -111,7 +115,7 @@ def expected(stack: Plan, host: Host, peer: Peer) -> set[tuple[str, int]]:
     extra = STANDALONE_ROWS if stack.settings.architecture == "standalone" else ()
     return {
         (protocol, port)
-        for target, protocols, ports, source in (*ROWS, *extra, *DERIVED)
+        for target, protocols, ports, source in (*ROWS, *extra, *DERIVED, SEVERAL_CLUSTERS_ROW)
         if is_target(target, host) and is_source(source, host, peer, stack)
         for protocol in protocols
         for port in ports
@@ -204,7 +208,7 @@ def test_every_rule_is_a_row_or_has_its_reason(architecture: str) -> None:
     written = {(r.target, r.protocols, r.ports, r.source) for r in rules if r.origin == "reference"}
     assert written == {*ROWS, *extra}
     derived = [r for r in rules if r.origin == "derived"]
-    assert len(derived) == len(DERIVED)
+    assert len(derived) == len(DERIVED) + (architecture == "multicluster")
     assert all(r.why and r.purpose for r in derived)
     assert all(not r.why for r in rules if r.origin == "reference")
 
@@ -218,6 +222,22 @@ def test_operators_networks_bound_ssh_and_the_api() -> None:
         assert network.allows(found, IPv4Network(STRANGER), "tcp", port) is None
     found = network.openings(balancer, stack.settings, stack.topology)
     assert network.allows(found, IPv4Network(bastion.address), "tcp", 6443)
+
+
+def test_headlamp_reaches_every_api_where_operators_networks_are_given() -> None:
+    stack = plan("multicluster", firewall={"operatorNetworks": ["10.200.0.0/16"]})
+    serving, *others = stack.topology.clusters
+    for cluster in others:
+        found = network.openings(cluster.load_balancers[0], stack.settings, stack.topology)
+        assert all(network.allows(found, IPv4Network(w.address), "tcp", 6443) for w in serving.workers)
+        assert network.allows(found, IPv4Network(serving.workers[0].address), "tcp", 9345) is None
+        assert network.allows(found, IPv4Network(serving.nfs.address), "tcp", 6443) is None
+    for worker in others[0].workers:
+        found = network.openings(serving.load_balancers[0], stack.settings, stack.topology)
+        assert network.allows(found, IPv4Network(worker.address), "tcp", 6443) is None
+    without = plan("multicluster", firewall={"operatorNetworks": ["10.200.0.0/16"]}, tools={"headlamp": {"enabled": False}})
+    found = network.openings(without.topology.clusters[1].load_balancers[0], without.settings, without.topology)
+    assert network.allows(found, IPv4Network(serving.workers[0].address), "tcp", 6443) is None
 
 
 def test_operators_networks_that_overlap_stand_once() -> None:

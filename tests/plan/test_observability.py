@@ -16,7 +16,7 @@ from config.services import Alerts, Mail
 from plan.tools import agents, alloy, alloy_config, grafana, kube_prometheus_stack, loki, mimir, telemetry, tempo
 from plan.tools.alloy_syntax import Block, Expression, render
 from plan.tools.grafana_sources import TRACE_ID, data_sources
-from plan.tools.model import Bcrypt, Generated, Given, Override, Release, ToolInputs
+from plan.tools.model import Generated, Given, Htpasswd, Override, Release, ToolInputs
 from tests.support.api_server import artifact
 
 DOMAIN = "devops.example.com"
@@ -119,7 +119,8 @@ def test_what_is_far_is_written_to_by_its_name_with_a_password_and_the_platforms
     (secret,) = release(alloy, FAR).secrets
     assert files == set(secret.data) == set(STORES)
     for store, source in secret.data.items():
-        assert source == Generated(password=f"{store}-agents", cluster="observability")
+        assert source == Generated(password=f"{store}-agents-dev", cluster="observability")
+    assert text.count('username      = "dev"') + text.count('username = "dev"') == 4
     volumes = {v["name"]: v for v in release(alloy, FAR).values["controller"]["volumes"]["extra"]}
     mounts = {m["name"]: m for m in release(alloy, FAR).values["alloy"]["mounts"]["extra"]}
     assert volumes["agents"]["secret"]["secretName"] == secret.name
@@ -128,13 +129,18 @@ def test_what_is_far_is_written_to_by_its_name_with_a_password_and_the_platforms
 
 
 @pytest.mark.parametrize("module", [loki, tempo, mimir], ids=lambda m: m.NAME)
-def test_a_store_lets_other_clusters_agents_in_where_they_write_and_only_with_its_password(module: Any) -> None:
-    several = replace(INPUTS, cluster="observability", clusters=("dev", "observability"))
+def test_a_store_lets_other_clusters_agents_in_where_they_write_each_as_itself(module: Any) -> None:
+    several = replace(INPUTS, cluster="observability", clusters=("dev", "observability", "prd"))
     made = release(module, several)
-    (secret,), (password,) = made.secrets, made.passwords
-    assert secret.data == {"users": Bcrypt(password=password.name, prefix=f"{agents.USER}:")}
+    (secret,), passwords = made.secrets, {password.name for password in made.passwords}
+    logins = {cluster: f"{made.name}-agents-{cluster}" for cluster in ("dev", "prd")}
+    assert secret.data == {"users": Htpasswd(passwords=logins)} and passwords == set(logins.values())
     middleware, ingress = (manifest.body for manifest in made.after)
-    assert middleware["spec"]["basicAuth"]["secret"] == secret.name
+    login = middleware["spec"]["basicAuth"]
+    assert login["secret"] == secret.name and login["removeHeader"] is True
+    # The door says whose it is. In any other spelling, Traefik would set a second header beside the client's own.
+    assert login["headerField"].lower() == telemetry.TENANT_HEADER.lower()
+    assert login["headerField"] == "-".join(part.capitalize() for part in telemetry.TENANT_HEADER.split("-"))
     (annotation,) = ingress["metadata"]["annotations"].values()
     assert annotation == f"{made.namespace}-{middleware['metadata']['name']}@kubernetescrd"
     (rule,) = ingress["spec"]["rules"]

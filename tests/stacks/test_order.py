@@ -16,6 +16,11 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=[False, True], ids=["update", "preview"])
+def preview(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["update", "preview"])
 def found(request: pytest.FixtureRequest, architecture: str) -> Recording:
     return reference(architecture, bool(request.param))
 
@@ -80,6 +85,31 @@ def test_clusters_do_not_wait_for_each_other() -> None:
                 assert not found.before(first, last), (one, two)
 
 
+def test_a_tool_waits_for_another_cluster_only_where_it_needs_it(preview: bool) -> None:
+    found = reference("multicluster", preview)
+    realm = found.named("devsecops-tools-keycloak-keycloak-realm", "kubernetes:batch/v1:Job")
+    for name in ("minio", "oauth2-proxy", "loki"):  # Loki keeps its chunks in MinIO
+        assert found.before(realm, found.named(f"observability-tools-{name}", HELM)), name
+    for name in ("cert-manager", "traefik", "grafana", "kube-prometheus-stack"):
+        assert not found.before(realm, found.named(f"observability-tools-{name}", HELM)), name
+    for tool in ("alloy", "argo-cd"):
+        for other in ("devsecops", "observability"):
+            assert not found.before(found.named(f"{other}-nodes-kubeconfig"), found.named(f"dev-tools-{tool}", HELM))
+
+
+def test_only_what_verifies_other_clusters_waits_for_their_first_server(preview: bool) -> None:
+    found = reference("multicluster", preview)
+    setup = found.named("devsecops-tools-vault-vault-setup", "kubernetes:batch/v1:Job")
+    for cluster in ("observability", "dev", "prd"):
+        keys, config = found.named(f"{cluster}-nodes-account-keys"), found.named(f"{cluster}-nodes-kubeconfig")
+        assert found.before(keys, setup) and not found.before(keys, found.named("devsecops-tools-vault", HELM))
+        assert found.before(config, found.named("devsecops-tools-headlamp", HELM))
+        for tool in ("keycloak", "harbor", "minio", "sonarqube"):
+            chart = found.named(f"devsecops-tools-{tool}", HELM)
+            assert not found.before(keys, chart) and not found.before(config, chart), tool
+    assert not [r for r in reference("standalone", preview).commands if r.name.endswith("-account-keys")]
+
+
 def test_tools_come_when_all_nodes_are_ready_and_the_share_is_exported(found: Recording, architecture: str) -> None:
     plan = plan_of(architecture)
     for cluster in plan.topology.clusters:
@@ -113,6 +143,7 @@ def test_releases_come_after_what_they_need(found: Recording, architecture: str)
         for release in releases:
             chart = found.named(f"{cluster}-tools-{release.name}", HELM)
             for need in release.needs:
-                assert found.before(found.named(f"{cluster}-tools-{need}", HELM), chart)
+                there, _, name = need.rpartition("/")  # of another cluster, or of this one
+                assert found.before(found.named(f"{there or cluster}-tools-{name}", HELM), chart)
             for secret in release.secrets:
                 assert found.before(found.named(f"{cluster}-tools-{secret.namespace}-{secret.name}"), chart)

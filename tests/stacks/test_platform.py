@@ -10,7 +10,7 @@ import pytest
 from tests.config import material
 from tests.support.platform import ARCHITECTURES, airgap, deployed, plan_of, provided, reference
 from tests.support.sent import sent
-from tests.support.stack import CERTIFICATE, UNKNOWN, Recording, Secret, bare
+from tests.support.stack import CERTIFICATE, UNKNOWN, Recording, Secret, bare, kubeconfig
 
 HELM = "kubernetes:helm.sh/v3:Release"
 ROOT, MIDDLE = (CERTIFICATE.format(name=name) for name in ("pki-root", "pki-intermediate"))
@@ -78,7 +78,7 @@ def test_outputs(architecture: str, preview: bool) -> None:
     for cluster in plan.topology.clusters:
         assert told["kubernetes_api"][cluster.name] == f"https://{cluster.entrance}:6443"
         config = told["kubeconfigs"][cluster.name]
-        assert config is UNKNOWN if preview else config == Secret(f"stdout-of-{cluster.name}-nodes-kubeconfig")
+        assert config is UNKNOWN if preview else config == Secret(kubeconfig(f"stdout-of-{cluster.name}-nodes-kubeconfig"))
     assert set(told["host_keys"]) == {h.name for h in plan.topology.hosts}
     for name, key in told["host_keys"].items():
         assert key is UNKNOWN if preview else key == f"stdout-of-host-{name}-hostkey"
@@ -198,3 +198,30 @@ def test_media(source: str) -> None:
     assert (repositories == {"http://charts.example.com"}) == (source == "airgap")
     looked_for = {u for r in found.commands if r.name.endswith("-preflight") for u in sent(r).values["urls"].split()}
     assert looked_for and all(u.startswith("http://media.example.com/") == (source == "airgap") for u in looked_for)
+
+
+# ---- what every machine is told of the whole platform ----------------------------------------
+
+
+@architectures
+def test_every_node_asks_harbor_first_and_every_api_server_knows_the_realm(architecture: str) -> None:
+    plan, found = plan_of(architecture), reference(architecture)
+    assert plan.registry and plan.issuer
+    for cluster in plan.topology.clusters:
+        for node in cluster.nodes:
+            told = sent(found.named(f"{cluster.name}-nodes-{node.name}-rke2")).values
+            assert f"https://{plan.registry}" in told["registries_yaml"], node.name
+            master = node.role == "master"
+            assert (f"oidc-issuer-url={plan.issuer}" in told["config_yaml"]) == master, node.name
+            assert (told["oidc_ca"] == ROOT) == master
+            assert ("platform-admins" in "".join(v for k, v in told.items() if k.startswith("manifest_"))) == master
+
+
+@architectures
+def test_every_machine_and_every_cluster_has_the_same_ca_bundle(architecture: str) -> None:
+    plan, found = plan_of(architecture), reference(architecture)
+    for host in plan.topology.hosts:
+        assert sent(found.named(f"host-{host.name}-prepare")).values["ca_bundle"] == ROOT, host.name
+    bundles = [r for r in found.of_type("kubernetes:core/v1:ConfigMap") if r.name.endswith("-opstella-ca-bundle")]
+    assert {r.name.partition("-tools-")[0] for r in bundles} == {c.name for c in plan.topology.clusters}
+    assert all(bundle.inputs["data"] == {"ca.crt": ROOT} for bundle in bundles)

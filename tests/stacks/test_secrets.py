@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.config import material
 from tests.support.platform import ARCHITECTURES, deployed, plan_of, reference, ssh_key
 from tests.support.sent import decoded
-from tests.support.stack import Recording, Secret, answers, bare, clear_texts
+from tests.support.stack import Recording, Secret, answers, bare, clear_texts, kubeconfig
 
 MARK = secrets.token_hex(12)
 
@@ -42,7 +42,7 @@ def leaks(found: Recording, canaries: list[str]) -> list[str]:
 def answering(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """As usual, but what a kubeconfig command prints is a canary too."""
     made = answers(type_, name, inputs)
-    return made | {"stdout": f"{MARK}-{name}"} if name.endswith("-kubeconfig") else made
+    return made | {"stdout": kubeconfig(f"{MARK}-{name}")} if name.endswith("-kubeconfig") else made
 
 
 def made_up(found: Recording) -> list[str]:

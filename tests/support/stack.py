@@ -7,6 +7,8 @@ a real provider answers, diffs, replacement and deletion; the tests with the bui
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -133,6 +135,27 @@ class Registered:
         return frozenset({*request.dependencies, *of_properties, *provider})
 
 
+# The example of an elliptic curve's key in RFC 7517, A.1.
+KEY_SET = json.dumps(
+    {
+        "keys": [
+            {
+                "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
+                "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+            }
+        ]
+    }
+)  # fmt: skip
+
+
+def kubeconfig(text: str) -> str:
+    """An administrator's kubeconfig with `text` as the key, of a cluster whose authority is `authority`."""
+    data = base64.b64encode(b"authority").decode()
+    clusters = [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443", "certificate-authority-data": data}}]
+    return json.dumps({"kind": "Config", "clusters": clusters, "users": [{"name": "u", "user": {"client-key-data": text}}]})
+
+
 Answers = Callable[[str, str, dict[str, Any]], dict[str, Any]]
 
 
@@ -148,7 +171,12 @@ def answers(type_: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     if type_ == "tls:index/certRequest:CertRequest":
         return {"certRequestPem": f"request-of-{name}"}
     if type_ in COMMANDS:
-        return {"stdout": f"stdout-of-{name}", "stderr": ""}
+        text = f"stdout-of-{name}"
+        if name.endswith("-kubeconfig"):
+            text = kubeconfig(text)
+        if name.endswith("-account-keys"):
+            text = KEY_SET
+        return {"stdout": text, "stderr": ""}
     return {}
 
 

@@ -19,6 +19,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
+from components.cluster_trust import account_keys
 from config.services import Vault
 from plan.tools import jobs, vault, vault_config, vault_unsealer
 from plan.tools.model import Release, ToolInputs
@@ -165,8 +167,12 @@ class Answered(Exception):
 class Site:
     """A Vault of `count` replicas, the objects around it in `cluster`, and the scripts as their pods run them."""
 
-    def __init__(self, folder: Path, cluster: Cluster, count: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, cluster: Cluster, count: int = 1, others: Mapping[str, Cluster] | None = None, **settings: Any
+    ) -> None:
+        """`others` are further clusters of the platform, by name."""
         self.folder, self.cluster, self.output = folder, cluster, ""
+        self.others = dict(others or {})
         self.root = sign("Test Root", path=1)
         self.intermediate = sign("Test Intermediate", self.root, path=0)
         self.provider = Provider(folder, self.root)
@@ -182,7 +188,7 @@ class Site:
         self.inputs = ToolInputs(
             domain=DOMAIN, hosts={"vault": HOST}, all_hosts={"vault": HOST, "keycloak": self.provider.host},
             nfs_server="192.0.2.1", nfs_path="/srv/nfs", replicas=count, vault=Vault(**settings),
-            present=frozenset({"vault", "vault-unsealer"}),
+            present=frozenset({"vault", "vault-unsealer"}), clusters=("standalone", *self.others),
         )  # fmt: skip
         self.release = vault.release(self.inputs)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
@@ -310,12 +316,12 @@ class Site:
         for name in (vault_unsealer.SHARES, vault_unsealer.ENCRYPTED_SHARES):
             self.cluster.delete(f"{SECRETS}/{name}")
 
-    def account_token(self, namespace: str, name: str, *audiences: str) -> str:
+    def account_token(self, namespace: str, name: str, *audiences: str, of: Cluster | None = None) -> str:
         wish = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
         if audiences:
             wish["spec"]["audiences"] = list(audiences)
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
-        token: str = self.cluster.request("POST", path, wish)["status"]["token"]
+        token: str = (of or self.cluster).request("POST", path, wish)["status"]["token"]
         return token
 
     def secret(self, name: str) -> dict[str, str]:
@@ -338,6 +344,7 @@ class Site:
                 "key": key_pem(self.intermediate[1]),
             },
             vault_config.CLIENT_FILES: {vault_config.CLIENT_KEY: CLIENT_SECRET},
+            vault_config.CLUSTER_FILES: {name: known_by(other) for name, other in self.others.items()},
             "reviewer": {"token": self.account_token("vault", "vault")},
         }
         for name, data in secrets.items():
@@ -393,6 +400,11 @@ class Site:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def known_by(cluster: Cluster) -> str:
+    """The keys that verify tokens of the cluster's accounts, as the first server says them and the stack reads them."""
+    return account_keys(cluster.request("GET", "/openid/v1/jwks", raw=True).decode())
 
 
 SECRETS = f"/api/v1/namespaces/{vault_unsealer.NAMESPACE}/secrets"
