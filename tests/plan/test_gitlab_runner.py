@@ -176,6 +176,11 @@ def test_tokens_live_between_half_a_year_and_a_year_and_change_twice_a_year(day:
     assert changes == ((tomorrow.month, tomorrow.day) in ((1, 1), (7, 1)))
 
 
+def test_the_halves_of_a_year_begin_in_january_and_july() -> None:
+    found = [gitlab.tokens_until(date(2026, month, day)) for month, day in ((1, 1), (6, 30), (7, 1), (12, 31))]
+    assert found == ["2027-01-01", "2027-01-01", "2027-07-01", "2027-07-01"]
+
+
 def test_what_rails_is_told() -> None:
     tokens = gitlab.access_tokens(plan().releases)
     told = json.loads(gitlab.wanted_tokens(tokens, ["the value"], "git.example.com", "2027-07-01"))
