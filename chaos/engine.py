@@ -210,7 +210,7 @@ def bastion_away(lab: Lab, cluster: Cluster, outputs: dict[str, Any], chance: ra
     return Row(
         fault="bastion-away", done=f"{bastion} without power and silent for {_AWAY_SECONDS} s in the middle of `up`",
         clients=clients(told), recovered=f"{recovered}; {_nothing_left(clean)}", lost=lost(told),
-        target=judged(Target.NO_FAILURE, told) if clean else f"MISSED: {_CONVERGED}", measured=measured,
+        target=judged(Target.REACHABLE, told) if clean else f"MISSED: {_CONVERGED}", measured=measured,
     )  # fmt: skip
 
 

@@ -216,7 +216,7 @@ FAULTS = (
     Fault(name="master-host", what="a master's host stops", target=Target.REACHABLE, do=master_host),
     Fault(name="worker-host", what="a worker's host stops", target=Target.REACHABLE, do=worker_host),
     Fault(name="disk-full", what="a master's disk is full", target=Target.REACHABLE, do=full_disk, ready=own_database_disk, seconds=40),
-    Fault(name="cluster-network", what="a cluster is cut off from the others", target=Target.NO_FAILURE, do=cluster_network, seconds=10, elsewhere=True),
+    Fault(name="cluster-network", what="a cluster is cut off from the others", target=Target.REACHABLE, do=cluster_network, seconds=10, elsewhere=True),
     Fault(name="nfs-server", what="the NFS server stops and comes back", target=Target.SINGLE, do=nfs_server),
     Fault(name="haproxy-restart", what="HAProxy restarts under load", target=Target.SINGLE, do=haproxy_restart, seconds=15),
     Fault(name="haproxy-reload", what="HAProxy reloads 50 times under load", target=Target.NO_FAILURE, do=haproxy_reload, seconds=10),

@@ -49,6 +49,12 @@ def figures(requests: Iterable[Request], since: float, until: float) -> Figures:
     )
 
 
+def pause(requests: Iterable[Request], since: float, until: float) -> float:
+    """The longest time, in seconds, in which no request began: a client that is starved itself measures nothing."""
+    moments = sorted([since, until, *(r.began for r in requests if since <= r.began <= until)])
+    return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+
+
 def lost(acknowledged: Iterable[int], found: Iterable[int]) -> list[int]:
     """Numbers of the writes that were acknowledged and are not there."""
     return sorted(set(acknowledged) - set(found))

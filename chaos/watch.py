@@ -17,12 +17,14 @@ from typing import Any
 from chaos.cluster import Cluster
 from chaos.lab import ROOT, ChaosError
 from chaos.probe import Order
-from chaos.requests import Figures, Request, figures
+from chaos.requests import Figures, Request, figures, pause
 
 RATES = {"read": 20.0, "write": 5.0, "ingress": 5.0}
 """Requests a second."""
 _FIRST_REQUEST_SECONDS = 60
 _END_SECONDS = 180
+_PAUSE_SECONDS = 1.0
+"""How long the probe may begin nothing, though it should twenty times a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,12 @@ class Watch:
         self._reader.join(10)
         if "lost" not in self._verdict:
             raise ChaosError(f"{self.cluster.name}: the probe could not read its writes back{self._last_words()}")
+        starved = pause((r for r in self._requests if r.kind == "read"), since, until)
+        if starved > _PAUSE_SECONDS:
+            raise ChaosError(
+                f"{self.cluster.name}: this machine is too busy for a measurement: the probe itself stood still for "
+                f"{starved:.1f} s; try again when it has less to do"
+            )
         return Seen(cluster=self.cluster.name, figures=self.so_far(since, until), **self._verdict)
 
     def _last_words(self) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.probe import Refused, reason
-from chaos.requests import Request, figures, lost
+from chaos.requests import Request, figures, lost, pause
 
 
 def request(began: float, seconds: float = 0.1, error: str = "") -> Request:
@@ -54,6 +54,13 @@ def test_a_gap_is_never_longer_than_the_time_and_one_more_answer_never_lengthens
     found = figures(seen, 0, 100)
     assert 0 <= found.gap <= 100 and 0 <= found.failed <= found.asked
     assert figures([*seen, request(50, 0)], 0, 100).gap <= found.gap
+
+
+def test_a_client_that_stood_still_is_told_from_a_cluster_that_does_not_answer() -> None:
+    silent = [request(n / 10, seconds=2, error="time-out") for n in range(100)]
+    assert pause(silent, 0, 10) == pytest.approx(0.1)
+    assert pause([r for r in silent if not 3 < r.began < 7], 0, 10) == pytest.approx(4.0)
+    assert pause([], 0, 10) == 10
 
 
 def test_lost_is_what_was_acknowledged_and_is_not_there() -> None:
