@@ -6,7 +6,7 @@ import http.client
 import ssl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.probe import Refused, reason
@@ -46,6 +46,7 @@ def test_the_spread_is_from_the_first_failure_to_the_last() -> None:
 moments = st.floats(min_value=0, max_value=100)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(moments, st.sampled_from(["", "time-out"])), max_size=30))
 def test_a_gap_is_never_longer_than_the_time_and_one_more_answer_never_lengthens_it(
     drawn: list[tuple[float, str]],
