@@ -1,11 +1,11 @@
-"""DefectDojo's own settings, by its API: groups and their roles, the people of the settings, tools, the token of CI.
+"""DefectDojo's own settings, by its API: groups and their roles, the people of the settings, tools, the user of CI.
 
-Idempotent: compares, changes what differs, says what it changed. People are made once and never touched again. A group or a
-user of a wanted name that this stack did not make is refused. DefectDojo never shows a tool's key again, so the Secret of
+Idempotent: compares, changes what differs, says what it changed. People are made once and never touched again. A group, a
+user or a product type of a wanted name that this stack did not make is refused. DefectDojo never shows a tool's key again, so the Secret of
 the tokens keeps a fingerprint of the one that was set last.
 
 Environment: `DEFECTDOJO_URL`, `CONFIG_FILE` (/opstella/defectdojo.json, plan/tools/defectdojo.py makes it). Secrets:
-`admin` (DD_ADMIN_PASSWORD), `ci` (password).
+`admin` (DD_ADMIN_PASSWORD), `ci` (password); where there is a GitLab, what ci_variables.py reads.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import secrets
 import sys
 from pathlib import Path
 from typing import Any
 
+from ci_variables import Variables
 from client import Client, Failure, Report, environment, hide, main, secret
 from vault_api import Kubernetes, keep
 
 MARK = "made by the Opstella stack"
 ADMIN = "admin"
 SONARQUBE = "SonarQube"  # the name by which DefectDojo knows this type of tool
+PRODUCT_MAKER = "Maintainer"
 FINGERPRINT = "opstella.io/sonarqube-token"
 PAGE = 100
 
@@ -124,17 +127,47 @@ class DefectDojo:
     # ---- CI
 
     def ci(self, domain: str) -> str:
-        """The token of the user that hands in reports, and may do nothing else."""
+        """The token of the user that hands in reports: it sees and changes what is in its product type, nothing else."""
         name, password = self.config["ci"], secret("ci", "password")
         user = self.named("/users/", "username", name)
-        if user is None:
-            (role,) = (role["id"] for role in self.listed("/roles/") if role["name"] == "API_Importer")
-            number = self.user(name, password, email=f"{name}@{domain}", last_name=MARK)
-            self.api.post("/global_roles/", {"user": number, "group": None, "role": role})
-            self.report.did(f"user {name}: made, API_Importer")
-        elif user.get("last_name") != MARK:
+        if user is not None and user.get("last_name") != MARK:
             raise self.refuse("user", name, "rename it")
+        kind = self.product_type()
+        if user is None:
+            number = self.user(name, password, email=f"{name}@{domain}", last_name=MARK)
+            self.report.did(f"user {name}: made")
+        else:
+            number = user["id"]
+        for role in self.listed("/global_roles/", user=str(number)):
+            if role.get("user") == number:
+                self.api.delete(f"/global_roles/{role['id']}/")
+                self.report.did(f"user {name}: a role over everything taken")
+        self.member(kind, number)
         return token_of(Client(self.where, headers={"X-Forwarded-Proto": "https"}), name, password)
+
+    def product_type(self) -> int:
+        """The number of the product type that holds a product for each project that pipelines hand in reports of."""
+        name = self.config["product_type"]
+        kind = self.named("/product_types/", "name", name)
+        if kind is None:
+            kind = self.api.post("/product_types/", {"name": name, "description": MARK})
+            self.report.did(f"product type {name}: made")
+        elif kind.get("description") != MARK:
+            raise self.refuse("product type", name, f"rename it, or hand it over: set its description to '{MARK}'")
+        return int(kind["id"])
+
+    def member(self, kind: int, user: int) -> None:
+        """`user` may make products in the product type `kind`: Maintainer is the least of the roles that may."""
+        (role,) = (role["id"] for role in self.listed("/roles/") if role["name"] == PRODUCT_MAKER)
+        wanted = {"product_type": kind, "user": user, "role": role}
+        has = self.listed("/product_type_members/", product_type_id=str(kind), user_id=str(user))
+        if not has:
+            self.api.post("/product_type_members/", wanted)
+        elif has[0]["role"] != role:
+            self.api.put(f"/product_type_members/{has[0]['id']}/", wanted)
+        else:
+            return
+        self.report.did(f"user {self.config['ci']}: {PRODUCT_MAKER} of the product type {self.config['product_type']}")
 
     # ---- tools
 
@@ -195,6 +228,8 @@ def run(report: Report) -> None:
         annotations[FINGERPRINT] = defectdojo.sonarqube(theirs, before.get(FINGERPRINT))
     if text(record, "ci") != token or annotations != before:
         keep(kubernetes, namespace, name, annotations, {"ci": token})
+    if "GITLAB_URL" in os.environ:
+        Variables(report).publish({"DEFECTDOJO_TOKEN": token})
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
-"""Harbor's own settings, by its API: login through Keycloak, and the projects that hand on public registries.
+"""Harbor's own settings, by its API: login through Keycloak, the projects that hand on public registries, the robot of CI.
 
-Idempotent: compares, changes what differs, says what it changed. A registry or a project of a wanted name that this stack
-did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint of the one
-that was set last.
+Idempotent: compares, changes what differs, says what it changed. A registry, a project or a robot of a wanted name that
+this stack did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint of
+the one that was set last; and never the robot's, so GitLab's variable is the one that keeps it: one that Harbor no longer
+takes is made anew.
 
 Environment: `HARBOR_URL`, `OIDC_ENDPOINT` (the realm's URL), `OIDC_CLIENT`, `ADMIN_GROUP`, `PROXIED` (registries,
-separated by spaces), `MEMBERS` (group=role pairs of the project library). Secrets: `admin` (HARBOR_ADMIN_PASSWORD),
-`oidc` (clientSecret).
+separated by spaces), `MEMBERS` (group=role pairs of the project library); where there is a GitLab, `ROBOT` (the name of
+the robot), and what ci_variables.py reads. Secrets: `admin` (HARBOR_ADMIN_PASSWORD), `oidc` (clientSecret).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from typing import Any
 
-from client import Client, Failure, Refused, Report, basic, environment, main, secret
+from ci_variables import Variables
+from client import Client, Failure, Refused, Report, basic, environment, hide, main, secret
 
 MARK = "made by the Opstella stack"
 LABEL = "opstella-login"
 PAGE = {"page_size": "100"}
 BY_NAME = {"X-Is-Resource-Name": "true"}
 SHARED = "library"  # the project that every Harbor has
+PUSH = ("pull", "push")  # what the robot may do with the repositories of SHARED
 OIDC_GROUP = 3  # the type of a group that comes from the identity provider
 ROLES = {"projectAdmin": 1, "developer": 2, "guest": 3, "maintainer": 4, "limitedGuest": 5}
 # Registry: Harbor's type of it, and where it answers.
@@ -39,6 +43,7 @@ class Harbor:
     def __init__(self, base: str, report: Report) -> None:
         password = secret("admin", "HARBOR_ADMIN_PASSWORD")
         self.api = Client(f"{base}/api/v2.0", headers={"Authorization": basic("admin", password)})
+        self.docker = Client(base)  # what `docker login` asks
         self.where, self.report = self.api.base, report
 
     def listed(self, path: str) -> list[dict[str, Any]]:
@@ -200,6 +205,61 @@ class Harbor:
         self.report.did(f"project {SHARED}: the group {group} is {role}")
 
 
+    # ---- pipelines
+
+    def robot(self, name: str, known: str | None) -> tuple[str, str]:
+        """The login by which pipelines push to the project library: its whole name, and its secret.
+
+        `known` is the secret as pipelines have it.
+        """
+        project = self.api.get(f"/projects/{SHARED}", headers=BY_NAME)["project_id"]
+        of_project = {"q": f"Level=project,ProjectID={project}", **PAGE}
+        robots = self.api.get("/robots", query=of_project) or []
+        now = next((one for one in robots if one["name"].endswith(f"{SHARED}+{name}")), None)
+        access = [{"resource": "repository", "action": action} for action in PUSH]
+        permissions = [{"kind": "project", "namespace": SHARED, "access": access}]
+        wanted = {"level": "project", "description": MARK, "duration": -1, "disable": False, "permissions": permissions}
+        if now is None:
+            made = self.api.post("/robots", {"name": name, **wanted})
+            self.report.did(f"robot {made['name']}: made")
+            return made["name"], hide(made["secret"])
+        if now.get("description") != MARK:
+            raise Failure(
+                f"the robot {now['name']} exists and was not made by this stack",
+                f"{self.where}/robots/{now['id']}, there since {now.get('creation_time', 'some time')}",
+                f"its description is not '{MARK}', and somebody uses its secret",
+                "remove it; or hand it over, and its secret will be made anew: give it that description",
+            )
+        if now["duration"] != -1 or now.get("disable") or rights(now) != rights(wanted):
+            self.api.put(f"/robots/{now['id']}", {"name": now["name"], **wanted})
+            self.report.did(f"robot {now['name']}: its rights")
+        if known and self.lets_in(now["name"], known):
+            return now["name"], known
+        fresh = self.api.request("PATCH", f"/robots/{now['id']}", data={"secret": ""}).json()
+        self.report.did(f"robot {now['name']}: its secret made anew")
+        return now["name"], hide(fresh["secret"])
+
+    def lets_in(self, username: str, password: str) -> bool:
+        """Whether `docker login` would work."""
+        answer = self.docker.request(
+            "GET",
+            "/service/token",
+            query={"service": "harbor-registry"},
+            headers={"Authorization": basic(username, password)},
+            also=(401,),
+        )
+        return answer.status == 200
+
+
+def rights(robot: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """What `robot` may do, where."""
+    return {
+        (scope["namespace"], one["resource"], one["action"])
+        for scope in robot.get("permissions") or []
+        for one in scope.get("access") or []
+    }
+
+
 def run(report: Report) -> None:
     harbor = Harbor(environment("HARBOR_URL"), report)
     harbor.api.request("GET", "/ping")
@@ -209,6 +269,10 @@ def run(report: Report) -> None:
     for pair in environment("MEMBERS", "").split():
         group, _, role = pair.partition("=")
         harbor.member(group, role)
+    if "ROBOT" in os.environ:
+        variables = Variables(report)
+        name, password = harbor.robot(environment("ROBOT"), variables.value("HARBOR_PASSWORD"))
+        variables.publish({"HARBOR_USERNAME": name, "HARBOR_PASSWORD": password})
 
 
 if __name__ == "__main__":

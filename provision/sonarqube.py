@@ -1,11 +1,11 @@
-"""SonarQube's own settings, by its web API: the administrator's password, login by SAML, groups, tokens.
+"""SonarQube's own settings, by its web API: the administrator's password, login by SAML, groups, tokens, GitLab, the gate.
 
 Idempotent: compares, changes what differs, says what it changed. SonarQube never shows a secured setting or a token again,
-so the Secret of the tokens keeps them, with a fingerprint of the certificate that was set last. A group of a wanted name
-that this stack did not make is refused.
+so the Secret of the tokens keeps them, with fingerprints of the certificate and of GitLab's token that were set last. A
+group of a wanted name, and a GitLab, that this stack did not make are refused.
 
 Environment: `SONARQUBE_URL`, `CONFIG_FILE` (/opstella/sonarqube.json, plan/tools/sonarqube.py makes it). Secrets:
-`admin` (password).
+`admin` (password). Where there is a GitLab: `gitlab` (token), and what ci_variables.py reads.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 from typing import Any
 
+from ci_variables import Variables
 from client import Client, Failure, Report, basic, bearer, environment, hide, main, secret
 from vault_api import Kubernetes, keep
 
 MARK = "made by the Opstella stack"
 ADMIN, FIRST_PASSWORD = "admin", "admin"  # of every new SonarQube
 CERTIFICATE = "sonar.auth.saml.certificate.secured"
-FINGERPRINT = "opstella.io/saml-certificate"
+FINGERPRINT, GITLAB_FINGERPRINT = "opstella.io/saml-certificate", "opstella.io/gitlab-token"
 SIGNATURE = "{http://www.w3.org/2000/09/xmldsig#}"
 METADATA = "{urn:oasis:names:tc:SAML:2.0:metadata}"
 # Key of the Secret to the token's name and type. CI may analyse any project; DefectDojo reads findings as its own user.
@@ -94,7 +95,7 @@ class SonarQube:
         now = {s["key"]: s.get("value") for s in found["settings"] if not s.get("inherited")}
         is_set = CERTIFICATE in found.get("setSecuredSettings", ()) or CERTIFICATE in now
         certificate = self.certificate()
-        fingerprint = hashlib.sha256(certificate.encode()).hexdigest()[:16]
+        fingerprint = print_of(certificate)
         if not is_set or fingerprint != known:  # before login by SAML is switched on, which is the last of `wanted`
             self.set(CERTIFICATE, certificate)
         for key, value in wanted.items():
@@ -164,6 +165,48 @@ class SonarQube:
                     )
                     self.report.did(f"group {name}: {permission} {'given' if verb == 'add_group' else 'taken'}")
 
+    # ---- projects
+
+    def gitlab(self, known: str | None) -> str:
+        """The GitLab whose projects people import; its token is set when its fingerprint is not `known`. The fingerprint.
+
+        SonarQube keeps no description of it: the key is what says that it is this stack's.
+        """
+        key, url, token = self.config["gitlab"]["key"], self.config["gitlab"]["url"], secret("gitlab", "token")
+        there = {one["key"]: one.get("url") for one in self.api.get("/api/alm_settings/list_definitions").get("gitlab", [])}
+        if there and key not in there:
+            others = ", ".join(f"'{name}' at {place}" for name, place in there.items())
+            raise Failure(
+                f"SonarQube has a GitLab that was not made by this stack: {others}",
+                f"{self.where}/admin/settings?category=almintegration",
+                f"its key is not '{key}', and this edition keeps one GitLab only",
+                f"remove it; or hand it over, and its URL and token will be replaced: change its key to '{key}'",
+            )
+        fingerprint = print_of(f"opstella {token}")
+        if key in there and there[key] == url and known == fingerprint:
+            return fingerprint
+        verb = "update" if key in there else "create"
+        form = {"key": key, "url": url, "personalAccessToken": token}
+        self.api.request("POST", f"/api/alm_settings/{verb}_gitlab", form=form)
+        self.report.did(f"GitLab at {url}: {'changed' if key in there else 'made known'}")
+        return fingerprint
+
+    def gate(self) -> None:
+        """What new projects are measured by; a project may be given another one in its own settings."""
+        wanted = self.config["gate"]
+        gates = {gate["name"]: gate for gate in self.api.get("/api/qualitygates/list")["qualitygates"]}
+        if wanted not in gates:
+            raise Failure(
+                f"SonarQube has no quality gate '{wanted}'",
+                f"{self.where}/quality_gates",
+                f"it has {', '.join(sorted(gates))}",
+                "compare SonarQube's version with the one that this stack was made for",
+            )
+        if not gates[wanted].get("isDefault"):
+            before = next((name for name, gate in gates.items() if gate.get("isDefault")), "none")
+            self.api.request("POST", "/api/qualitygates/set_as_default", form={"name": wanted})
+            self.report.did(f"quality gate of new projects: {wanted}, it was {before}")
+
     # ---- tokens
 
     def tokens(self, kept: dict[str, str]) -> dict[str, str]:
@@ -186,6 +229,11 @@ class SonarQube:
         return result
 
 
+def print_of(text: str) -> str:
+    """A fingerprint: tells whether `text` is the same, and not what it is."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def run(report: Report) -> None:
     config = json.loads(Path(environment("CONFIG_FILE", "/opstella/sonarqube.json")).read_text(encoding="utf-8"))
     namespace, name = config["tokens"]["namespace"], config["tokens"]["secret"]
@@ -197,10 +245,15 @@ def run(report: Report) -> None:
     sonarqube.wait()
     sonarqube.log_in()
     sonarqube.groups()
-    tokens = sonarqube.tokens(kept)
-    fingerprint = sonarqube.settings(annotations.get(FINGERPRINT))
-    if tokens != kept or annotations.get(FINGERPRINT) != fingerprint:
-        keep(kubernetes, namespace, name, {**annotations, FINGERPRINT: str(fingerprint)}, tokens)
+    after = {**annotations, FINGERPRINT: str(sonarqube.settings(annotations.get(FINGERPRINT)))}
+    sonarqube.gate()
+    if "gitlab" in config:
+        after[GITLAB_FINGERPRINT] = sonarqube.gitlab(annotations.get(GITLAB_FINGERPRINT))
+    tokens = sonarqube.tokens(kept)  # last: a run that ends before they are kept makes them again
+    if tokens != kept or annotations != after:
+        keep(kubernetes, namespace, name, after, tokens)
+    if "gitlab" in config:
+        Variables(report).publish({"SONAR_TOKEN": tokens["ci"]})
 
 
 if __name__ == "__main__":

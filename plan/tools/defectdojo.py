@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from plan import versions
-from plan.tools import csi_driver_nfs, sonarqube, traefik
+from plan.tools import ci, csi_driver_nfs, sonarqube, traefik
 from plan.tools.common import (
     CA_FILE,
     image,
@@ -47,6 +47,8 @@ SECRET, EXTRA_SECRET = NAME, f"{NAME}-extrasecrets"  # both names are fixed in t
 CI_SECRET, CI_USER = "defectdojo-ci", "opstella-ci"
 TOKENS_SECRET = "defectdojo-tokens"
 """What the Job makes: the token (`ci`) by which pipelines hand in reports."""
+PRODUCT_TYPE = "GitLab"
+"""Where pipelines make a product for each project of GitLab; the user of CI sees nothing outside of it."""
 ADMIN_PASSWORD = "defectdojo-admin"
 # Group to its role in the words of DefectDojo.
 ROLES = {"platform-admins": "Owner", "developers": "Writer", "viewers": "Reader"}
@@ -168,6 +170,7 @@ def _configuration(inputs: ToolInputs) -> Values:
             for name, user in sorted(inputs.identity.users.items())
         },
         "ci": CI_USER,
+        "product_type": PRODUCT_TYPE,
         "tokens": {"namespace": NAMESPACE, "secret": TOKENS_SECRET},
     }
     if sonarqube.NAME in inputs.present:
@@ -179,15 +182,24 @@ def _configuration(inputs: ToolInputs) -> Values:
     return found
 
 
-def _provisioning(inputs: ToolInputs) -> Job:
+def _variables(host: str) -> dict[str, ci.Variable]:
+    # Not protected: what is found in a branch is to be known before it is merged.
+    return {
+        "DEFECTDOJO_URL": ci.Variable(about="DefectDojo", value=f"https://{host}"),
+        "DEFECTDOJO_PRODUCT_TYPE": ci.Variable(about="Where DEFECTDOJO_TOKEN makes products", value=PRODUCT_TYPE),
+        "DEFECTDOJO_TOKEN": ci.Variable(about="Hands in reports to DefectDojo", masked=True),
+    }
+
+
+def _provisioning(inputs: ToolInputs, host: str) -> Job:
     api = {"apiGroups": [""], "resources": ["secrets"]}
     beside = sonarqube.NAME in inputs.present
-    return Job(
+    job = Job(
         name="defectdojo-settings",
         image=python_image(inputs),
         command=("python3", "/opstella/defectdojo.py"),
         files={
-            **provision_files("client.py", "vault_api.py", "defectdojo.py"),
+            **provision_files(*ci.FILES, "vault_api.py", "defectdojo.py"),
             "defectdojo.json": json.dumps(_configuration(inputs), indent=1),
         },
         environment={
@@ -205,6 +217,7 @@ def _provisioning(inputs: ToolInputs) -> Job:
         needs=(sonarqube.NAME,) if beside else (),
         timeout_seconds=900,
     )
+    return ci.publishing(job, inputs, _variables(host))
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -242,7 +255,8 @@ def release(inputs: ToolInputs) -> Release:
         databases=(DATABASE,),
         caches=(CACHE,),
         clients=(client,),
-        jobs=(_provisioning(inputs),),
+        gitlab=ci.access(inputs),
+        jobs=(_provisioning(inputs, host),),
         secrets=(
             Secret(
                 name=SECRET,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.rke2 import MIRRORED as PROXIED
-from plan.tools import cert_manager, harbor_secrets, kube_prometheus_stack, traefik, valkey
+from plan.tools import cert_manager, ci, harbor_secrets, kube_prometheus_stack, traefik, valkey
 from plan.tools.common import (
     image,
     issuer,
@@ -48,6 +48,8 @@ DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
 BUCKET = "harbor-registry"
 STORE_SECRET, CLIENT_SECRET = "harbor-store", "harbor-oidc"
 METRICS = 8001
+PROJECT, ROBOT = "library", "opstella-ci"
+"""The project that every Harbor has, and the robot account by which pipelines push there."""
 # Component: cpu and memory that its pods ask for (all containers), memory limit, most pods.
 _SIZES = {
     "core": ("100m", "192Mi", "512Mi", 5),
@@ -185,13 +187,23 @@ def _workload(inputs: ToolInputs, name: str) -> Workload:
     )
 
 
-def _provisioning(inputs: ToolInputs) -> Job:
-    """Harbor's own settings, once it is up: the login, the mirror's projects, the groups' roles."""
-    return Job(
+def _variables(host: str) -> dict[str, ci.Variable]:
+    return {
+        "HARBOR_HOST": ci.Variable(about="Harbor, as images are named", value=host),
+        "HARBOR_PROJECT": ci.Variable(about="Where HARBOR_USERNAME pushes", value=PROJECT),
+        # Protected: what is pushed gets deployed, so it comes from branches and tags that not everybody may write.
+        "HARBOR_USERNAME": ci.Variable(about="A robot account of Harbor", protected=True),
+        "HARBOR_PASSWORD": ci.Variable(about="Its secret", masked=True, protected=True),
+    }
+
+
+def _provisioning(inputs: ToolInputs, host: str) -> Job:
+    """Harbor's own settings, once it is up: the login, the mirror's projects, the groups' roles, the robot of pipelines."""
+    job = Job(
         name="harbor-provisioning",
         image=python_image(inputs),
         command=("python3", "/opstella/harbor.py"),
-        files=provision_files("client.py", "harbor.py"),
+        files=provision_files(*ci.FILES, "harbor.py"),
         environment={
             "HARBOR_URL": service(f"{NAME}-core", NAMESPACE, 80),
             "OIDC_ENDPOINT": issuer(inputs),
@@ -199,10 +211,12 @@ def _provisioning(inputs: ToolInputs) -> Job:
             "ADMIN_GROUP": "platform-admins",
             "PROXIED": " ".join(PROXIED if inputs.nodes_mirror else ()),
             "MEMBERS": "developers=developer viewers=guest",
+            **({"ROBOT": ROBOT} if ci.there(inputs) else {}),
         },
         secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
         flows=(Flow(peer=ITSELF, ports=(8080,)),),
     )
+    return ci.publishing(job, inputs, _variables(host))
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -252,7 +266,8 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         clients=(client,),
-        jobs=(_provisioning(inputs),),
+        gitlab=ci.access(inputs),
+        jobs=(_provisioning(inputs, host),),
         flows=(
             Flow(peer=ITSELF, ports=(5000, 8080, METRICS)),
             Flow(peer=OUTSIDE, ports=(443,)),  # Keycloak, the registries it hands on, Trivy's list of vulnerabilities

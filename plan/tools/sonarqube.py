@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from plan import versions
-from plan.tools import traefik
+from plan.tools import ci, traefik
 from plan.tools.common import CA_FILE, image, issuer, merge, provision_files, python_image, resources, service
 from plan.tools.model import (
     CA_BUNDLE_KEY,
@@ -23,7 +23,18 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Database, Flow, Job, OidcClient
+from plan.tools.needs import (
+    GITLAB,
+    ITSELF,
+    KUBERNETES_API,
+    OUTSIDE,
+    PUBLIC,
+    Database,
+    Flow,
+    GitLabAccess,
+    Job,
+    OidcClient,
+)
 
 NAME = NAMESPACE = DOMAIN_KEY = "sonarqube"
 PORT = 9000
@@ -32,6 +43,14 @@ ADMIN_SECRET = ADMIN_PASSWORD = "sonarqube-admin"
 MONITORING_SECRET = MONITORING_PASSCODE = "sonarqube-monitoring"
 TOKENS_SECRET = "sonarqube-tokens"
 """What the Job makes: tokens by which CI (`ci`) and DefectDojo (`defectdojo`) get at SonarQube."""
+GITLAB_SECRET = "sonarqube-gitlab"
+"""The token by which SonarQube reads GitLab."""
+GITLAB_KEY = "opstella"  # by which SonarQube knows the platform's GitLab; it keeps no description of it
+QUALITY_GATE = "Sonar way"
+"""What new projects are measured by: on new code no issue, 80 % covered, at most 3 % duplicated, every hotspot reviewed.
+
+SonarQube's own gate: nobody can loosen it, and it stays right when SonarQube renames what it measures.
+"""
 LABELS = {"app": NAME, "release": NAME}
 CPU, MEMORY, MEMORY_LIMIT = "250m", "2Gi", "3Gi"
 # Group to SonarQube's own permissions; nobody else has any but to browse what is public.
@@ -84,7 +103,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
 def _configuration(inputs: ToolInputs, host: str) -> Values:
     """What provision/sonarqube.py brings SonarQube to."""
     realm = issuer(inputs)
-    return {
+    found: Values = {
         "settings": {
             "sonar.core.serverBaseURL": f"https://{host}",
             "sonar.forceAuthentication": "true",
@@ -100,25 +119,42 @@ def _configuration(inputs: ToolInputs, host: str) -> Values:
         },
         "descriptor": f"{realm}/protocol/saml/descriptor",
         "groups": {group: list(permissions) for group, permissions in PERMISSIONS.items()},
+        "gate": QUALITY_GATE,
         "tokens": {"namespace": NAMESPACE, "secret": TOKENS_SECRET},
     }
+    if ci.there(inputs):
+        found["gitlab"] = {"key": GITLAB_KEY, "url": f"https://{inputs.all_hosts[GITLAB]}/api/v4"}
+    return found
+
+
+def _variables(host: str) -> dict[str, ci.Variable]:
+    # Not protected: branches are to be analysed before they are merged.
+    return {
+        "SONAR_HOST_URL": ci.Variable(about="SonarQube", value=f"https://{host}"),
+        "SONAR_TOKEN": ci.Variable(about="Analyses projects in SonarQube, and does nothing else", masked=True),
+    }
+
+
+def _gitlab(inputs: ToolInputs) -> tuple[GitLabAccess, ...]:
+    own = GitLabAccess(purpose="sonarqube", secret=GITLAB_SECRET)
+    return (own, *ci.access(inputs)) if ci.there(inputs) else ()
 
 
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
     api = {"apiGroups": [""], "resources": ["secrets"]}
-    return Job(
+    job = Job(
         name="sonarqube-settings",
         image=python_image(inputs),
         command=("python3", "/opstella/sonarqube.py"),
         files={
-            **provision_files("client.py", "vault_api.py", "sonarqube.py"),
+            **provision_files(*ci.FILES, "vault_api.py", "sonarqube.py"),
             "sonarqube.json": json.dumps(_configuration(inputs, host), indent=1),
         },
         environment={
             "SONARQUBE_URL": service(NAME, NAMESPACE, PORT),
             **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {}),
         },
-        secret_files={"admin": ADMIN_SECRET},
+        secret_files={"admin": ADMIN_SECRET, **({"gitlab": GITLAB_SECRET} if ci.there(inputs) else {})},
         rules=(
             {**api, "verbs": ["create"]},
             {**api, "verbs": ["get", "update"], "resourceNames": [TOKENS_SECRET]},
@@ -130,6 +166,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         ),
         timeout_seconds=900,
     )
+    return ci.publishing(job, inputs, _variables(host))
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -157,6 +194,7 @@ def release(inputs: ToolInputs) -> Release:
         needs=(traefik.NAME,),
         databases=(DATABASE,),
         clients=(client,),
+        gitlab=_gitlab(inputs),
         jobs=(_provisioning(inputs, host),),
         secrets=(
             Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data={"password": Generated(password=ADMIN_PASSWORD)}),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from config.errors import ConfigurationError, Problem, key
 from plan import versions
-from plan.tools import cert_manager, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
+from plan.tools import cert_manager, ci, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
 from plan.tools.common import CA_FILE, image, provision_files, python_image, resources, storage_of
 from plan.tools.model import (
     ClusterAccountKeys,
@@ -253,7 +253,11 @@ def release(inputs: ToolInputs) -> Release:
         secrets=tuple(secrets),
         before=before(inputs),
         after=after(inputs),
-        jobs=(_job(inputs, host),),
+        gitlab=ci.access(inputs),
+        jobs=(
+            _job(inputs, host),
+            *ci.job("vault-ci-variables", inputs, {"VAULT_ADDR": ci.Variable(about="Vault", value=f"https://{host}")}),
+        ),
         clients=(
             OidcClient(
                 client_id=vault_config.CLIENT,

@@ -75,6 +75,7 @@ def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
         problems += _twice(provider, asked)
     for cluster, releases in wired.items():
         inputs = members[cluster].inputs
+        releases[:] = _shared(releases)
         releases[:] = [_provider(r, cluster, inputs, served.get((cluster, r.name), ())) for r in releases]
         # A Job trusts the stack's authorities, also where its tool does not ask for them.
         releases[:] = [replace(r, ca_bundle=r.ca_bundle or inputs.ca_bundle) if r.jobs else r for r in releases]
@@ -214,6 +215,15 @@ def _declared(
         after=(*release.after, *(cloudnative_pg.schedule(d, release.namespace) for d in release.databases if archive)),
         flows=(*release.flows, *flows),
     )
+
+
+def _shared(releases: Sequence[Release]) -> Iterator[Release]:
+    """`releases`; GitLab's token for a purpose is one Password, which the first of those that use it declares."""
+    known: set[str] = set()
+    for release in releases:
+        tokens = {gitlab.password(access.purpose) for access in release.gitlab}
+        yield replace(release, passwords=tuple(p for p in release.passwords if p.name not in tokens & known))
+        known |= tokens
 
 
 def _archive(member: Member, members: Mapping[str, Member], namespace: str) -> cloudnative_pg.Archive | None:

@@ -39,7 +39,7 @@ def server(release: Release) -> dict[str, Any]:
 
 
 def job_config(inputs: ToolInputs) -> dict[str, Any]:
-    (job,) = vault.release(inputs).jobs
+    job, _ = vault.release(inputs).jobs
     config: dict[str, Any] = json.loads(job.files["vault.json"])
     return config
 
@@ -109,7 +109,7 @@ def test_the_intermediate_itself_is_imported_and_its_key_is_in_a_secret_alone() 
     assert secret.data == {"chain": FromPki(item="intermediate.chain"), "key": FromPki(item="intermediate.key")}
     authority = job_config(ALL)["authority"]
     assert authority == {"mount": "pki", "chain": ["authority", "chain"], "key": ["authority", "key"]}
-    (job,) = release.jobs
+    job, _ = release.jobs
     assert job.secret_files["authority"] == secret.name and job.secret_files["client"] == release.clients[0].secret
 
 
@@ -131,7 +131,7 @@ def test_every_login_of_a_pod_is_bound_to_one_account_and_one_audience() -> None
         assert role["token_policies"] == [name] and name in config["policies"]
         assert role["token_max_ttl"] <= 15 * 60
     assert roles["auth/kubernetes/role/vault-issuer"]["audience"] == "vault://vault-issuer"
-    (job,) = vault.release(ALL).jobs
+    job, _ = vault.release(ALL).jobs
     assert job.environment["ACCOUNT_NAME"] == job.name
     assert roles["auth/kubernetes/role/opstella-provisioner"]["bound_service_account_names"] == [job.name]
     assert [dict(rule)["resourceNames"] for rule in job.rules] == [[job.name]] and not job.cluster_rules
@@ -203,7 +203,7 @@ def test_an_automatic_seal_gets_its_credentials_by_name() -> None:
 
 
 def test_the_record_is_where_the_job_and_the_unsealer_look_for_it() -> None:
-    (job,) = vault.release(ALL).jobs
+    job, _ = vault.release(ALL).jobs
     values = vault_unsealer.release(ALL).values
     assert job.environment["RECORD"] == values["environment"]["RECORD"] == "vault-unseal/vault-unseal"
     assert job.environment["VAULT_REPLICAS"] == values["environment"]["VAULT_REPLICAS"]

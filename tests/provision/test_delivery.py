@@ -15,22 +15,27 @@ import pytest
 from plan.tools import defectdojo, sonarqube
 from plan.tools.model import Release
 from tests.support.delivery_doubles import Cluster, DefectDojo, Double, SonarQube, serving
+from tests.support.gitlab_ci_double import CiGitLab
+from tests.support.gitlab_double import AccessToken
 from tests.support.platform import plan_of
 
 RELEASES = {release.name: release for release in plan_of("standalone").releases["standalone"]}
 PASSWORD, CI_PASSWORD = "Strong-password-0123456789", "Ci-password-0123456789"
+CI_TOKEN, READ_TOKEN = "glci-of-an-administrator", "glread-of-a-reader"
 MARK = "made by the Opstella stack"
 
 
 @dataclass
 class Place:
-    """A double, served beside a cluster's API, and what the Job is given."""
+    """A double, served beside a cluster's API and a GitLab, and what the Job is given."""
 
     double: Double
     release: Release
     url: str
     cluster: Cluster
     api: str
+    gitlab: CiGitLab
+    gitlab_url: str
     folder: Path
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -51,20 +56,20 @@ class Place:
         environment = {
             f"{name.upper()}_URL": self.url, "KUBERNETES_API": self.api, "SERVICE_ACCOUNT": str(self.folder / "account"),
             "SECRETS": str(self.folder / "secrets"), "CONFIG_FILE": str(self.folder / f"{name}.json"), "PATIENCE": "2",
-            "PATH": os.environ["PATH"],
+            "GITLAB_URL": self.gitlab_url, "VARIABLES_FILE": str(self.folder / "ci_variables.json"), "PATH": os.environ["PATH"],
         }  # fmt: skip
-        assert f"{name.upper()}_URL" in job.environment
+        assert {f"{name.upper()}_URL", "GITLAB_URL"} <= set(job.environment) and "gitlab" in job.needs
         done = subprocess.run(
             [sys.executable, str(self.folder / f"{name}.py")],
             env=environment, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
-        for secret in (PASSWORD, CI_PASSWORD, "sqtoken", "token-of"):
+        for secret in (PASSWORD, CI_PASSWORD, "sqtoken", "token-of", CI_TOKEN, READ_TOKEN):
             assert secret not in done.stdout + done.stderr
         return done
 
     def applied(self) -> str:
         done = self.run()
-        assert (done.returncode, self.double.complaints) == (0, []), done.stderr
+        assert (done.returncode, self.double.complaints, self.gitlab.complaints) == (0, [], []), done.stderr
         return done.stdout
 
     def refused(self) -> str:
@@ -76,29 +81,37 @@ class Place:
 
 
 @pytest.fixture
-def sonar(tmp_path: Path) -> Iterator[Place]:
-    double, cluster = SonarQube(), Cluster()
-    with serving(double) as url, serving(cluster) as api:
-        yield Place(double, RELEASES["sonarqube"], url, cluster, api, tmp_path, {"admin": {"password": PASSWORD}})
+def gitlab() -> CiGitLab:
+    return CiGitLab({CI_TOKEN: AccessToken(scopes=frozenset({"api"}))})
 
 
 @pytest.fixture
-def dojo(tmp_path: Path) -> Iterator[Place]:
+def sonar(tmp_path: Path, gitlab: CiGitLab) -> Iterator[Place]:
+    double, cluster = SonarQube(), Cluster()
+    secrets = {"admin": {"password": PASSWORD}, "gitlab": {"token": READ_TOKEN}, "gitlab-ci": {"token": CI_TOKEN}}
+    with serving(double) as url, serving(cluster) as api, serving(gitlab) as there:
+        yield Place(double, RELEASES["sonarqube"], url, cluster, api, gitlab, there, tmp_path / "sonar", secrets)
+
+
+@pytest.fixture
+def dojo(tmp_path: Path, gitlab: CiGitLab) -> Iterator[Place]:
     double, cluster = DefectDojo(PASSWORD), Cluster()
     theirs = f"/api/v1/namespaces/{sonarqube.NAMESPACE}/secrets/{sonarqube.TOKENS_SECRET}"
     cluster.secrets[theirs] = {"metadata": {"resourceVersion": "1"}, "data": {"defectdojo": "c3F0b2tlbi1vZi1kb2pv"}}
-    secrets = {"admin": {"DD_ADMIN_PASSWORD": PASSWORD}, "ci": {"password": CI_PASSWORD}}
-    with serving(double) as url, serving(cluster) as api:
-        yield Place(double, RELEASES["defectdojo"], url, cluster, api, tmp_path, secrets)
+    secrets = {
+        "admin": {"DD_ADMIN_PASSWORD": PASSWORD}, "ci": {"password": CI_PASSWORD}, "gitlab-ci": {"token": CI_TOKEN},
+    }  # fmt: skip
+    with serving(double) as url, serving(cluster) as api, serving(gitlab) as there:
+        yield Place(double, RELEASES["defectdojo"], url, cluster, api, gitlab, there, tmp_path / "dojo", secrets)
 
 
 @pytest.mark.parametrize("name", ["sonar", "dojo"])
 def test_a_second_run_changes_nothing_and_says_so(name: str, request: pytest.FixtureRequest) -> None:
     place: Place = request.getfixturevalue(name)
     assert "changed: " in place.applied()
-    changes, kept = list(place.double.changes), list(place.cluster.changes)
+    changes, kept, told = list(place.double.changes), list(place.cluster.changes), list(place.gitlab.changes)
     assert place.applied() == "nothing to change\n"
-    assert (place.double.changes, place.cluster.changes) == (changes, kept)
+    assert (place.double.changes, place.cluster.changes, place.gitlab.changes) == (changes, kept, told)
 
 
 def test_sonarqube_takes_the_realms_logins_and_groups(sonar: Place) -> None:
@@ -131,7 +144,8 @@ def test_a_token_that_was_revoked_is_made_anew(sonar: Place) -> None:
     assert isinstance(sonar.double, SonarQube)
     before = dict(sonar.double.tokens)
     del sonar.double.tokens["opstella-ci"]
-    assert sonar.applied() == "changed: token opstella-ci: made\n1 changes\n"
+    done = sonar.applied()
+    assert done == "changed: token opstella-ci: made\nchanged: CI variable SONAR_TOKEN: value\n2 changes\n"
     assert sonar.double.tokens["opstella-defectdojo"] == before["opstella-defectdojo"]
     kept = sonar.cluster.value(sonarqube.NAMESPACE, sonarqube.TOKENS_SECRET, "ci")
     assert kept == sonar.double.tokens["opstella-ci"] != before["opstella-ci"]
@@ -203,3 +217,104 @@ def test_a_user_of_cis_name_that_is_somebody_elses_is_refused(dojo: Place) -> No
     dojo.double.add("users", {"username": defectdojo.CI_USER, "password": "x", "last_name": "Smith"})
     done = dojo.run()
     assert done.returncode == 1 and f"a user {defectdojo.CI_USER} that was not made by this stack" in done.stderr
+
+
+# --- what they tell one another ---
+
+
+def test_pipelines_find_sonarqube_and_defectdojo_with_tokens_that_work(sonar: Place, dojo: Place) -> None:
+    sonar.applied()
+    dojo.applied()
+    assert isinstance(sonar.double, SonarQube)
+    there = sonar.gitlab.variables
+    assert {key: one["value"] for key, one in there.items()} == {
+        "SONAR_HOST_URL": f"https://{RELEASES['sonarqube'].host}",
+        "SONAR_TOKEN": sonar.double.tokens["opstella-ci"],
+        "DEFECTDOJO_URL": f"https://{RELEASES['defectdojo'].host}",
+        "DEFECTDOJO_PRODUCT_TYPE": "GitLab",
+        "DEFECTDOJO_TOKEN": DefectDojo.of(defectdojo.CI_USER),
+    }
+    assert {key for key, one in there.items() if one["masked"]} == {"SONAR_TOKEN", "DEFECTDOJO_TOKEN"}
+    assert all(one["raw"] and not one["protected"] and MARK in one["description"] for one in there.values())
+
+
+def test_the_tools_own_settings_stand_before_gitlab_is_asked(sonar: Place) -> None:
+    sonar.gitlab.tokens.clear()
+    done = sonar.run()
+    assert done.returncode == 1 and "GitLab does not let this stack's token at the CI variables" in done.stderr
+    assert "401 Unauthorized" in done.stderr
+    assert isinstance(sonar.double, SonarQube)
+    kept = sonar.cluster.value(sonarqube.NAMESPACE, sonarqube.TOKENS_SECRET, "ci")
+    assert kept == sonar.double.tokens["opstella-ci"]
+    sonar.gitlab.tokens[CI_TOKEN] = AccessToken(scopes=frozenset({"api"}))
+    assert sonar.applied().endswith("2 changes\n")
+    assert sonar.gitlab.variables["SONAR_TOKEN"]["value"] == kept
+
+
+def test_sonarqube_knows_gitlab_and_takes_its_new_token(sonar: Place) -> None:
+    sonar.applied()
+    assert isinstance(sonar.double, SonarQube)
+    url = "https://gitlab.devops.example.com/api/v4"
+    assert sonar.double.gitlabs == {sonarqube.GITLAB_KEY: {"url": url, "token": READ_TOKEN}}
+    sonar.secrets["gitlab"]["token"] = "glread-another-one"
+    assert sonar.applied() == f"changed: GitLab at {url}: changed\n1 changes\n"
+    assert sonar.double.gitlabs[sonarqube.GITLAB_KEY]["token"] == "glread-another-one"
+    sonar.double.gitlabs[sonarqube.GITLAB_KEY]["url"] = "https://elsewhere.example.com/api/v4"
+    assert sonar.applied().endswith("1 changes\n") and sonar.double.gitlabs[sonarqube.GITLAB_KEY]["url"] == url
+    assert sonar.applied() == "nothing to change\n"
+
+
+def test_a_gitlab_that_somebody_else_told_sonarqube_of_is_refused_and_can_be_handed_over(sonar: Place) -> None:
+    assert isinstance(sonar.double, SonarQube)
+    sonar.double.gitlabs["ours"] = {"url": "https://gitlab.example.org/api/v4", "token": "theirs"}
+    done = sonar.run()
+    assert done.returncode == 1 and "not made by this stack: 'ours' at https://gitlab.example.org/api/v4" in done.stderr
+    assert f"change its key to '{sonarqube.GITLAB_KEY}'" in done.stderr
+    assert sonar.double.gitlabs["ours"]["token"] == "theirs" and not sonar.double.tokens
+    sonar.double.gitlabs[sonarqube.GITLAB_KEY] = sonar.double.gitlabs.pop("ours")
+    sonar.applied()
+    assert sonar.double.gitlabs[sonarqube.GITLAB_KEY]["token"] == READ_TOKEN
+
+
+def test_new_projects_are_measured_by_the_stated_gate(sonar: Place) -> None:
+    assert isinstance(sonar.double, SonarQube)
+    sonar.double.gates.append("Anything goes")
+    sonar.double.gate = "Anything goes"
+    assert "quality gate of new projects: Sonar way, it was Anything goes" in sonar.applied()
+    assert sonar.double.gate == sonarqube.QUALITY_GATE
+    sonar.double.gates.remove("Sonar way")
+    assert "SonarQube has no quality gate 'Sonar way'" in sonar.refused()
+
+
+def roles_of_ci(double: DefectDojo) -> tuple[list[str], list[tuple[str, str]]]:
+    """Its roles over everything, and in product types."""
+    tables = double.tables
+    (user,) = (user["id"] for user in tables["users"] if user["username"] == defectdojo.CI_USER)
+    names = {role["id"]: role["name"] for role in tables["roles"]}
+    kinds = {kind["id"]: kind["name"] for kind in tables["product_types"]}
+    everywhere = [names[one["role"]] for one in tables["global_roles"] if one["user"] == user]
+    return everywhere, [
+        (kinds[one["product_type"]], names[one["role"]]) for one in tables["product_type_members"] if one["user"] == user
+    ]
+
+
+def test_the_user_of_ci_has_rights_in_its_product_type_alone(dojo: Place) -> None:
+    dojo.applied()
+    double = dojo.double
+    assert isinstance(double, DefectDojo)
+    assert roles_of_ci(double) == ([], [("GitLab", "Maintainer")])
+    (user,) = (user for user in double.tables["users"] if user["username"] == defectdojo.CI_USER)
+    assert not user.get("is_superuser")
+    (reader,) = (role["id"] for role in double.tables["roles"] if role["name"] == "Reader")
+    double.add("global_roles", {"user": user["id"], "group": None, "role": reader})
+    double.tables["product_type_members"][0]["role"] = reader
+    assert dojo.applied().endswith("2 changes\n")
+    assert roles_of_ci(double) == ([], [("GitLab", "Maintainer")])
+
+
+def test_a_product_type_of_somebody_elses_is_refused(dojo: Place) -> None:
+    assert isinstance(dojo.double, DefectDojo)
+    dojo.double.add("product_types", {"name": "GitLab", "description": "our projects"})
+    done = dojo.run()
+    assert done.returncode == 1 and "a product type GitLab that was not made by this stack" in done.stderr
+    assert not any(user["username"] == defectdojo.CI_USER for user in dojo.double.tables["users"])

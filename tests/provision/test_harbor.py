@@ -7,13 +7,16 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from plan.tools import harbor
 from plan.tools.model import ToolInputs
+from tests.support.delivery_doubles import serving
+from tests.support.gitlab_ci_double import CiGitLab
+from tests.support.gitlab_double import AccessToken
 from tests.support.harbor_double import HarborDouble, Serving
 
 HOSTS = {"harbor": "harbor.devops.example.com", "keycloak": "opstella-idp.devops.example.com"}
@@ -27,6 +30,10 @@ INPUTS = ToolInputs(
 )
 
 
+WITH_GITLAB = replace(INPUTS, all_hosts={**HOSTS, "gitlab": "gitlab.devops.example.com"})
+CI_TOKEN = "glci-of-an-administrator"
+
+
 @dataclass
 class Place:
     """The double, served, and what the Job is given."""
@@ -35,6 +42,8 @@ class Place:
     url: str
     folder: Path
     client_secret: str
+    gitlab: CiGitLab
+    gitlab_url: str
 
     def run(self, inputs: ToolInputs = INPUTS, patience: int = 5) -> subprocess.CompletedProcess[str]:
         """The product's Job, here."""
@@ -47,12 +56,15 @@ class Place:
             "admin": {"HARBOR_ADMIN_PASSWORD": self.double.password},
             "oidc": {"clientSecret": self.client_secret},
         }
+        if "GITLAB_URL" in job.environment:
+            contents["gitlab-ci"] = {"token": CI_TOKEN}
         assert set(contents) == set(job.secret_files)
         for name, keys in contents.items():
             (files / "secrets" / name).mkdir(parents=True, exist_ok=True)
             for key, value in keys.items():
                 (files / "secrets" / name / key).write_text(value)
-        environment = {k: v for k, v in job.environment.items() if isinstance(v, str)} | {
+        gitlab = {"GITLAB_URL": self.gitlab_url, "VARIABLES_FILE": str(files / "ci_variables.json"), "CA_FILE": ""}
+        environment = {k: v for k, v in job.environment.items() if isinstance(v, str)} | gitlab | {
             "HARBOR_URL": self.url, "SECRETS": str(files / "secrets"), "PATIENCE": str(patience), "PATH": os.environ["PATH"],
         }  # fmt: skip
         done = subprocess.run(
@@ -64,7 +76,8 @@ class Place:
             check=False,
         )
         assert not self.double.complaints, self.double.complaints
-        for secret in (self.double.password, self.client_secret):
+        assert not self.gitlab.complaints, self.gitlab.complaints
+        for secret in (self.double.password, self.client_secret, CI_TOKEN, "robotSecret"):
             assert secret not in done.stdout + done.stderr
         return done
 
@@ -72,8 +85,9 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     double = HarborDouble(secrets.token_hex(16))
-    with Serving(double) as serving:
-        yield Place(double, serving.url, tmp_path, secrets.token_hex(16))
+    gitlab = CiGitLab({CI_TOKEN: AccessToken(scopes=frozenset({"api"}))})
+    with Serving(double) as served, serving(gitlab) as gitlab_url:
+        yield Place(double, served.url, tmp_path, secrets.token_hex(16), gitlab, gitlab_url)
 
 
 def test_people_log_in_through_the_realm_and_administrators_by_their_group(place: Place) -> None:
@@ -146,6 +160,69 @@ def test_nodes_that_do_without_the_mirror_get_none(place: Place) -> None:
         ToolInputs(domain="devops.example.com", hosts=HOSTS, all_hosts=HOSTS, nfs_server="192.0.2.1", nfs_path="/srv")
     )
     assert not place.double.registries and [p["name"] for p in place.double.projects] == ["library"]
+
+
+# --- the robot of pipelines ---
+
+
+def test_pipelines_of_protected_branches_may_push_to_the_shared_project(place: Place) -> None:
+    done = place.run(WITH_GITLAB)
+    assert done.returncode == 0, done.stderr
+    (robot,) = place.double.robots
+    assert robot["permissions"][0]["access"] == [{"resource": "repository", "action": way} for way in ("pull", "push")]
+    assert robot["duration"] == -1 and not robot["disable"]
+    there = place.gitlab.variables
+    assert {key: one["value"] for key, one in there.items()} == {
+        "HARBOR_HOST": "harbor.devops.example.com",
+        "HARBOR_PROJECT": "library",
+        "HARBOR_USERNAME": "robot$library+opstella-ci",
+        "HARBOR_PASSWORD": robot["secret"],
+    }
+    assert {key for key, one in there.items() if one["masked"]} == {"HARBOR_PASSWORD"}
+    assert {key for key, one in there.items() if one["protected"]} == {"HARBOR_USERNAME", "HARBOR_PASSWORD"}
+    assert there["HARBOR_USERNAME"]["raw"], "GitLab would take $library for a variable"
+    harbor_changes, gitlab_changes = list(place.double.changes), list(place.gitlab.changes)
+    assert place.run(WITH_GITLAB).stdout == "nothing to change\n"
+    assert (place.double.changes, place.gitlab.changes) == (harbor_changes, gitlab_changes)
+
+
+def test_a_secret_that_harbor_no_longer_takes_is_made_anew(place: Place) -> None:
+    place.run(WITH_GITLAB)
+    (robot,) = place.double.robots
+    robot["secret"] = "changed-by-hand"
+    done = place.run(WITH_GITLAB)
+    assert done.stdout == (
+        "changed: robot robot$library+opstella-ci: its secret made anew\nchanged: CI variable HARBOR_PASSWORD: value\n2 changes\n"
+    )
+    assert place.gitlab.variables["HARBOR_PASSWORD"]["value"] == robot["secret"] != "changed-by-hand"
+    del place.gitlab.variables["HARBOR_PASSWORD"]
+    assert place.run(WITH_GITLAB).returncode == 0
+    assert place.gitlab.variables["HARBOR_PASSWORD"]["value"] == robot["secret"]
+
+
+def test_the_robots_rights_are_what_the_plan_says(place: Place) -> None:
+    place.run(WITH_GITLAB)
+    (robot,) = place.double.robots
+    robot["permissions"][0]["access"].append({"resource": "repository", "action": "delete"})
+    robot["disable"] = True
+    done = place.run(WITH_GITLAB)
+    assert done.stdout == "changed: robot robot$library+opstella-ci: its rights\n1 changes\n"
+    assert len(robot["permissions"][0]["access"]) == 2 and not robot["disable"]
+
+
+def test_anothers_robot_and_anothers_variable_are_refused_before_a_secret_is_made(place: Place) -> None:
+    place.run(WITH_GITLAB)
+    (robot,) = place.double.robots
+    place.gitlab.variables["HARBOR_PASSWORD"]["description"] = "the team's own"
+    robot["secret"] = "changed-by-hand"
+    done = place.run(WITH_GITLAB)
+    assert done.returncode == 1 and "the CI variable HARBOR_PASSWORD that was not made by this stack" in done.stderr
+    assert robot["secret"] == "changed-by-hand"
+    place.gitlab.variables["HARBOR_PASSWORD"]["description"] = "made by the Opstella stack"
+    robot["description"] = "the team's own"
+    done = place.run(WITH_GITLAB)
+    assert done.returncode == 1 and "the robot robot$library+opstella-ci exists and was not made by this stack" in done.stderr
+    assert robot["secret"] == "changed-by-hand" and "made anew" in done.stderr
 
 
 # --- what is refused ---

@@ -71,6 +71,9 @@ class SonarQube(Double):
         self.groups = [{"name": "sonar-administrators", "description": "System administrators"}]
         self.permissions: dict[str, set[str]] = {"sonar-administrators": {"admin"}}
         self.tokens: dict[str, str] = {}
+        self.gitlabs: dict[str, dict[str, str]] = {}
+        self.gates = ["Sonar way"]
+        self.gate = "Sonar way"
         self.made = 0
         self.routes = {
             "GET /api/system/status": (set(), lambda d, h: (200, {"status": self.status})),
@@ -83,6 +86,11 @@ class SonarQube(Double):
             "GET /api/permissions/groups": ({"ps"}, self.permitted),
             "POST /api/permissions/add_group": ({"groupName", "permission"}, self.give),
             "POST /api/permissions/remove_group": ({"groupName", "permission"}, self.take),
+            "GET /api/alm_settings/list_definitions": (set(), self.platforms),
+            "POST /api/alm_settings/create_gitlab": ({"key", "url", "personalAccessToken"}, self.create_gitlab),
+            "POST /api/alm_settings/update_gitlab": ({"key", "newKey", "url", "personalAccessToken"}, self.update_gitlab),
+            "GET /api/qualitygates/list": (set(), self.all_gates),
+            "POST /api/qualitygates/set_as_default": ({"name"}, self.set_gate),
             "GET /api/user_tokens/search": ({"login"}, lambda d, h: (200, {"userTokens": [{"name": n} for n in self.tokens]})),
             "POST /api/user_tokens/generate": ({"login", "name", "type"}, self.token),
             "POST /api/user_tokens/revoke": ({"login", "name"}, lambda d, h: (204, self.tokens.pop(d["name"]) and None)),
@@ -133,6 +141,36 @@ class SonarQube(Double):
         self.permissions[data["groupName"]].remove(data["permission"])
         return 204, None
 
+    def platforms(self, *_: Any) -> Answer:
+        of_gitlab = [{"key": key, "url": one["url"]} for key, one in self.gitlabs.items()]
+        return 200, {"github": [], "azure": [], "bitbucket": [], "bitbucketcloud": [], "gitlab": of_gitlab}
+
+    def create_gitlab(self, data: dict[str, str], _: Any) -> Answer:
+        if self.gitlabs:  # more than one of a kind is a matter of the paid editions
+            return 400, {"errors": [{"msg": "A GITLAB setting is already defined"}]}
+        self.gitlabs[data["key"]] = {"url": data["url"], "token": data["personalAccessToken"]}
+        return 204, None
+
+    def update_gitlab(self, data: dict[str, str], _: Any) -> Answer:
+        if data["key"] not in self.gitlabs:
+            return 404, {"errors": [{"msg": f"DevOps Platform setting with key '{data['key']}' cannot be found"}]}
+        now = self.gitlabs.pop(data["key"])
+        token = data.get("personalAccessToken")
+        if data["url"] != now["url"] and not token:
+            return 400, {"errors": [{"msg": "Please provide the Personal Access Token to update the URL."}]}
+        self.gitlabs[data.get("newKey") or data["key"]] = {"url": data["url"], "token": token or now["token"]}
+        return 204, None
+
+    def all_gates(self, *_: Any) -> Answer:
+        gates = [{"name": name, "isDefault": name == self.gate, "isBuiltIn": name == "Sonar way"} for name in self.gates]
+        return 200, {"qualitygates": gates, "actions": {"create": True}}
+
+    def set_gate(self, data: dict[str, str], _: Any) -> Answer:
+        if data["name"] not in self.gates:
+            return 404, {"errors": [{"msg": "no gate"}]}
+        self.gate = data["name"]
+        return 204, None
+
     def token(self, data: dict[str, str], _: Any) -> Answer:
         if data["name"] in self.tokens or data["type"] not in ("USER_TOKEN", "GLOBAL_ANALYSIS_TOKEN"):
             return 400, {"errors": [{"msg": "token"}]}
@@ -149,10 +187,21 @@ class DefectDojo(Double):
         "global_roles": {"user", "group", "role"},
         "dojo_group_members": {"group", "user", "role"},
         "users": {"username", "password", "email", "first_name", "last_name", "is_active", "is_superuser"},
+        "product_types": {"name", "description"},
+        "product_type_members": {"product_type", "user", "role"},
         "tool_types": {"name", "description"},
         "tool_configurations": {"name", "description", "url", "tool_type", "authentication_type", "api_key"},
     }
-    FILTERS = {"dojo_groups": "name", "users": "username", "tool_types": "name", "tool_configurations": "name"}
+    # Filter to the field that it is of.
+    FILTERS = {
+        "dojo_groups": {"name": "name"},
+        "users": {"username": "username"},
+        "global_roles": {"user": "user"},
+        "product_types": {"name": "name"},
+        "product_type_members": {"product_type_id": "product_type", "user_id": "user"},
+        "tool_types": {"name": "name"},
+        "tool_configurations": {"name": "name"},
+    }
     HIDDEN = {"password", "api_key"}
 
     def __init__(self, password: str) -> None:
@@ -167,12 +216,13 @@ class DefectDojo(Double):
         page = {"limit", "offset"}
         self.routes["POST /api/v2/api-token-auth/"] = ({"username", "password"}, self.token)
         for name in self.tables:
-            filters = {self.FILTERS[name]} if name in self.FILTERS else set()
+            filters = set(self.FILTERS.get(name, ()))
             fields = self.FIELDS.get(name, {"default_group", "default_group_role"})
             self.routes[f"GET /api/v2/{name}/"] = (page | filters, lambda d, h, n=name: self.listed(n, d))
             if name in self.FIELDS:
                 self.routes[f"POST /api/v2/{name}/"] = (fields, lambda d, h, n=name: (201, self.add(n, d)))
                 self.routes[f"PUT /api/v2/{name}/{{}}/"] = (fields, lambda i, d, h, n=name: self.change(n, i, d))
+        self.routes["DELETE /api/v2/global_roles/{}/"] = (set(), lambda i, d, h: self.remove("global_roles", i))
         self.routes["PATCH /api/v2/system_settings/{}/"] = (
             {"default_group", "default_group_role"}, lambda i, d, h: self.change("system_settings", i, d),
         )  # fmt: skip
@@ -200,9 +250,16 @@ class DefectDojo(Double):
         found |= data
         return 200, {key: value for key, value in found.items() if key not in self.HIDDEN}
 
+    def remove(self, table: str, number: int) -> Answer:
+        self.tables[table] = [one for one in self.tables[table] if one["id"] != number]
+        return 204, None
+
     def listed(self, table: str, data: dict[str, str]) -> Answer:
-        key = self.FILTERS.get(table)
-        rows = [one for one in self.tables[table] if key not in data or data[str(key)] in one[str(key)]]
+        def fits(given: str, value: Any) -> bool:
+            return given in value if isinstance(value, str) else given == str(value)
+
+        asked = {field: data[name] for name, field in self.FILTERS.get(table, {}).items() if name in data}
+        rows = [one for one in self.tables[table] if all(fits(given, one[field]) for field, given in asked.items())]
         start = int(data["offset"])
         page = rows[start : start + int(data["limit"])]
         shown = [{k: v for k, v in one.items() if k not in self.HIDDEN} for one in page]

@@ -3,7 +3,7 @@
 Strict: an unknown path, query, header of a name, body field or type is answered with 400 and kept in `complaints`; names
 and types are those of the real API description (harbor_api.json). It keeps what Harbor keeps: it never shows
 `oidc_client_secret`, refuses another way of logging in once it has users, takes a registry only if that answers, and
-never changes a registry's type.
+never changes a registry's type; a robot's secret is shown when it is made, and never again.
 
 It does not prove: that Harbor takes these values and not only these names, that a login works, that an image comes
 through the mirror, Harbor's rights and sessions, its pages beyond 100 entries.
@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 API: dict[str, Any] = json.loads(Path(__file__).with_name("harbor_api.json").read_text())
 BASE = "/api/v2.0"
+CHANGING = ("POST", "PUT", "PATCH")
 SINCE = "2026-11-01T00:00:00.000Z"
 _TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict}
 
@@ -38,6 +39,9 @@ class HarborDouble:
         self.projects: list[dict[str, Any]] = []
         self.labels: list[dict[str, Any]] = []
         self.members: list[dict[str, Any]] = []
+        self.robots: list[dict[str, Any]] = []
+        self.made = 0
+        """Secrets of robots."""
         self.away: set[str] = set()
         """URLs of registries that do not answer."""
         self.starting = 0
@@ -62,8 +66,10 @@ class HarborDouble:
         if self.starting:
             self.starting -= 1
             return 503, None
-        login = base64.b64encode(f"admin:{self.password}".encode()).decode()
-        if headers.get("Authorization") != f"Basic {login}":
+        if target == "/service/token?service=harbor-registry":
+            logins = [_basic(robot["name"], robot["secret"]) for robot in self.robots if not robot["disable"]]
+            return (200, {"token": "x"}) if headers.get("Authorization") in logins else (401, None)
+        if headers.get("Authorization") != _basic("admin", self.password):
             return 401, _error("UNAUTHORIZED", "unauthorized")
         if self.stop_after is not None and len(self.changes) >= self.stop_after:
             return 500, _error("UNKNOWN", "gone")
@@ -80,7 +86,7 @@ class HarborDouble:
         if "{project_name_or_id}" in route and headers.get("X-Is-Resource-Name") != "true":
             return self._complain(f"{method} {path} takes the name for a number without X-Is-Resource-Name")
         data = json.loads(body) if body else None
-        if method in ("POST", "PUT"):
+        if method in CHANGING:
             wanted = API["bodies"].get(f"{method} {route}")
             if wanted is None or headers.get("Content-Type") != "application/json":
                 return self._complain(f"{method} {path} as {headers.get('Content-Type')}")
@@ -88,7 +94,7 @@ class HarborDouble:
             if wrong:
                 return self._complain("; ".join(wrong))
         status, result = self._do(f"{method} {route}", parts, query, data)
-        if method in ("POST", "PUT") and status < 300:
+        if method in CHANGING and status < 300:
             self.changes.append(f"{method} {path}")
         return status, result
 
@@ -98,7 +104,7 @@ class HarborDouble:
 
     @staticmethod
     def _route(parts: list[str]) -> str:
-        numbered = {"registries": "{id}", "labels": "{label_id}", "projects": "{project_name_or_id}"}
+        numbered = {"registries": "{id}", "labels": "{label_id}", "projects": "{project_name_or_id}", "robots": "{robot_id}"}
         if len(parts) > 1:
             parts = [parts[0], numbered.get(parts[0], parts[1]), *parts[2:]]
         return "/" + "/".join(parts)
@@ -157,7 +163,34 @@ class HarborDouble:
                 group = data["member_group"]["group_name"]
                 self.members.append({"entity_name": group, "entity_type": "g", "role_id": data["role_id"]})
                 return 201, None
+            case "GET /robots":
+                project = self._project("library")["project_id"]  # type: ignore[index]
+                if query["q"] != f"Level=project,ProjectID={project}":
+                    return self._complain(f"GET /robots of {query['q']}")
+                return 200, [{**robot, "secret": ""} for robot in self.robots]
+            case "POST /robots":
+                wrong = list(_wrong_permissions(data["permissions"]))
+                if wrong or data["level"] != "project" or "+" in data["name"] or "secret" in data:
+                    return self._complain(f"POST /robots: {data} {wrong}")
+                name = f"robot$library+{data['name']}"
+                robot = {**data, "id": len(self.robots) + 1, "name": name, "creation_time": SINCE}
+                self.robots.append(robot | {"secret": self._secret()})
+                return 201, {key: self.robots[-1][key] for key in ("id", "name", "secret", "creation_time")}
+            case "PUT /robots/{robot_id}":
+                robot = self._numbered(self.robots, "id", parts[1])
+                wrong = list(_wrong_permissions(data["permissions"]))
+                if wrong or (data["name"], data["level"]) != (robot["name"], robot["level"]):
+                    return self._complain(f"PUT /robots: {data} {wrong}")
+                robot.update(data)
+                return 200, None
+            case "PATCH /robots/{robot_id}":
+                self._numbered(self.robots, "id", parts[1])["secret"] = data["secret"] or self._secret()
+                return 200, {"secret": "" if data["secret"] else self.robots[int(parts[1]) - 1]["secret"]}
         return self._complain(f"the double knows no {what}")
+
+    def _secret(self) -> str:
+        self.made += 1
+        return f"robotSecret{self.made:021d}"
 
     @staticmethod
     def _page(entries: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
@@ -170,6 +203,20 @@ class HarborDouble:
 
     def _project(self, name: str) -> dict[str, Any] | None:
         return next((project for project in self.projects if project["name"] == name), None)
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _wrong_permissions(permissions: list[dict[str, Any]]):
+    """What of a robot's permissions the real API does not know; a robot of a project has those of one project."""
+    if [(scope["kind"], scope["namespace"]) for scope in permissions] != [("project", "library")]:
+        yield "one project"
+    for scope in permissions:
+        yield from _wrong(scope, "RobotPermission", "permissions")
+        for access in scope["access"]:
+            yield from _wrong(access, "Access", "access")
 
 
 def _error(code: str, message: str) -> dict[str, Any]:
@@ -198,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
 
     def log_message(self, *_arguments: Any) -> None:
         """Nothing: the test says what it saw."""

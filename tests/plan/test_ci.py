@@ -1,0 +1,112 @@
+"""What pipelines find: each variable is set by one Job, of the tool that its value is of, which is given all that it needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plan import gitlab
+from plan.plan import Plan
+from plan.tools import ci, sonarqube, vault
+from plan.tools.model import Generated, Release
+from plan.tools.needs import GITLAB, Job
+from tests.plan.test_policies import Pod, passes
+from tests.plan.test_tools import INPUTS
+from tests.support.platform import ARCHITECTURES, plan_of
+
+PREFIX = {"sonarqube": "SONAR_", "defectdojo": "DEFECTDOJO_", "harbor": "HARBOR_", "vault": "VAULT_"}
+PAGE = Path(__file__).resolve().parents[2] / "docs/ci.md"
+
+
+def publishing(plan: Plan) -> list[tuple[str, Release, Job]]:
+    """Cluster, release and Job, of each that sets variables."""
+    return [
+        (cluster, release, job)
+        for cluster, releases in plan.releases.items()
+        for release in releases
+        for job in release.jobs
+        if "ci_variables.json" in job.files
+    ]
+
+
+def variables(plan: Plan) -> dict[str, Mapping[str, Any]]:
+    """All of them; no two Jobs set the same one."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for _, release, job in publishing(plan):
+        for key, about in json.loads(job.files["ci_variables.json"]).items():
+            assert key not in found and key.startswith(PREFIX[release.name])
+            found[key] = about
+    return found
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_job_that_sets_variables_has_its_token_its_scripts_and_its_way_to_gitlab(architecture: str) -> None:
+    plan = plan_of(architecture)
+    found = publishing(plan)
+    assert sorted(release.name for _, release, _ in found) == sorted(PREFIX)
+    address = str(plan.topology.gitlab.address)
+    for cluster, release, job in found:
+        assert GITLAB in job.needs and job.environment["GITLAB_URL"] == "https://gitlab.devops.example.com"
+        assert set(ci.FILES) <= set(job.files)
+        secrets = {secret.name: secret for secret in release.secrets}
+        token = secrets[job.secret_files["gitlab-ci"]].data["token"]
+        assert token == Generated(password=gitlab.password("ci-variables"))
+        bodies = [m.body for r in plan.releases[cluster] for m in r.before if m.body["kind"] == "NetworkPolicy"]
+        assert passes(bodies, Pod(release.namespace, {"opstella.io/job": job.name}), address, 443)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_purpose_is_one_token_and_one_password_of_a_cluster(architecture: str) -> None:
+    plan = plan_of(architecture)
+    tokens = gitlab.access_tokens(plan.releases)
+    assert len({token.name for token in tokens}) == len(tokens)
+    for token in tokens:
+        named = [p for r in plan.releases[token.cluster] for p in r.passwords if p.name == token.password]
+        assert [p.length for p in named] == [gitlab.TOKEN_LENGTH]
+    assert {token.purpose.account.username for token in tokens if "api" in token.purpose.scopes} == {"opstella-automation"}
+
+
+@pytest.mark.parametrize("tool", PREFIX)
+def test_without_a_tool_pipelines_find_nothing_of_it_and_nothing_dangles(tool: str) -> None:
+    every, without = plan_of(), plan_of(changes={"tools": {tool: {"enabled": False}}})
+    left = {key for key in variables(every) if not key.startswith(PREFIX[tool])}
+    assert set(variables(without)) == left
+    uses = {access.purpose for r in without.releases["standalone"] for access in r.gitlab}
+    assert ("sonarqube" in uses) == (tool != "sonarqube")
+    held = {p.name for r in without.releases["standalone"] for p in r.passwords}
+    assert {gitlab.password(purpose) for purpose in uses} <= held
+
+
+def test_without_any_of_them_no_token_for_variables_is_made() -> None:
+    off = {tool: {"enabled": False} for tool in PREFIX}
+    plan = plan_of(changes={"tools": off, "kubernetes": {"registryMirror": "none"}})
+    assert publishing(plan) == []
+    assert "opstella standalone ci-variables" not in {token.name for token in gitlab.access_tokens(plan.releases)}
+
+
+def test_a_platform_without_a_gitlab_has_neither_token_nor_job_for_it() -> None:
+    alone = replace(INPUTS, all_hosts={k: v for k, v in INPUTS.all_hosts.items() if k != GITLAB})
+    for release in (sonarqube.release(alone), vault.release(alone)):
+        assert release.gitlab == () and [GITLAB in job.needs for job in release.jobs] == [False]
+        assert "GITLAB_URL" not in release.jobs[0].environment
+
+
+def test_what_is_secret_is_masked_and_stands_in_no_plan() -> None:
+    found = variables(plan_of())
+    secret = {key for key, about in found.items() if about["value"] is None}
+    assert secret == {"SONAR_TOKEN", "DEFECTDOJO_TOKEN", "HARBOR_USERNAME", "HARBOR_PASSWORD"}
+    assert {key for key, about in found.items() if about["masked"]} == secret - {"HARBOR_USERNAME"}
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", key) for key in found)
+
+
+def test_the_page_lists_them_as_they_are() -> None:
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (yes|no) \| (yes|no) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    word = {True: "yes", False: "no"}
+    expected = {(key, word[about["masked"]], word[about["protected"]]) for key, about in variables(plan_of()).items()}
+    assert set(rows) == expected and len(rows) == len(expected)
