@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -36,17 +37,21 @@ def off(tool: str) -> dict[str, Override]:
     return {tool: Override(enabled=False)}
 
 
-def test_without_the_runner_there_is_no_token() -> None:
-    assert [token.name for token in gitlab.access_tokens(plan().releases)] == ["opstella standalone runners"]
+def runners_tokens(releases: Mapping[str, Sequence[Release]]) -> list[gitlab.AccessToken]:
+    return [token for token in gitlab.access_tokens(releases) if token.purpose is gitlab.PURPOSES["runners"]]
+
+
+def test_without_the_runner_there_is_no_token_for_it() -> None:
+    assert [token.name for token in runners_tokens(plan().releases)] == ["opstella standalone runners"]
     without = plan(tools={"gitlab-runner": {"enabled": False}})
-    assert gitlab.access_tokens(without.releases) == ()
+    assert runners_tokens(without.releases) == []
     assert not [p for releases in without.releases.values() for r in releases for p in r.passwords if "gitlab-runner" in p.name]
 
 
 def test_of_several_clusters_the_one_for_development_carries_it() -> None:
     found = plan("multicluster").releases
     assert [c for c, releases in found.items() if any(r.name == "gitlab-runner" for r in releases)] == ["dev"]
-    (token,) = gitlab.access_tokens(found)
+    (token,) = runners_tokens(found)
     assert (token.cluster, token.name) == ("dev", "opstella dev runners")
 
 
@@ -54,8 +59,8 @@ def test_each_cluster_may_have_one_with_names_of_its_own() -> None:
     found = plan("multicluster", tools={"gitlab-runner": {"clusters": ["dev", "prd"]}}).releases
     runners = [r for releases in found.values() for r in releases if r.name == "gitlab-runner"]
     assert [access.user for r in runners for access in r.storage] == ["gitlab-runner-dev", "gitlab-runner-prd"]
-    assert [token.name for token in gitlab.access_tokens(found)] == ["opstella dev runners", "opstella prd runners"]
-    assert len({(token.cluster, token.password) for token in gitlab.access_tokens(found)}) == 2
+    assert [token.name for token in runners_tokens(found)] == ["opstella dev runners", "opstella prd runners"]
+    assert len({(token.cluster, token.password) for token in runners_tokens(found)}) == 2
 
 
 def test_each_purpose_has_the_least_scope_and_account() -> None:
@@ -182,7 +187,7 @@ def test_the_halves_of_a_year_begin_in_january_and_july() -> None:
 
 
 def test_what_rails_is_told() -> None:
-    tokens = gitlab.access_tokens(plan().releases)
+    tokens = runners_tokens(plan().releases)
     told = json.loads(gitlab.wanted_tokens(tokens, ["the value"], "git.example.com", "2027-07-01"))
     assert told == {
         "accounts": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from plan.tools.needs import GITLAB
 from tests.support.platform import ARCHITECTURES, plan_of, reference
 from tests.support.stack import Recording, Registered
 
@@ -123,19 +124,18 @@ def test_tools_come_when_all_nodes_are_ready_and_the_share_is_exported(found: Re
             assert all(found.before(first, resource) for first in needed), resource.name
 
 
-def test_only_the_runner_waits_for_gitlab(found: Recording, architecture: str) -> None:
-    """GitLab with its tokens, then the Job that makes the runner, then the runner; nothing else waits for GitLab."""
+def test_what_uses_gitlab_waits_for_its_tokens(found: Recording, architecture: str) -> None:
+    """GitLab with its tokens, then the Jobs that ask it; of the charts, only the runner's comes after one of those."""
     tokens = found.named("gitlab-tokens")
     assert found.before(found.named("gitlab-omnibus"), tokens)
-    carrying = {c for c, releases in plan_of(architecture).releases.items() if any(r.gitlab for r in releases)}
-    assert carrying == {"standalone" if architecture == "standalone" else "dev"}
     for cluster, releases in plan_of(architecture).releases.items():
         for release in releases:
             chart = found.named(f"{cluster}-tools-{release.name}", HELM)
-            assert found.before(tokens, chart) == bool(release.gitlab), release.name
-            for job in (job for job in release.jobs if job.before):
+            assert found.before(tokens, chart) == any(job.before for job in release.jobs), release.name
+            for job in release.jobs:
                 made = found.named(f"{cluster}-tools-{release.namespace}-{job.name}", "kubernetes:batch/v1:Job")
-                assert found.before(tokens, made) and found.before(made, chart)
+                assert found.before(tokens, made) or GITLAB not in job.needs, job.name
+                assert not job.before or found.before(made, chart)
 
 
 def test_releases_come_after_what_they_need(found: Recording, architecture: str) -> None:
