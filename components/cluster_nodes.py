@@ -147,6 +147,9 @@ class ClusterNodes(pulumi.ComponentResource):
             seconds=_INSTALL_SECONDS,
             secret=True,
             delete="rke2-remove",
+            # The last that knows the cluster's state. Not the component: all of its children would be protected, and no
+            # worker could leave.
+            protect=node == args.cluster.masters[0] and not args.cluster.settings.removable,
             after=after,
         )
 

@@ -92,12 +92,13 @@ class Host(pulumi.ComponentResource):
         seconds: int,
         secret: bool = False,
         delete: str | None = None,
+        protect: bool = False,
         after: Sequence[pulumi.Resource] = (),
     ) -> remote.Command:
         """Runs `phase` with `values` on this machine, after what `ready_after` named and after `after`.
 
         `seconds` bounds the script; `secret` hides its input and outputs in state and diff; `delete` is a phase that
-        gets the same values when the resource goes. A change of script or values runs the phase again.
+        gets the same values when the resource goes. With `protect` the engine refuses to let it go. A change of script or values runs the phase again.
         """
         # Only what is not known yet goes through the engine's futures: a task per value would be most of a preview.
         later = {k: v for k, v in values.items() if isinstance(v, pulumi.Output) or inspect.isawaitable(v)}
@@ -118,6 +119,7 @@ class Host(pulumi.ComponentResource):
                 parent=parent,
                 depends_on=[*self.ready, *after],
                 additional_secret_outputs=["stdout", "stderr"] if secret else None,
+                protect=protect or None,
                 custom_timeouts=_timeouts(seconds),
             ),
         )

@@ -20,7 +20,10 @@ class NfsShareArgs:
 
 
 class NfsShare(pulumi.ComponentResource):
-    """One export on fixed ports. Outputs: `server` (address) and `path`."""
+    """One export on fixed ports. Outputs: `server` (address) and `path`.
+
+    It holds the volumes of its cluster: protected, unless the settings say that the cluster may go.
+    """
 
     def __init__(self, name: str, args: NfsShareArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:storage:NfsShare", name, None, opts)
@@ -37,6 +40,7 @@ class NfsShare(pulumi.ComponentResource):
             name=f"{name}-nfs",
             parent=self,
             seconds=600,
+            protect=not args.cluster.settings.removable,
         )
         self.server = str(args.host.plan.address)
         self.path = settings.path

@@ -122,6 +122,8 @@ class Cluster(Frozen):
 
     enabled: Flag = True
     """`false` leaves the cluster out, as if it were not described."""
+    removable: Flag = False
+    """Whether the cluster may be taken out, or destroyed, with the data it holds; `up` has to know it before that."""
     subnet: Network
     pod_subnet: Network = IPv4Network("172.16.72.0/22")
     service_subnet: Network = IPv4Network("172.16.76.0/22")

@@ -225,3 +225,23 @@ def test_every_machine_and_every_cluster_has_the_same_ca_bundle(architecture: st
     bundles = [r for r in found.of_type("kubernetes:core/v1:ConfigMap") if r.name.endswith("-opstella-ca-bundle")]
     assert {r.name.partition("-tools-")[0] for r in bundles} == {c.name for c in plan.topology.clusters}
     assert all(bundle.inputs["data"] == {"ca.crt": ROOT} for bundle in bundles)
+
+
+def protected(found: Recording) -> set[str]:
+    return {resource.name for resource in found.resources if resource.request.protect}
+
+
+@both
+def test_what_holds_a_clusters_data_is_protected_and_nothing_else(preview: bool) -> None:
+    """Its first server and its share; a worker, a tool or a load balancer may go."""
+    names = {"standalone-nfs-nfs", "standalone-nodes-master-1-rke2"}
+    assert protected(reference("standalone", preview)) == names
+    clusters = ("devsecops", "observability", "dev", "prd")
+    assert protected(reference("multicluster", preview)) == {
+        name for c in clusters for name in (f"{c}-nfs-nfs", f"{c}-nodes-{c}-master-1-rke2")
+    }
+
+
+def test_a_removable_cluster_is_not_protected() -> None:
+    found = deployed(plan_of("multicluster", {"clusters": {"prd": {"removable": True}}}))
+    assert protected(found) == {n for n in protected(reference("multicluster")) if not n.startswith("prd-")}
