@@ -37,6 +37,14 @@ class Door:
     ports: tuple[int, ...] = ()
     """Ports of its pods that the ingress reaches only for agents."""
 
+    def __add__(self, other: Door) -> Door:
+        return Door(
+            secrets=self.secrets + other.secrets,
+            passwords=self.passwords + other.passwords,
+            after=self.after + other.after,
+            ports=self.ports + other.ports,
+        )
+
 
 def user(cluster: str) -> str:
     """The login of `cluster`'s agents, which is the tenant they write to."""

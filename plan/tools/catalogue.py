@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from config.errors import ConfigurationError, Problem, key
@@ -36,7 +36,7 @@ from plan.tools import (
 )
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
-from plan.tools.wiring import CACHE, Member, wire
+from plan.tools.wiring import CACHE, DATABASES, Member, wire
 
 # In an order in which every tool's needs come before it; a test holds it to that.
 TOOLS: tuple[Tool, ...] = (
@@ -105,10 +105,7 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
         carrying = replace(inputs, present=frozenset(tool.name for tool in tools))
         problems += [problem for tool in tools for problem in sized.ignored(tool, carrying, _release)]
         releases = tuple(_release(tool, carrying) for tool in tools)
-        # A cache that nobody of its cluster uses is left out: it answers nowhere else.
-        if not any(release.caches for release in releases if release.name != CACHE):
-            releases = tuple(release for release in releases if release.name != CACHE)
-        members[cluster] = Member(inputs=carrying, releases=releases)
+        members[cluster] = Member(inputs=carrying, releases=_in_use(releases, inputs))
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     declared = [release for member in members.values() for release in member.releases]
@@ -120,6 +117,16 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     return wired
+
+
+def _in_use(releases: Sequence[Release], inputs: ToolInputs) -> tuple[Release, ...]:
+    """`releases` without providers that nobody of their cluster uses: they answer nowhere else. One that the user
+    placed stays."""
+    used = {
+        CACHE: any(release.caches for release in releases if release.name != CACHE),  # its own checks are none
+        DATABASES: any(release.databases for release in releases),
+    }
+    return tuple(r for r in releases if used.get(r.name, True) or inputs.overrides.get(r.name, Override()).placed)
 
 
 def _names_taken_twice(releases: Iterable[Release]) -> Iterator[Problem]:

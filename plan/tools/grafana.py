@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from plan import versions
-from plan.tools import telemetry, traefik
+from plan.tools import readers, telemetry, traefik
 from plan.tools.common import CA_FILE, CA_FOLDER, issuer, merge, replicas_of, resources, spread
 from plan.tools.grafana_sources import data_sources
 from plan.tools.model import (
@@ -22,12 +22,12 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import Database, Flow, OidcClient
+from plan.tools.needs import PUBLIC, Database, Flow, OidcClient
 
 NAME = NAMESPACE = "grafana"
 DOMAIN_KEY = "grafana"
 PORT, GOSSIP = 3000, 9094
-ADMIN_SECRET, CLIENT_SECRET = "grafana-admin", "grafana-oidc"
+ADMIN_SECRET, CLIENT_SECRET, READERS_SECRET = "grafana-admin", "grafana-oidc", "grafana-readers"
 ADMIN_PASSWORD, ENCRYPTION_KEY = "grafana-admin", "grafana-encryption-key"
 DATABASE, DATABASE_USER = "grafana-db", "grafana"
 CPU, MEMORY = "100m", "256Mi"
@@ -136,6 +136,12 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
         "affinity": spread(LABELS),
         "resources": resources(CPU, MEMORY, "768Mi"),
     }
+    if far := readers.keys(inputs):
+        variables = {name: _from_secret(READERS_SECRET, name) for name in far}
+        # Their certificates are verified by the CA bundle, beside the system's own.
+        values = merge(
+            values, {"envValueFrom": variables, "env": {"SSL_CERT_DIR": f"/etc/ssl/certs:{CA_FOLDER}"}}
+        )
     if inputs.ca_bundle:
         mount = {"name": "opstella-ca", "configMap": inputs.ca_bundle, "mountPath": CA_FOLDER, "readOnly": True}
         values = merge(values, {"extraConfigmapMounts": [mount]})
@@ -145,7 +151,8 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
 def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     ports = {"loki": telemetry.LOKI_PORT, "tempo": telemetry.TEMPO_PORT, "mimir": telemetry.MIMIR_PORT}
     ports |= {"kube-prometheus-stack": telemetry.ALERTMANAGER_PORT}
-    return tuple(Flow(peer=peer, ports=(port,)) for peer, port in ports.items() if peer in inputs.present)
+    near = tuple(Flow(peer=peer, ports=(port,)) for peer, port in ports.items() if peer in inputs.present)
+    return (*near, *((Flow(peer=PUBLIC, ports=(443,)),) if readers.keys(inputs) else ()))
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -164,6 +171,7 @@ def release(inputs: ToolInputs) -> Release:
         "admin-password": Generated(password=ADMIN_PASSWORD),
         "encryption-key": Generated(password=ENCRYPTION_KEY),
     }
+    far = readers.keys(inputs)
     return Release(
         name=NAME,
         namespace=NAMESPACE,
@@ -185,7 +193,10 @@ def release(inputs: ToolInputs) -> Release:
                 pkce=True,
             ),
         ),
-        secrets=(Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data=admin),),
+        secrets=(
+            Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data=admin),
+            *((Secret(name=READERS_SECRET, namespace=NAMESPACE, data=far),) if far else ()),
+        ),
         passwords=(Password(name=ADMIN_PASSWORD), Password(name=ENCRYPTION_KEY)),
         before=(Manifest(name=DASHBOARDS, namespace=NAMESPACE, needs=(), body=config_map),),
         flows=_flows(inputs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plan.tools import telemetry
+from plan.tools import readers, telemetry
 from plan.tools.model import ToolInputs, Values
 
 LOKI, TEMPO, MIMIR, ALERTMANAGER = "loki", "tempo", "mimir", "alertmanager"
@@ -11,6 +11,9 @@ LOKI, TEMPO, MIMIR, ALERTMANAGER = "loki", "tempo", "mimir", "alertmanager"
 # What applications write in many ways: trace_id=…, traceID: …, "traceId":"…"
 TRACE_ID = '[tT]race_?[iI][dD]["=: ]+([0-9a-f]{16,32})'
 _RATE = "sum(rate(traces_spanmetrics_calls_total{$$__tags}[5m]))"
+
+
+_STORES: dict[str, telemetry.Store] = {LOKI: "loki", TEMPO: "tempo", MIMIR: "mimir"}
 
 
 def _source(uid: str, name: str, kind: str, url: str, data: Values, tenants: str | None) -> Values:
@@ -73,10 +76,18 @@ def _mimir(there: frozenset[str]) -> Values:
     return data
 
 
+def _far(source: Values, store: telemetry.Store, sink: telemetry.Sink) -> Values:
+    """`source` by the door of another cluster's `store`; the password is a variable of Grafana's environment."""
+    url = source["url"].replace(telemetry.service(store), f"{sink.url}{readers.PATH}")
+    secret = {**source.get("secureJsonData", {}), "basicAuthPassword": f"${readers.variable(store)}"}
+    return {**source, "url": url, "basicAuth": True, "basicAuthUser": readers.READER, "secureJsonData": secret}
+
+
 def data_sources(inputs: ToolInputs) -> list[Values]:
-    """Grafana's provisioning of those stores that this cluster carries, under identifiers that never change."""
-    there = inputs.present & {LOKI, TEMPO, MIMIR}
-    if MIMIR in there and "kube-prometheus-stack" in inputs.present:
+    """Grafana's provisioning of the platform's stores, here or in another cluster, under identifiers that never change."""
+    sinks = {uid: sink for uid, store in _STORES.items() if (sink := telemetry.sink(inputs, store))}
+    there = frozenset(sinks)
+    if "mimir" in inputs.present and "kube-prometheus-stack" in inputs.present:
         there |= {ALERTMANAGER}
     tenants = telemetry.tenants(inputs)
     found = {
@@ -90,4 +101,8 @@ def data_sources(inputs: ToolInputs) -> list[Values]:
             {"implementation": "prometheus", "handleGrafanaManagedAlerts": False}, None,
         ),
     }  # fmt: skip
-    return [make() for uid, make in found.items() if uid in there]
+    made = {uid: make() for uid, make in found.items() if uid in there}
+    for uid, sink in sinks.items():
+        if sink.cluster:
+            made[uid] = _far(made[uid], _STORES[uid], sink)
+    return list(made.values())

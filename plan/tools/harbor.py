@@ -263,6 +263,7 @@ def release(inputs: ToolInputs) -> Release:
                 secret=STORE_SECRET,
                 access_key="REGISTRY_STORAGE_S3_ACCESSKEY",
                 secret_key="REGISTRY_STORAGE_S3_SECRETKEY",
+                near=True,
             ),
         ),
         clients=(client,),

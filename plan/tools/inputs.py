@@ -56,6 +56,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
             {
                 name: Override(
                     enabled=tool.enabled,
+                    placed=tool.clusters is not None,
                     version=tool.version,
                     values=tool.values,
                     replicas=tool.replicas,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import agents, cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, readers, telemetry
 from plan.tools.common import OBJECT_STORE, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Flow
@@ -94,7 +94,7 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """Loki as one process, several times where the cluster has several masters."""
     chart = versions.LOKI
-    door = agents.door(inputs, "loki")
+    door = agents.door(inputs, "loki") + readers.door(inputs, "loki")
     replicas = replicas_of(inputs, NAME)
     return Release(
         name=NAME,

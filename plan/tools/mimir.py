@@ -7,7 +7,7 @@ three settings to leave out. It has no login of its own: oauth2-proxy stands in 
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import agents, cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, readers, telemetry
 from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Flow
@@ -124,7 +124,7 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """Mimir's parts one by one, as its chart has them; the gateway is the one address of all."""
     chart = versions.MIMIR
-    door = agents.door(inputs, "mimir")
+    door = agents.door(inputs, "mimir") + readers.door(inputs, "mimir")
     replicas = _replicas(inputs)
     return Release(
         name=NAME,

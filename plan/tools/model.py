@@ -139,6 +139,8 @@ class Override:
     """What a user changes of one tool; `values` are merged deep over the tool's own (a list replaces a list)."""
 
     enabled: bool = True
+    placed: bool = False
+    """Whether the user said which clusters carry it."""
     version: str | None = None
     values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     replicas: int | None = None

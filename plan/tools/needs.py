@@ -111,6 +111,8 @@ class StorageAccess:
     access_key: str = "accessKey"
     secret_key: str = "secretKey"
     extra: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
+    near: bool = False
+    """Whether the tool speaks to the object store of its own cluster only, inside of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

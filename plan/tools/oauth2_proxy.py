@@ -30,6 +30,12 @@ BEHIND = {
 _MIDDLEWARE = "traefik.ingress.kubernetes.io/router.middlewares"
 
 
+def client_id(inputs: ToolInputs) -> str:
+    """Its own in each cluster that carries one of the stores."""
+    clusters = {inputs.places.get(key, inputs.cluster) for key in BEHIND if key in inputs.all_hosts}
+    return NAME if len(clusters) < 2 else f"{NAME}-{inputs.cluster}"
+
+
 def _configuration(inputs: ToolInputs) -> str:
     """oauth2_proxy.cfg, which is TOML: its texts, lists and truth values are those of JSON."""
     settings: dict[str, Any] = {
@@ -136,13 +142,13 @@ def release(inputs: ToolInputs) -> Release:
     named = [key for key in BEHIND if key in inputs.hosts]
     behind = [key for key in named if key in inputs.present]
     client = OidcClient(
-        client_id=NAME,
+        client_id=client_id(inputs),
         name="Loki, Tempo, Mimir",
         redirect_uris=tuple(f"https://{inputs.hosts[key]}/oauth2/callback" for key in named),
         roles=ROLES,
         secret=SECRET,
         secret_key="client-secret",
-        extra={"client-id": Clear(text=NAME), "cookie-secret": Generated(password=COOKIE_PASSWORD)},
+        extra={"client-id": Clear(text=client_id(inputs)), "cookie-secret": Generated(password=COOKIE_PASSWORD)},
         pkce=True,
         asked_at_start=True,  # it ends when the realm does not answer
     )

@@ -73,6 +73,7 @@ def storage(store: Store, secret: str, *buckets: str) -> StorageAccess:
         secret=secret,
         access_key=ACCESS_KEY,
         secret_key=SECRET_KEY,
+        near=True,
     )
 
 

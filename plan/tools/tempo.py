@@ -6,7 +6,7 @@ It has no login of its own: oauth2-proxy stands in front.
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import agents, cloudnative_pg, telemetry
+from plan.tools import agents, cloudnative_pg, readers, telemetry
 from plan.tools.common import OBJECT_STORE, merge, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import Flow
@@ -81,7 +81,7 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """One process: the chart's Tempo has no ring to share traces over several."""
     chart = versions.TEMPO
-    door = agents.door(inputs, "tempo")
+    door = agents.door(inputs, "tempo") + readers.door(inputs, "tempo")
     to_mimir = (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)),) if "mimir" in inputs.present else ()
     return Release(
         name=NAME,

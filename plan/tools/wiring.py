@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from config.errors import ConfigurationError, Problem, key
 from plan import gitlab
 from plan.tools import availability, cloudnative_pg, externals, keycloak, minio_buckets, valkey
+from plan.tools.absent import far_store, left_out, missing_needs, nameless_gitlab
 from plan.tools.common import OBJECT_STORE, merge
 from plan.tools.model import Release, ToolInputs
 from plan.tools.needs import (
-    EXTERNAL,
     GITLAB,
     PUBLIC,
     Cache,
@@ -25,7 +25,6 @@ from plan.tools.needs import (
     OidcClient,
     StorageAccess,
     elsewhere,
-    is_elsewhere,
 )
 from plan.tools.order import needs_of as needs_of
 from plan.tools.order import ordered as ordered
@@ -79,7 +78,7 @@ def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
         releases[:] = [_provider(r, cluster, inputs, served.get((cluster, r.name), ())) for r in releases]
         # A Job trusts the stack's authorities, also where its tool does not ask for them.
         releases[:] = [replace(r, ca_bundle=r.ca_bundle or inputs.ca_bundle) if r.jobs else r for r in releases]
-        problems += missing_needs(releases)
+        problems += missing_needs(releases, inputs)
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     return {cluster: _guarded(members[cluster].inputs, ordered(releases)) for cluster, releases in wired.items()}
@@ -91,31 +90,6 @@ def _guarded(inputs: ToolInputs, releases: tuple[Release, ...]) -> tuple[Release
     return tuple(
         replace(r, before=(*policies[r.name], *r.before), after=(*r.after, *availability.manifests(r, inputs.workers)))
         for r in releases
-    )
-
-
-def missing_needs(releases: Sequence[Release]) -> Iterator[Problem]:
-    """A problem for each need that no release of the cluster is."""
-    there = {release.name for release in releases}
-    for release in releases:
-        for need in dict.fromkeys((*release.needs, *(n for job in release.jobs for n in job.needs))):
-            if need not in there and need not in EXTERNAL and not is_elsewhere(need):
-                yield left_out(release.name, need)
-
-
-def left_out(tool: str, need: str) -> Problem:
-    return Problem(
-        key("tools", need, "enabled"),
-        f"{tool} needs {need}, which is left out",
-        f"enable {need}, or set {key('tools', tool, 'enabled')} to false as well",
-    )
-
-
-def _nameless_gitlab(tool: str) -> Problem:
-    return Problem(
-        key("domains", GITLAB),
-        f"{tool} needs {GITLAB}, which has no name here",
-        f"name the service, or set {key('tools', tool, 'enabled')} to false",
     )
 
 
@@ -183,8 +157,10 @@ def _declared(
         where = place(provider, cluster, members)
         if where is not None and provider == CACHE and where != cluster:
             where = None  # it answers inside its own cluster only
-        if wanted and where is None and not _elsewhere(provider, member.inputs):
-            problems.append(left_out(release.name, provider))
+        if wanted and where is None and not _elsewhere(provider, member.inputs, members):
+            problems.append(left_out(release.name, provider, member.inputs))
+        if where not in (None, cluster) and any(isinstance(n, StorageAccess) and n.near for n in wanted):
+            problems.append(far_store(release.name, str(where), member.inputs))
         if wanted and where == cluster and provider != release.name:
             needs.append(provider)
         # In another cluster, only where it would end in failure: clusters come up side by side.
@@ -201,7 +177,7 @@ def _declared(
                 served.setdefault((where, provider), []).append(Served(what=need, cluster=cluster))
     if needs_gitlab(release):
         if GITLAB not in member.inputs.all_hosts:
-            problems.append(_nameless_gitlab(release.name))
+            problems.append(nameless_gitlab(release.name))
         flows.append(_flow(GITLAB, here=False))
     for access in release.gitlab:
         passwords.append(Password(name=gitlab.password(access.purpose), length=gitlab.TOKEN_LENGTH))
@@ -245,9 +221,12 @@ def _flow(provider: str, *, here: bool) -> Flow:
     return Flow(peer=provider, ports=(ports[provider],)) if here and provider in ports else Flow(peer=PUBLIC, ports=(443,))
 
 
-def _elsewhere(provider: str, inputs: ToolInputs) -> bool:
+def _elsewhere(provider: str, inputs: ToolInputs, members: Mapping[str, Member]) -> bool:
     """Whether another cluster, whose releases are not at hand, serves `provider`."""
-    return provider not in inputs.hosts and any(service.startswith(provider) for service in inputs.all_hosts)
+    absent = set(inputs.clusters) - set(members)
+    if any(cluster in absent for service, cluster in inputs.places.items() if service.startswith(provider)):
+        return True
+    return not inputs.places and provider not in inputs.hosts and any(s.startswith(provider) for s in inputs.all_hosts)
 
 
 def _external(cluster: str, members: Mapping[str, Member]) -> dict[tuple[str, str], list[Served]]:

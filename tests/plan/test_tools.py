@@ -258,6 +258,13 @@ def test_a_tool_whose_needs_are_left_out_is_named_with_them() -> None:
     }
 
 
+def test_a_provider_that_nobody_uses_stays_where_the_user_placed_it() -> None:
+    off = {name: Override(enabled=False) for name in NAMES if name not in ("csi-driver-nfs", "cert-manager")}
+    assert {r.name for r in catalogue(replace(INPUTS, overrides=off))} == {"csi-driver-nfs", "cert-manager"}
+    placed = replace(INPUTS, overrides={**off, "cloudnative-pg": Override(placed=True)})
+    assert {r.name for r in catalogue(placed)} == {"csi-driver-nfs", "cert-manager", "cloudnative-pg"}
+
+
 def test_a_tool_without_a_name_is_a_problem_of_the_domains() -> None:
     with pytest.raises(ConfigurationError, match=r"opstella:domains\.keycloak: keycloak needs a name"):
         catalogue(replace(INPUTS, hosts={s: h for s, h in INPUTS.hosts.items() if s != "keycloak"}))
@@ -266,11 +273,14 @@ def test_a_tool_without_a_name_is_a_problem_of_the_domains() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_tool_can_be_left_out_with_what_needs_it(name: str) -> None:
     out = {name}
-    for release in catalogue(INPUTS):  # needs come first, so one pass finds all
+    every = catalogue(INPUTS)
+    for release in every:  # needs come first, so one pass finds all
         if out & set(release.needs):
             out.add(release.name)
-    # A cache that nobody uses any more goes with its last user.
-    out |= set() if {"harbor", "defectdojo"} - out else {"valkey"}
+    # A provider that nobody uses any more goes with its last user, unless the user placed it.
+    caching = {release.name for release in every if release.caches and release.name != "valkey"}
+    out |= set() if caching - out else {"valkey"}
+    out |= set() if {release.name for release in every if release.databases} - out else {"cloudnative-pg"}
     left = catalogue(replace(INPUTS, overrides={n: Override(enabled=False) for n in out}))
     assert {r.name for r in left} == set(NAMES) - out
 
