@@ -42,7 +42,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         ((*PLACES_READ, "domains.**"), check_domains),
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
-        (("architecture", *networks), check_overlaps),
+        (("architecture", "network.**", *networks), check_overlaps),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**"), check_addresses),
         (("architecture", "clusters.*.loadBalancer.**"), check_balancers),
@@ -110,7 +110,8 @@ def _nodes(settings: Settings) -> Iterator[Problem]:
                 f"{masters - 1}"
                 if masters
                 else "no master: nothing would hold the cluster's state",
-                "write an odd number: 1, or 3 to survive the loss of one, 5 of two",
+                f"write an odd number, {max(masters - 1, 1)} or {max(masters + 1, 3)}: 1 survives no loss, 3 the loss of one, "
+                "5 of two",
             )
         if workers < 1:
             yield Problem(

@@ -15,6 +15,7 @@ from config import stack_file
 from config.checks import ENCRYPTED, check
 from config.errors import ConfigurationError, Problem, key
 from config.explain import explain
+from config.mesh import with_networks
 from config.model import Settings
 from config.reference import ARCHITECTURES, overlay
 from config.salvage import salvage
@@ -81,7 +82,7 @@ def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -
     architecture = written.get("architecture")
     known = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
     base = ARCHITECTURES["standalone"] if known is None else known
-    document = overlay(base, written)
+    document = with_networks(overlay(base, written))
     settings: Settings | None
     broken: frozenset[str] = frozenset()
     try:

@@ -120,6 +120,13 @@ class Dns(Frozen):
     servers: tuple[Address, ...] = ()
 
 
+class Networking(Frozen):
+    """How the clusters' networks meet."""
+
+    mesh: Flag = False
+    """Whether pod networks are routed between clusters, by whatever joins them: then they are disjoint."""
+
+
 class Proxy(Frozen):
     """HTTP proxy for everything the hosts fetch."""
 
@@ -193,6 +200,7 @@ class Settings(Frozen):
     media: Media = Media()
     time: Time = Time()
     dns: Dns = Dns()
+    network: Networking = Networking()
     proxy: Proxy = Proxy()
     extra_ca_certificates: tuple[PemCertificate, ...] = ()
     kubernetes: Kubernetes = Kubernetes()

@@ -25,11 +25,18 @@ def check_overlaps(settings: Settings) -> Iterator[Problem]:
     for index, (cluster_a, key_a, net_a) in enumerate(named):
         for cluster_b, key_b, net_b in named[:index]:
             # Pod and service networks never leave their cluster, so two clusters may share them (the reference does);
-            # machines of every cluster are reached from every other, so a subnet must be disjoint from all.
+            # machines of every cluster are reached from every other, so a subnet must be disjoint from all. In a mesh
+            # pods are, too, and from there a pod's address must not be one of the cluster's own services.
             both_inside = not key_a.endswith(".subnet") and not key_b.endswith(".subnet")
-            if net_a.overlaps(net_b) and not (both_inside and cluster_a != cluster_b):
+            apart = both_inside and cluster_a != cluster_b
+            routed = settings.network.mesh and any(k.endswith(".podSubnet") for k in (key_a, key_b))
+            if net_a.overlaps(net_b) and not (apart and not routed):
+                why = f", and {key('network.mesh')} routes pods between the clusters" if apart else ""
                 yield Problem(
-                    key_a, f"{net_a} overlaps {key_b}, {net_b}", "give each a range of its own that touches no other"
+                    key_a,
+                    f"{net_a} overlaps {key_b}, {net_b}{why}",
+                    "give each a range of its own that touches no other"
+                    + (", or remove both: then each gets its own" if apart else ""),
                 )
 
 

@@ -27,9 +27,14 @@ class Service:
 
 
 def clusters_of(settings: Settings, tool: str) -> tuple[str, ...]:
-    """The clusters that carry `tool`, in the order of the settings; none where all of its places are switched off."""
+    """The clusters that carry `tool`, in the order of the settings.
+
+    Where all of its places are left out, the first: `check_homeless` refuses that, unless the tool is left out as well,
+    and then its names still are names.
+    """
+    there = settings.enabled_clusters
     chosen = {cluster for one in FOLLOWS.get(tool, (tool,)) for cluster in _chosen(settings, one)}
-    return tuple(cluster for cluster in settings.enabled_clusters if cluster in chosen)
+    return tuple(cluster for cluster in there if cluster in chosen) or tuple(there)[:1]
 
 
 def default_clusters(settings: Settings, tool: str) -> tuple[str, ...]:

@@ -60,12 +60,14 @@ def _place(settings: Settings, tool: str, where: str, cluster: str, before: tupl
 
 def check_homeless(settings: Settings) -> Iterator[Problem]:
     """Tools whose places by default are all switched off; one problem for each cluster that has to do with it."""
+    there = set(settings.enabled_clusters)
     homeless: dict[str, list[str]] = {}
     for tool in PLACES:
         chosen = settings.tools.get(tool)
-        if (chosen and (not chosen.enabled or chosen.clusters is not None)) or clusters_of(settings, tool):
+        places = default_clusters(settings, tool)
+        if (chosen and (not chosen.enabled or chosen.clusters is not None)) or not there.isdisjoint(places):
             continue
-        for cluster in default_clusters(settings, tool):
+        for cluster in places:
             homeless.setdefault(cluster, []).append(tool)
     for cluster, tools in homeless.items():
         others, shipped = list(settings.enabled_clusters), [tool for tool in _STORES if tool in tools]

@@ -99,3 +99,28 @@ def test_a_service_in_several_clusters_has_a_key_in_each() -> None:
 def test_a_service_in_one_cluster_has_the_plain_key() -> None:
     assert names(read(tools={"argo-cd": {"clusters": ["prd"]}}), "argo-cd") == {"argocd": ("argocd", "prd")}
     assert service_key("minioApi", "edge-2-north") == "minioApiEdge2North"
+
+
+def test_each_cluster_of_a_mesh_has_networks_of_its_own() -> None:
+    """What the user gives stays, and is given to no other."""
+    mesh = read(network={"mesh": True}, clusters={"observability": {"podSubnet": "172.16.80.0/22"}})
+    found = {name: (str(c.pod_subnet), str(c.service_subnet)) for name, c in mesh.clusters.items()}
+    assert found == {
+        "devsecops": ("172.16.72.0/22", "172.16.76.0/22"),
+        "observability": ("172.16.80.0/22", "172.16.92.0/22"),
+        "dev": ("172.16.96.0/22", "172.16.100.0/22"),
+        "prd": ("172.16.104.0/22", "172.16.108.0/22"),
+    }
+
+
+def test_without_a_mesh_clusters_may_share_their_inner_networks() -> None:
+    assert {str(c.pod_subnet) for c in read().clusters.values()} == {"172.16.72.0/22"}
+
+
+def test_a_tool_that_is_left_out_keeps_a_name_where_its_cluster_is_left_out_too() -> None:
+    """What names it (an issuer, a variable) is planned before the error page says that it is missing."""
+    without = read(
+        clusters={"observability": {"enabled": False}},
+        tools={tool: {"enabled": False} for tool in ("loki", "grafana", "tempo", "mimir")},
+    )
+    assert names(without, "loki") == {"loki": ("loki", "devsecops")}
