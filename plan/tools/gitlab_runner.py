@@ -65,7 +65,11 @@ def runner(inputs: ToolInputs) -> Values:
 
 def cache_user(inputs: ToolInputs) -> str:
     """Who the runner is to the object store; each cluster may have a runner of its own."""
-    return NAME if len(inputs.clusters) == 1 else f"{NAME}-{inputs.cluster}"
+    if len(inputs.clusters) == 1:
+        return NAME
+    user = f"{NAME}-{inputs.cluster}"
+    # MinIO takes at most 20 characters; a cluster's name may be longer than what is left of them.
+    return user if len(user) <= 20 else f"{NAME}-{hashlib.sha256(inputs.cluster.encode()).hexdigest()[:6]}"
 
 
 def _bucket(inputs: ToolInputs) -> str:

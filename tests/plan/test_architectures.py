@@ -79,7 +79,7 @@ def every_host_once(values: dict[str, Any], stack: Plan) -> None:
         assert host.address not in (host.subnet.network_address, host.subnet.broadcast_address)
     for cluster in stack.topology.clusters:
         assert len(cluster.masters) % 2 == 1
-        assert {h.cluster for h in (*cluster.nodes, cluster.load_balancer, cluster.nfs)} == {cluster.name}
+        assert {h.cluster for h in (*cluster.nodes, *cluster.load_balancers, cluster.nfs)} == {cluster.name}
 
 
 def networks_are_disjoint(values: dict[str, Any], stack: Plan) -> None:
@@ -115,7 +115,7 @@ def every_tool_has_its_place_and_needs(stack: Plan) -> None:
 def every_name_is_recorded_once(stack: Plan) -> None:
     names = [record.name for record in stack.records]
     assert len(set(names)) == len(names)
-    balancers = {c.name: c.load_balancer.address for c in stack.topology.clusters}
+    balancers = {c.name: c.entrance for c in stack.topology.clusters}
     where = {record.name: record for record in stack.records}
     served = [(cluster, host) for cluster, r in every(stack) for host in (r.host, *r.other_hosts) if host]
     assert len({host for _, host in served}) == len(served)

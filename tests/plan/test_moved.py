@@ -40,7 +40,7 @@ THERE = release(GRAFANA, "devsecops", "grafana")
 
 def test_grafana_moves_with_its_name_and_its_login() -> None:
     assert carrying(GRAFANA, "grafana") == ["devsecops"]
-    balancer = next(c for c in GRAFANA.topology.clusters if c.name == "devsecops").load_balancer.address
+    balancer = next(c for c in GRAFANA.topology.clusters if c.name == "devsecops").entrance
     (record,) = (r for r in GRAFANA.records if r.service == "grafana")
     assert (record.name, record.address, record.cluster) == (f"grafana.{DOMAIN}", balancer, "devsecops")
     assert THERE.clients == HERE.clients
@@ -101,7 +101,7 @@ def test_agents_send_to_where_loki_is_now() -> None:
     assert door["spec"]["rules"][0]["host"] == f"loki.{DOMAIN}"
     for cluster in ("observability", "dev", "prd"):
         keys = next(s for s in release(stack, cluster, "alloy").secrets if "loki" in s.data).data
-        assert keys["loki"] == Generated(password="loki-agents", cluster="devsecops")
+        assert keys["loki"] == Generated(password=agents.password("loki", cluster), cluster="devsecops")
     # Each of the two clusters with a store has a login of its own for people.
     clients = {c: release(stack, c, "oauth2-proxy").clients[0] for c in ("devsecops", "observability")}
     assert {c: client.client_id for c, client in clients.items()} == {
