@@ -153,6 +153,9 @@ class Kubernetes(Frozen):
     """Whether nodes ask the platform's Harbor for images first; they fall back to the images' own registries."""
     workers_at_once: Annotated[int, whole(1, 100)] = 10
     """How many workers of a cluster join, or restart for an upgrade, side by side."""
+    metrics_server: Literal["rke2", "catalogue", "none"] = "rke2"
+    """Who serves the resource metrics: RKE2's packaged metrics-server, the catalogue's, or nobody. Without them there
+    are no autoscalers."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
 
 

@@ -217,6 +217,16 @@ def _twice(settings: Settings) -> Iterator[Problem]:
                 )
 
 
+def _metrics(settings: Settings) -> Iterator[Problem]:
+    tool = settings.tools.get("metrics-server")
+    if settings.kubernetes.metrics_server == "catalogue" and tool is not None and not tool.enabled:
+        yield Problem(
+            key("kubernetes.metricsServer"),
+            f"the catalogue's metrics-server is to serve, and {key('tools.metrics-server.enabled')} is false",
+            "write none where nobody is to serve metrics, rke2 for RKE2's own, or enable the tool",
+        )
+
+
 _ENVIRONMENTS = ("opstella.*.environment.**", "opstella.*.secretEnvironment.**")
 _NAMES = (
     "alerts.webhook", "alerts.mail.password", "argocd.repositories.*.password", "vault.seal.environment.**",
@@ -233,6 +243,7 @@ CHECKS: tuple[Check, ...] = (
     (("argocd.repositories.*.*",), _repositories),
     (("argocd.**",), _apps),
     (_ENVIRONMENTS, _twice),
+    (("kubernetes.metricsServer", "tools.metrics-server.enabled"), _metrics),
     (("tools.*.values.**",), values_of_tools),
     (_ENVIRONMENTS, variables_of_services),
     (("vault.seal.**",), parameters_of_the_seal),

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from config.load import from_stack_file
+from config.model import Settings
 from docs.generated import cell, write
 from lab.charts.key_lists import ROOM, key_list
 from plan import versions
@@ -30,6 +31,7 @@ What stands in the clusters, from the catalogue (`plan/tools/`) and the versions
 values by `opstella:tools.argo-cd`, with its own name in place of `argo-cd`.
 
 `needs` are the tools that must stand before it in the same cluster; leaving out one of them is an error that names both.
+metrics-server comes only where `opstella:kubernetes.metricsServer` is `catalogue`; RKE2's own serves otherwise.
 """
 KEYS = """\
 
@@ -47,9 +49,15 @@ SUPPORT = """\
 """
 
 
-def plans() -> list[Plan]:
-    """The reference's two architectures."""
-    return [build(from_stack_file(ROOT / f"Pulumi.{name}.yaml"), f"opstella/{name}") for name in STACKS]
+def plans(change: Callable[[Settings], Settings] = lambda settings: settings) -> list[Plan]:
+    """The reference's two architectures, as their files say or changed by `change`."""
+    return [build(change(from_stack_file(ROOT / f"Pulumi.{name}.yaml")), f"opstella/{name}") for name in STACKS]
+
+
+def with_metrics_server(settings: Settings) -> Settings:
+    """`settings` with the one tool that no setting of the reference asks for."""
+    kubernetes = settings.kubernetes.model_copy(update={"metrics_server": "catalogue"})
+    return settings.model_copy(update={"kubernetes": kubernetes})
 
 
 def releases(found: list[Plan]) -> dict[str, list[Release]]:
@@ -113,4 +121,4 @@ def page(found: list[Plan]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(write("tools", FILE, page(plans()), __doc__, "the catalogue"))
+    sys.exit(write("tools", FILE, page(plans(with_metrics_server)), __doc__, "the catalogue"))

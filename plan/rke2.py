@@ -32,6 +32,7 @@ SYSCTLS = {
 # Where rke2.sh installs the CA bundle that the identity provider's certificate is verified with. RKE2 mounts every file
 # that an argument names into the API server's static pod (rancher/rke2, pkg/podtemplate: ReadFiles).
 OIDC_CA = "/etc/rancher/rke2/oidc-ca.crt"
+METRICS_SERVER = "rke2-metrics-server"  # as RKE2 names its packaged component
 OIDC_CLIENT = "kubernetes"
 ETCD_ELECTION = ("heartbeat-interval=200", "election-timeout=2000")
 """Milliseconds. RKE2's own are 500 and 5000: a lost leader would then stop every write for 5 to 10 seconds."""
@@ -83,6 +84,7 @@ def node_config(
     # Behind a virtual address, the machines that hold it in turn answer at their own too.
     servers = (*cluster.load_balancers, *cluster.masters)
     login = {"kube-apiserver-arg": oidc_arguments(issuer)} if issuer else {}
+    disabled = [METRICS_SERVER] if kubernetes.metrics_server != "rke2" else []
     return config | {
         "tls-san": list(dict.fromkeys([str(cluster.entrance), api_name, *(str(h.address) for h in servers)])),
         "write-kubeconfig-mode": "0600",
@@ -91,6 +93,7 @@ def node_config(
         "service-cidr": str(settings.service_subnet),
         "cluster-dns": str(settings.service_subnet.network_address + 10),
         "ingress-controller": "none",  # Traefik comes as a release of the tool stack
+        **({"disable": disabled} if disabled else {}),
         **login,
         "kube-controller-manager-arg": [f"node-cidr-mask-size={node_mask(cluster.settings)}"],
         **({"etcd-arg": list(ETCD_ELECTION)} if len(cluster.masters) > 1 else {}),

@@ -94,6 +94,15 @@ CERT_MANAGER = Chart(
     source="https://github.com/cert-manager/cert-manager, tag v1.21.1",
     support="until the second minor version after it",
 )
+METRICS_SERVER = Chart(
+    name="metrics-server",
+    version="3.13.1",
+    app_version="0.8.1",
+    released=date(2026, 6, 11),
+    repository="https://kubernetes-sigs.github.io/metrics-server/",
+    source="https://github.com/kubernetes-sigs/metrics-server, charts/metrics-server at commit 214abbab",
+    support="the newest version",
+)
 CLOUDNATIVE_PG = Chart(
     name="cloudnative-pg",
     version="0.29.0",
@@ -268,7 +277,7 @@ GITLAB_RUNNER = Chart(
 )
 
 CHARTS: tuple[Chart, ...] = (
-    TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD, MINIO, VALKEY, HARBOR,
+    TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, METRICS_SERVER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD, MINIO, VALKEY, HARBOR,
     TRUST_MANAGER, VAULT, KUBE_PROMETHEUS_STACK, ALLOY, LOKI, MIMIR, TEMPO, GRAFANA, HEADLAMP, OAUTH2_PROXY,
     SONARQUBE,
     DEFECTDOJO,

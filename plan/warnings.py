@@ -44,6 +44,11 @@ def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
             "firewall.operatorNetworks is empty: the bastion's SSH and the load balancer's API are open to anyone who "
             "can reach them"
         )
+    if settings.kubernetes.metrics_server == "none":
+        found.append(
+            "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "
+            "made and `kubectl top` has no answer"
+        )
     if left := unused(settings):
         found.append(
             f"secrets: no setting names {', '.join(left)}; name it where it is wanted, or remove it: "

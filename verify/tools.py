@@ -50,6 +50,9 @@ def _tool(stack: Stack, cluster: dict[str, Any], api: Api, release: Release) -> 
     for manifest in manifests:
         faults += [fault] if (fault := _manifest(api, manifest)) else []
     note(sum(m.body["kind"] == "Cluster" for m in manifests), "database")
+    for name in release.api_services:
+        faults += [fault] if (fault := _api_service(api, name)) else []
+    note(len(release.api_services), "API service")
     done = _jobs(api, release, faults)
     note(done, "Job done", "Jobs done")
     note(_policies(api, release, faults), "network policy", "network policies")
@@ -76,6 +79,20 @@ def _manifest(api: Api, manifest: Manifest) -> str | None:
         if conditions.get(wanted, {}).get("status") != "True":
             return f"{name} is not {wanted}: {conditions.get(wanted, {}).get('message') or 'no word of it'}"
     return None
+
+
+def _api_service(api: Api, name: str) -> str | None:
+    """Why the API server reaches nobody behind the APIService `name`; None when somebody answers."""
+    found = api.find(f"/apis/apiregistration.k8s.io/v1/apiservices/{name}")
+    if found is None:
+        return f"APIService {name} is not there"
+    available: dict[str, str] = {}
+    for condition in found.get("status", {}).get("conditions", []):
+        if condition["type"] == "Available":
+            available = condition
+    if available.get("status") == "True":
+        return None
+    return f"APIService {name} is not available: {available.get('message') or 'no word of it'}"
 
 
 def _jobs(api: Api, release: Release, faults: list[str]) -> int:

@@ -21,6 +21,7 @@ from plan.tools import (
     keycloak,
     kube_prometheus_stack,
     loki,
+    metrics_server,
     mimir,
     minio,
     oauth2_proxy,
@@ -42,6 +43,7 @@ from plan.tools.wiring import CACHE, DATABASES, Member, wire
 TOOLS: tuple[Tool, ...] = (
     csi_driver_nfs.TOOL,
     cert_manager.TOOL,
+    metrics_server.TOOL,
     traefik.TOOL,
     cloudnative_pg.TOOL,
     keycloak.TOOL,
@@ -154,8 +156,12 @@ def _nameless(tool: Tool) -> Problem:
 def _release(tool: Tool, inputs: ToolInputs) -> Release:
     override = inputs.overrides.get(tool.name, Override())
     release = sized.databases(tool.release(inputs), override)
+    workloads = release.workloads
+    if not metrics_server.served(inputs):
+        workloads = tuple(replace(workload, autoscale=None) for workload in workloads)  # there is nothing to go by
     return replace(
         release,
+        workloads=workloads,
         version=override.version or release.version,
         repository=release.repository and (inputs.chart_repository or release.repository),
         values=merge(release.values, override.values),

@@ -31,6 +31,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         load_balancer=str(cluster.entrance),
         load_balancers=tuple(str(c.entrance) for c in topology.clusters),
         chart_repository=settings.media.chart_repository,
+        metrics_server=settings.kubernetes.metrics_server,
         nodes_mirror=media.harbor_first(settings),
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),

@@ -126,6 +126,8 @@ class Release:
     ports_for_metrics: tuple[int, ...] = ()
     """Ports of its pods that the monitoring may reach."""
     jobs: tuple[Job, ...] = ()
+    api_services: tuple[str, ...] = ()
+    """APIServices by which it serves a part of the cluster's own API."""
     path: str = "/"
     """What a check asks under `https://<host>`, without being logged in."""
     other_hosts: tuple[str, ...] = ()
@@ -179,6 +181,8 @@ class ToolInputs:
     """Networks whose X-Forwarded-* headers are believed; HAProxy forwards plain TCP and sets none."""
     image_registry: str | None = None
     chart_repository: str | None = None
+    metrics_server: Literal["rke2", "catalogue", "none"] = "rke2"
+    """Who serves the cluster's resource metrics."""
     nodes_mirror: bool = False
     """Whether the platform's nodes ask its Harbor for images first."""
     ca_bundle: str | None = "opstella-ca-bundle"

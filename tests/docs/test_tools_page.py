@@ -11,12 +11,12 @@ from docs import budget, tools
 
 def test_the_page_of_the_tools_is_up_to_date() -> None:
     written = tools.FILE.read_text(encoding="utf-8")
-    assert written == tools.page(tools.plans()), "write it again: python -m docs.tools"
+    assert written == tools.page(tools.plans(tools.with_metrics_server)), "write it again: python -m docs.tools"
 
 
 def test_every_tool_has_a_row_and_every_chart_its_comparison() -> None:
-    text = tools.page(tools.plans())
-    for name, (release, *_) in tools.releases(tools.plans()).items():
+    text = tools.page(tools.plans(tools.with_metrics_server))
+    for name, (release, *_) in tools.releases(tools.plans(tools.with_metrics_server)).items():
         assert f"\n| {name} | " in text
         if release.repository:
             (row,) = [line for line in text.splitlines() if line.startswith(f"| {release.chart} {release.version} | 20")][:1]

@@ -24,9 +24,9 @@ from plan.tools.inputs import tool_inputs
 from tests.support import charts
 from tests.support.api_server import artifact
 from tests.support.charts import WORKLOADS, Refused, found, helm, pods, render
-from tests.support.platform import images, plan_of
+from tests.support.platform import every_tool, plan_of
 
-PLAN = plan_of("standalone", images())
+PLAN = plan_of("standalone", every_tool())
 RELEASES = {release.name: release for release in PLAN.releases["standalone"]}
 WITH_DEFINITIONS = {
     chart: folder for chart, folder in definition_places().items() if chart in {c.name for c in versions.CHARTS}

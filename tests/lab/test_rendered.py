@@ -22,7 +22,7 @@ from plan.tools.model import Release
 from tests.support import charts
 from tests.support.api_server import Cluster, artifact
 from tests.support.charts import Object, render, templates
-from tests.support.platform import airgap, images, plan_of
+from tests.support.platform import airgap, every_tool, plan_of
 
 pytestmark = pytest.mark.toolchain
 
@@ -33,7 +33,7 @@ FIRST = ("Namespace", "ServiceAccount", "PriorityClass")
 
 @cache
 def plan(shape: str) -> Plan:
-    return plan_of("standalone", airgap() | images()) if shape == "airgap" else plan_of(shape, images())
+    return plan_of("standalone", airgap() | every_tool()) if shape == "airgap" else plan_of(shape, every_tool())
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 
 from config.plain_secrets import plain_secrets
 from plan.tools.model import Release
-from tests.support.platform import ARCHITECTURES, images, plan_of
+from tests.support.platform import ARCHITECTURES, every_tool, plan_of
 
 RELEASES = [
     pytest.param(release, id=f"{cluster}-{release.name}")
     for architecture in ARCHITECTURES
-    for cluster, releases in plan_of(architecture, images()).releases.items()
+    for cluster, releases in plan_of(architecture, every_tool()).releases.items()
     for release in releases
 ]
 

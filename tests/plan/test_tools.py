@@ -33,6 +33,7 @@ INPUTS = ToolInputs(
     nfs_server="192.168.72.13",
     nfs_path="/srv/nfs",
     opstella=OpstellaApp(ui=PART, core=PART, clear_session=PART),
+    metrics_server="catalogue",
 )
 
 any_inputs = st.builds(

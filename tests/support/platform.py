@@ -50,6 +50,11 @@ def images() -> dict[str, Any]:
     }
 
 
+def every_tool() -> dict[str, Any]:
+    """Changes by which a stack carries each tool of the catalogue."""
+    return images() | {"kubernetes": {"metricsServer": "catalogue"}}
+
+
 def airgap() -> dict[str, Any]:
     """Changes that install everything from the user's own places."""
     files = media.required_artifacts(settings_of())

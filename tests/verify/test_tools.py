@@ -38,6 +38,7 @@ RELEASE = Release(
         ),
     ),
     jobs=(Job(name="realm", image="i", command=(), files={}),),
+    api_services=("v1.tool.example.com",),
     host="tool.example.com", path="/health",
 )  # fmt: skip
 PLAN = {"sizing": {"tools": {"one": {"tools": {"tool": {"cpu_millicores": 1250, "memory_mib": 1024}}}}}}
@@ -45,6 +46,7 @@ SPACE = "/api/v1/namespaces/space"
 WEB = "/apis/apps/v1/namespaces/space/deployments/web"
 DATABASE = "/apis/postgresql.cnpg.io/v1/namespaces/space/clusters/db"
 JOB = "/apis/batch/v1/namespaces/space/jobs/realm"
+API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1.tool.example.com"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/space/networkpolicies"
 BUDGET = "/apis/policy/v1/namespaces/space/poddisruptionbudgets/web"
 HEALTHY: dict[str, Any] = {
@@ -52,6 +54,7 @@ HEALTHY: dict[str, Any] = {
     WEB: {"metadata": {"name": "web", "namespace": "space"}, "spec": {"replicas": 2},
           "status": {"availableReplicas": 2, "observedGeneration": 1}},
     DATABASE: {"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+    API_SERVICE: {"status": {"conditions": [{"type": "Available", "status": "True"}]}},
     JOB: {"status": {"conditions": [{"type": "Complete", "status": "True"}]}},
     POLICIES: {"items": [
         {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{"ports": [{"port": 53}]}]}},
@@ -98,7 +101,7 @@ def checked(there: dict[str, Any], status: int | OSError, monkeypatch: pytest.Mo
 
 def test_a_tool_in_order_is_one_line_with_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked(HEALTHY, 302, monkeypatch) == (
-        "https://tool.example.com/health, 1 workload, 1 database, 1 Job done, 2 network policies, 1 disruption budget"
+        "https://tool.example.com/health, 1 workload, 1 database, 1 API service, 1 Job done, 2 network policies, 1 disruption budget"
     )
 
 
@@ -121,6 +124,10 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put(JOB, {"status": {}}), "Job space/realm is not complete: not ended"),
     (put(JOB, {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "Late", "message": "no answer"}]}}),
      "is not complete: Late: no answer"),
+    (without(API_SERVICE), "APIService v1.tool.example.com is not there"),
+    (put(API_SERVICE, {}), "APIService v1.tool.example.com is not available: no word of it"),
+    (put(API_SERVICE, {"status": {"conditions": [{"type": "Available", "status": "False", "message": "no endpoints"}]}}),
+     "is not available: no endpoints"),
     (lambda there: there[POLICIES]["items"].pop(0), "namespace space has no policy that denies by default"),
     (lambda there: there[POLICIES]["items"][0]["spec"].update(egress=[{}]), "no policy that denies by default"),
     (without(BUDGET), "PodDisruptionBudget space/web is not there"),
