@@ -59,6 +59,13 @@ MC_IMAGE = Version(
     support="none",
 )
 
+VELERO_PLUGIN = Version(
+    name="docker.io/velero/velero-plugin-for-aws",
+    version="v1.14.2",
+    released=None,
+    source="https://github.com/vmware-tanzu/velero-plugin-for-aws: v1.14 goes with Velero 1.18",
+    support="as long as Velero 1.18",
+)
 SONARQUBE_BUILD = Version(
     name="docker.io/library/sonarqube",
     version="26.7.0.124771",
@@ -194,6 +201,15 @@ VAULT = Chart(
     source="https://github.com/hashicorp/vault-helm, tag v0.34.1",
     support="the newest version",
 )
+VELERO = Chart(
+    name="velero",
+    version="12.1.0",
+    app_version="1.18.1",
+    released=date(2026, 6, 18),
+    repository="https://vmware-tanzu.github.io/helm-charts",
+    source="https://github.com/vmware-tanzu/helm-charts, charts/velero at commit 73466ca9",
+    support="the two newest minor versions of Velero",
+)
 LOKI = Chart(
     name="loki",
     version="18.11.0",
@@ -278,9 +294,9 @@ GITLAB_RUNNER = Chart(
 
 CHARTS: tuple[Chart, ...] = (
     TRAEFIK, CSI_DRIVER_NFS, CERT_MANAGER, METRICS_SERVER, CLOUDNATIVE_PG, KEYCLOAK, ARGO_CD, MINIO, VALKEY, HARBOR,
-    TRUST_MANAGER, VAULT, KUBE_PROMETHEUS_STACK, ALLOY, LOKI, MIMIR, TEMPO, GRAFANA, HEADLAMP, OAUTH2_PROXY,
+    TRUST_MANAGER, VAULT, KUBE_PROMETHEUS_STACK, VELERO, ALLOY, LOKI, MIMIR, TEMPO, GRAFANA, HEADLAMP, OAUTH2_PROXY,
     SONARQUBE,
     DEFECTDOJO,
     GITLAB_RUNNER,
 )  # fmt: skip
-ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, SONARQUBE_BUILD, *CHARTS)
+ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, VELERO_PLUGIN, SONARQUBE_BUILD, *CHARTS)

@@ -34,6 +34,7 @@ from plan.tools import (
     valkey,
     vault,
     vault_unsealer,
+    velero,
 )
 from plan.tools.common import merge
 from plan.tools.model import Override, Release, Tool, ToolInputs
@@ -50,6 +51,7 @@ TOOLS: tuple[Tool, ...] = (
     minio.TOOL,
     valkey.TOOL,
     kube_prometheus_stack.TOOL,
+    velero.TOOL,
     harbor.TOOL,
     loki.TOOL,
     mimir.TOOL,

@@ -1,4 +1,4 @@
-"""What stands outside the catalogue and needs its providers: GitLab on its machine, Velero, backups, kubectl."""
+"""What stands outside the catalogue and needs its providers: GitLab on its machine, backups of databases, kubectl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ KUBERNETES = "kubernetes"  # the client of kubectl and Headlamp, whose tokens th
 def storage(inputs: ToolInputs, *, first: bool) -> tuple[StorageAccess, ...]:
     """Credentials of one object store; GitLab's are in the `first` of the platform."""
     stored = (
-        StorageAccess(user="velero", buckets=(Bucket(name="velero"),), secret=None),
         StorageAccess(user=DATABASE_BACKUPS, buckets=(Bucket(name=DATABASE_BACKUPS),), secret=None),
     )
     if not first or inputs.gitlab is None:

@@ -27,6 +27,8 @@ _LIST = (
     "s3:GetBucketLocation", "s3:GetBucketVersioning", "s3:ListBucket", "s3:ListBucketMultipartUploads",
     "s3:ListBucketVersions",
 )  # fmt: skip
+# Of _LIST, what MinIO grants by prefix; it lists unfinished uploads of a whole bucket or not at all.
+_LIST_BELOW, _LIST_WHOLE = ("s3:ListBucket", "s3:ListBucketVersions"), ("s3:GetBucketLocation", "s3:GetBucketVersioning")
 
 
 def owner(inputs: ToolInputs) -> str:
@@ -44,11 +46,14 @@ def _statement(effect: str, actions: Sequence[str], resources: Sequence[str] = (
 
 
 def access_policy(access: StorageAccess) -> str:
-    """The policy (JSON) of one credential: its own buckets, and what lies in them."""
+    """The policy (JSON) of one credential: its own buckets, and what lies in them below its prefix."""
     names = sorted(bucket.name for bucket in access.buckets)
-    return _document(
-        _statement("Allow", _LIST, names), _statement("Allow", _READ_WRITE, [f"{name}/*" for name in names])
-    )
+    objects = _statement("Allow", _READ_WRITE, [f"{name}/{access.prefix}*" for name in names])
+    if not access.prefix:
+        return _document(_statement("Allow", _LIST, names), objects)
+    # Of a shared bucket, only such lists are given as name the prefix.
+    below = {"Condition": {"StringLike": {"s3:prefix": [f"{access.prefix}*"]}}}
+    return _document(_statement("Allow", _LIST_WHOLE, names), _statement("Allow", _LIST_BELOW, names) | below, objects)
 
 
 def group_policies(buckets: Sequence[str]) -> dict[str, str]:

@@ -98,7 +98,7 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageAccess:
-    """A credential of the object store that reads and writes in `buckets` and nowhere else.
+    """A credential of the object store that reads and writes in `buckets`, below `prefix`, and nowhere else.
 
     Access key is `user`, secret key the generated Password `s3-<user>`; the Secret `secret` of the tool's namespace
     holds them under `access_key` and `secret_key`. `extra` are further keys of that Secret. None for `secret` where no
@@ -108,6 +108,8 @@ class StorageAccess:
     user: str
     buckets: tuple[Bucket, ...]
     secret: str | None
+    prefix: str = ""
+    """What the names of all its objects begin with, where a bucket is shared: `<cluster>/`."""
     access_key: str = "accessKey"
     secret_key: str = "secretKey"
     extra: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))

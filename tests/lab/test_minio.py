@@ -260,10 +260,10 @@ def test_a_credential_reaches_its_own_buckets_and_no_other(
         own = {bucket.name for bucket in mine.buckets}
         assert store.buckets(mine.user) == own, "the list of all buckets shows others"
         for name in own:
-            place = f"s/{name}/probe/object"
+            place = f"s/{name}/{mine.prefix}probe/object"
             assert store.mc("pipe", place, user=mine.user, text=mine.user).returncode == 0
             assert store.mc("cat", place, user=mine.user).stdout == mine.user
-            assert "probe/object" in store.mc("ls", "--recursive", f"s/{name}", user=mine.user).stdout
+            assert "probe/object" in store.mc("ls", "--recursive", f"s/{name}/{mine.prefix}", user=mine.user).stdout
             assert store.mc("rm", place, user=mine.user).returncode == 0
         for other in provisioned:
             if other.user == mine.user:
@@ -274,6 +274,29 @@ def test_a_credential_reaches_its_own_buckets_and_no_other(
                 assert denied(store.mc(*attempt, user=mine.user)), (mine.user, attempt)
             assert denied(store.mc("pipe", f"s/{name}/mine", user=mine.user, text="x"))
             assert store.mc("cat", f"s/{name}/theirs").stdout == other.user
+
+
+def test_of_a_shared_bucket_a_credential_reaches_what_lies_below_its_prefix(bare: Store) -> None:
+    one, other = (
+        StorageAccess(user=f"velero-{c}", buckets=(Bucket(name="velero"),), prefix=f"{c}/", secret=None)
+        for c in ("dev", "dev2")  # the name of one begins with the other's
+    )
+    assert provision(bare, (one, other)).code == 0
+    for mine, theirs in ((one, other), (other, one)):
+        assert bare.mc("pipe", f"s/velero/{theirs.prefix}backups/x", text="theirs").returncode == 0
+        assert bare.mc("pipe", f"s/velero/{mine.prefix}backups/x", user=mine.user, text="mine").returncode == 0
+        assert bare.mc("cat", f"s/velero/{mine.prefix}backups/x", user=mine.user).stdout == "mine"
+        listed = bare.mc("ls", "--recursive", f"s/velero/{mine.prefix}", user=mine.user)
+        assert "backups/x" in listed.stdout
+        for attempt in (
+            ("ls", "s/velero/"),
+            ("ls", f"s/velero/{theirs.prefix}"),
+            ("cat", f"s/velero/{theirs.prefix}backups/x"),
+            ("rm", f"s/velero/{theirs.prefix}backups/x"),
+        ):
+            assert denied(bare.mc(*attempt, user=mine.user)), (mine.user, attempt)
+        assert denied(bare.mc("pipe", f"s/velero/{theirs.prefix}mine", user=mine.user, text="x"))
+        assert denied(bare.mc("pipe", "s/velero/mine", user=mine.user, text="x"))
 
 
 def test_a_credential_administers_nothing(store: Store, provisioned: tuple[StorageAccess, ...]) -> None:

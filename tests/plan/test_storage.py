@@ -175,7 +175,7 @@ def test_what_the_store_cannot_keep_is_refused(wanted: tuple[StorageAccess, ...]
 def test_every_user_of_the_platform_has_a_name_that_the_store_takes() -> None:
     (job,) = (job for job in wired()["minio"].jobs if job.name == "minio-provisioning")
     users = [line.split()[1] for line in job.files["wanted.txt"].splitlines() if line.startswith("user ")]
-    assert {"harbor", "velero"} <= set(users)
+    assert {"harbor", "database-backups"} <= set(users)
     secret = next(s for s in wired()["minio"].secrets if s.name == minio_buckets.USERS_SECRET)
     assert set(users) == set(secret.data)
 

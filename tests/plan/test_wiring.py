@@ -151,11 +151,11 @@ def test_a_public_client_has_no_password() -> None:
 def test_what_stands_outside_the_catalogue_is_served_too() -> None:
     found = wired()
     store, login = secret_of(found["minio"], "minio-users").data, secret_of(found["keycloak"], "keycloak-clients").data
-    assert set(store) == {"gitlab", "velero", "database-backups"} and set(login) == {"gitlab"}
-    assert {"s3-gitlab", "s3-velero", "s3-database-backups"} <= passwords(found["minio"])
+    assert set(store) == {"gitlab", "database-backups"} and set(login) == {"gitlab"}
+    assert {"s3-gitlab", "s3-database-backups"} <= passwords(found["minio"])
     assert "client-gitlab" in passwords(found["keycloak"])
     buckets = [b.name for access in externals.storage(inputs(), first=True) for b in access.buckets]
-    assert len(buckets) == len(set(buckets)) and {"velero", "database-backups", "gitlab-lfs"} <= set(buckets)
+    assert len(buckets) == len(set(buckets)) and {"database-backups", "gitlab-lfs"} <= set(buckets)
 
 
 def test_providers_do_not_need_themselves() -> None:
@@ -198,8 +198,8 @@ def test_each_cluster_asks_the_nearest_object_store() -> None:
     }
     found = wire(members)
     users = {name: set(secret_of(rs[0], "minio-users").data) for name, rs in found.items()}
-    assert users["first"] == {"first", "gitlab", "velero", "database-backups"}
-    assert users["second"] == {"second", "velero", "database-backups"}  # GitLab has one object store
+    assert users["first"] == {"first", "gitlab", "database-backups"}
+    assert users["second"] == {"second", "database-backups"}  # GitLab has one object store
 
 
 # ---- order ------------------------------------------------------------------------------------
