@@ -115,6 +115,10 @@ class ClusterNodes(pulumi.ComponentResource):
         config = rke2.node_config(
             args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name), args.issuer
         )
+        given = {
+            entry: settings.secrets[name].get_secret_value()
+            for entry, name in rke2.secrets(node, settings.kubernetes).items()
+        }
         manifests = rke2.manifests(args.issuer) if node.role == "master" else {}
         airgap = settings.media.source == "airgap"
         sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
@@ -128,7 +132,7 @@ class ClusterNodes(pulumi.ComponentResource):
                 "install_url": media.RKE2_INSTALLER,
                 "artifacts_url": settings.media.artifacts or "",
                 "artifacts_sha256": sums,
-                "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **config})),
+                "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **given, **config})),
                 "registries_yaml": rke2.to_yaml(rke2.registries(settings.media, args.registry)),
                 "oidc_ca": args.ca_bundle if node.role == "master" and args.issuer else "",
                 "manifests": list(manifests),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from config.clusters import Bastion, Cluster, GitLab
+from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
     Address,
@@ -135,11 +136,27 @@ class Proxy(Frozen):
     no_proxy: tuple[str, ...] = ()
 
 
+class EtcdS3(Frozen):
+    """An object store outside of the platform that takes a copy of each snapshot.
+
+    Inside would be a circle: whoever needs the snapshot has no cluster, and so no object store of the platform's.
+    """
+
+    endpoint: S3Endpoint
+    bucket: BucketName
+    folder: S3Folder = ""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    access_key: SecretName
+    """Name of a secret of opstella:secrets, as `secret_key`'s."""
+    secret_key: SecretName
+
+
 class EtcdSnapshots(Frozen):
     """Scheduled etcd snapshots on every master."""
 
     cron: Cron = "0 */6 * * *"
     retention: Annotated[int, whole(1, 1000)] = 5
+    s3: EtcdS3 | None = None
 
 
 class Kubernetes(Frozen):

@@ -60,6 +60,22 @@ def _smarthost(value: str) -> str:
     return value
 
 
+def _s3_endpoint(value: str) -> str:
+    fix = "write the store's name alone, as s3.example.com or s3.example.com:9000; it is spoken to by TLS"
+    host, _, port = value.partition(":")
+    if "/" in value or not all(LABEL.match(label) for label in host.split(".")):
+        raise Fault(f"{shown(value)} is not the name of an object store", fix)
+    if ":" in value and (not port.isdigit() or not 0 < int(port) < 65536):
+        raise Fault(f"{shown(value)} has no valid port", fix)
+    return value
+
+
+def _s3_folder(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", value):
+        raise Fault(f"{shown(value)} is not a folder of a bucket", "write it as a/b, without a slash at either end")
+    return value
+
+
 def _image(value: str) -> str:
     fix = "write it as registry.example.com/opstella/ui:1.0.0, or with @sha256:… instead of a tag"
     if "://" in value:
@@ -141,6 +157,9 @@ PersonName = Annotated[str, AfterValidator(_person)]
 Email = Annotated[str, AfterValidator(_email)]
 SmartHost = Annotated[str, AfterValidator(_smarthost)]
 ImageReference = Annotated[str, AfterValidator(_image)]
+S3Endpoint = Annotated[str, AfterValidator(_s3_endpoint)]
+"""Name, and port if it is not 443, of an object store."""
+S3Folder = Annotated[str, AfterValidator(_s3_folder)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 GitUrl = Annotated[str, AfterValidator(_git_url)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 from config.certificates import ENCRYPTED
@@ -31,6 +32,9 @@ def uses(settings: Settings) -> Iterator[tuple[str, str]]:
             yield key("opstella", name, "secretEnvironment", variable), secret
     if app.pull_secret:
         yield key("opstella.pullSecret"), app.pull_secret
+    if s3 := settings.kubernetes.etcd_snapshots.s3:
+        yield key("kubernetes.etcdSnapshots.s3.accessKey"), s3.access_key
+        yield key("kubernetes.etcdSnapshots.s3.secretKey"), s3.secret_key
 
 
 def unused(settings: Settings) -> list[str]:
@@ -217,6 +221,29 @@ def _twice(settings: Settings) -> Iterator[Problem]:
                 )
 
 
+def _snapshots(settings: Settings) -> Iterator[Problem]:
+    """Snapshots that lie on what they are to bring back."""
+    s3 = settings.kubernetes.etcd_snapshots.s3
+    if s3 is None:
+        return
+    host = s3.endpoint.partition(":")[0]
+    services = [service for service, label in settings.domains.items() if f"{label}.{settings.domain}" == host]
+    inside = next((f"the name of {key('domains', service)}" for service in services), None)
+    try:
+        address = IPv4Address(host)
+    except ValueError:
+        pass
+    else:
+        clusters = [name for name, cluster in settings.clusters.items() if address in cluster.subnet]
+        inside = next((f"an address of {key('clusters', name, 'subnet')}" for name in clusters), inside)
+    if inside:
+        yield Problem(
+            key("kubernetes.etcdSnapshots.s3.endpoint"),
+            f"{host} is {inside}: whoever needs a snapshot has no cluster, and so no object store in it",
+            "name a store outside of this platform, or remove s3",
+        )
+
+
 def _metrics(settings: Settings) -> Iterator[Problem]:
     tool = settings.tools.get("metrics-server")
     if settings.kubernetes.metrics_server == "catalogue" and tool is not None and not tool.enabled:
@@ -230,7 +257,7 @@ def _metrics(settings: Settings) -> Iterator[Problem]:
 _ENVIRONMENTS = ("opstella.*.environment.**", "opstella.*.secretEnvironment.**")
 _NAMES = (
     "alerts.webhook", "alerts.mail.password", "argocd.repositories.*.password", "vault.seal.environment.**",
-    "opstella.*.secretEnvironment.**", "opstella.pullSecret",
+    "opstella.*.secretEnvironment.**", "opstella.pullSecret", "kubernetes.etcdSnapshots.s3.**",
 )  # fmt: skip
 
 CHECKS: tuple[Check, ...] = (
@@ -243,6 +270,7 @@ CHECKS: tuple[Check, ...] = (
     (("argocd.repositories.*.*",), _repositories),
     (("argocd.**",), _apps),
     (_ENVIRONMENTS, _twice),
+    (("kubernetes.etcdSnapshots.s3.**", "domains.**", "domain", "clusters.**"), _snapshots),
     (("kubernetes.metricsServer", "tools.metrics-server.enabled"), _metrics),
     (("tools.*.values.**",), values_of_tools),
     (_ENVIRONMENTS, variables_of_services),

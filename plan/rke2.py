@@ -100,7 +100,31 @@ def node_config(
         "etcd-expose-metrics": True,
         "etcd-snapshot-schedule-cron": kubernetes.etcd_snapshots.cron,
         "etcd-snapshot-retention": kubernetes.etcd_snapshots.retention,
+        **_s3(kubernetes),
     }
+
+
+def _s3(kubernetes: Kubernetes) -> dict[str, Any]:
+    """Where copies of the snapshots go, without the credential. Its certificate is verified by the host's trust store."""
+    store = kubernetes.etcd_snapshots.s3
+    if store is None:
+        return {}
+    return {
+        "etcd-s3": True,
+        "etcd-s3-endpoint": store.endpoint,
+        "etcd-s3-bucket": store.bucket,
+        **({"etcd-s3-folder": store.folder} if store.folder else {}),
+        "etcd-s3-region": store.region,
+        "etcd-s3-retention": kubernetes.etcd_snapshots.retention,
+    }
+
+
+def secrets(host: Host, kubernetes: Kubernetes) -> dict[str, str]:
+    """Keys of config.yaml of `host` whose values are secrets of opstella:secrets, to their names."""
+    store = kubernetes.etcd_snapshots.s3
+    if store is None or host.role == "worker":
+        return {}
+    return {"etcd-s3-access-key": store.access_key, "etcd-s3-secret-key": store.secret_key}
 
 
 def oidc_arguments(issuer: str) -> list[str]:

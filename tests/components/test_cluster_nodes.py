@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -135,6 +136,25 @@ def test_a_first_server_looks_for_its_cluster_before_it_makes_one() -> None:
     assert set(map(tuple, told.values())) == {()}
     alone = nodes(plan_of())
     assert sent(alone.named("c-master-1-rke2")).values["cluster_urls"] == ""
+
+
+def test_the_credential_of_the_snapshots_store_goes_to_servers_alone_and_only_by_standard_input(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("access", "secret")}
+    for name, file in files.items():
+        file.write_text(f"canary-{name}")
+    s3 = {"endpoint": "s3.example.com", "bucket": "etcd", "accessKey": "access", "secretKey": "secret"}
+    changes = {
+        **CLUSTER,
+        "kubernetes": {"etcdSnapshots": {"s3": s3}},
+        "secrets": {name: f"file:{file}" for name, file in files.items()},
+    }
+    found = nodes(plan_of(changes=changes))
+    for node in (*MASTERS, *WORKERS):
+        command = found.named(f"c-{node}-rke2")
+        config = yaml.safe_load(sent(command).values["config_yaml"])
+        wanted = ("canary-access", "canary-secret") if node in MASTERS else (None, None)
+        assert (config.get("etcd-s3-access-key"), config.get("etcd-s3-secret-key")) == wanted
+        assert "canary" not in str({key: value for key, value in command.inputs.items() if key != "stdin"})
 
 
 def test_servers_get_what_logins_to_the_api_need() -> None:

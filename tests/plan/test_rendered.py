@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.checks import ENCRYPTED
 from config.model import Time
 from plan import chrony, gitlab, haproxy, nfs, payload, rke2
 from plan.plan import Plan
@@ -131,6 +132,31 @@ def test_etcd_snapshots_every_six_hours_five_kept() -> None:
     cluster = stack.topology.clusters[0]
     config = rke2.node_config(cluster, cluster.masters[0], stack.settings.kubernetes, "api.x")
     assert (config["etcd-snapshot-schedule-cron"], config["etcd-snapshot-retention"]) == ("0 */6 * * *", 5)
+
+
+S3 = {"endpoint": "s3.example.com", "bucket": "etcd", "folder": "a/b", "accessKey": "access", "secretKey": "secret"}
+
+
+def test_snapshots_are_copied_to_the_store_that_is_named() -> None:
+    stack = plan(kubernetes={"etcdSnapshots": {"retention": 7, "s3": S3}}, secrets={"access": ENCRYPTED, "secret": ENCRYPTED})
+    cluster, kubernetes = stack.topology.clusters[0], stack.settings.kubernetes
+    config = rke2.node_config(cluster, cluster.masters[0], kubernetes, "api.x")
+    assert {key: value for key, value in config.items() if key.startswith("etcd-s3")} == {
+        "etcd-s3": True, "etcd-s3-endpoint": "s3.example.com", "etcd-s3-bucket": "etcd", "etcd-s3-folder": "a/b",
+        "etcd-s3-region": "us-east-1", "etcd-s3-retention": 7,
+    }  # fmt: skip
+    assert rke2.secrets(cluster.masters[0], kubernetes) == {"etcd-s3-access-key": "access", "etcd-s3-secret-key": "secret"}
+    worker = cluster.workers[0]
+    assert rke2.secrets(worker, kubernetes) == {}
+    assert not [key for key in rke2.node_config(cluster, worker, kubernetes, "api.x") if key.startswith("etcd")]
+
+
+def test_without_a_store_snapshots_stay_where_they_are() -> None:
+    stack = plan()
+    cluster = stack.topology.clusters[0]
+    config = rke2.node_config(cluster, cluster.masters[0], stack.settings.kubernetes, "api.x")
+    assert not [key for key in config if key.startswith("etcd-s3")]
+    assert rke2.secrets(cluster.masters[0], stack.settings.kubernetes) == {}
 
 
 def test_registries_only_with_a_mirror() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
+from config.services import ObjectStore
 from plan.tools import availability, budget, cloudnative_pg, compatibility, externals, waves, wiring
 from plan.tools.catalogue import catalogue
 from plan.tools.model import Manifest, Override, Release, ToolInputs, Workload
@@ -162,6 +163,17 @@ def test_providers_do_not_need_themselves() -> None:
     found = wired(carrying=(*providers("cloudnative-pg", "valkey", "minio"), release("keycloak", clients=(LOGIN,))))
     assert found["keycloak"].needs == ()
     assert secret_of(found["keycloak"], "keycloak-clients").data["tool"] == Generated(password="client-tool")
+
+
+def test_a_bucket_to_adopt_that_the_platform_does_not_keep_is_named_with_those_it_does() -> None:
+    tool = release("tool", storage=(STORE,))
+    (bucket,) = STORE.buckets
+    wired(tool, given=inputs(object_store=ObjectStore(adopt=(bucket.name,))))
+    with pytest.raises(ConfigurationError, match="no bucket 'loki-chunk'") as caught:
+        wired(tool, given=inputs(object_store=ObjectStore(adopt=(bucket.name, "loki-chunk"))))
+    (problem,) = caught.value.problems
+    assert problem.key == "opstella:objectStore.adopt"
+    assert bucket.name in problem.fix and "database-backups" in problem.fix
 
 
 # ---- several clusters -------------------------------------------------------------------------
