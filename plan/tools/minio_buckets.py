@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,14 @@ _LIST_BELOW, _LIST_WHOLE = ("s3:ListBucket", "s3:ListBucketVersions"), ("s3:GetB
 def owner(inputs: ToolInputs) -> str:
     """What the tag of a bucket of this stack says."""
     return f"{inputs.cluster}.{inputs.domain}"
+
+
+def user_of(tool: str, inputs: ToolInputs) -> str:
+    """A name for the credential of `tool`, which every cluster of a platform may carry, that the store takes."""
+    if len(inputs.clusters) == 1:
+        return tool
+    name = f"{tool}-{inputs.cluster}"
+    return name if len(name) in USER_LENGTH else f"{tool[:11]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _document(*statements: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ It may do anything in the cluster: a restore makes whatever a backup holds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -88,16 +87,6 @@ def _values(inputs: ToolInputs) -> Values:
     return values
 
 
-def user(inputs: ToolInputs) -> str:
-    """Whom the object store knows this cluster's Velero as; it takes 20 characters at most."""
-    if len(inputs.clusters) == 1:
-        return NAME
-    name = f"{NAME}-{inputs.cluster}"
-    if len(name) in minio_buckets.USER_LENGTH:
-        return name
-    return f"{NAME}-{hashlib.sha256(inputs.cluster.encode()).hexdigest()[:8]}"
-
-
 def _endpoint(inputs: ToolInputs) -> str:
     """URL of the object store: the cluster's own, else the first of the platform, by its public name."""
     if minio_buckets.NAME in inputs.present:
@@ -108,7 +97,7 @@ def _endpoint(inputs: ToolInputs) -> str:
 
 
 def _access(inputs: ToolInputs) -> StorageAccess:
-    name = user(inputs)
+    name = minio_buckets.user_of(NAME, inputs)
     password = f"s3-{name}"
     file = f"[default]\naws_access_key_id={name}\naws_secret_access_key={{{password}}}\n"
     return StorageAccess(

@@ -11,7 +11,7 @@ import yaml
 
 from config.errors import ConfigurationError
 from plan.plan import Plan
-from plan.tools import catalogue, velero
+from plan.tools import catalogue, minio_buckets
 from plan.tools.model import Release, ToolInputs
 from plan.tools.sources import CaBundle, Composed, Generated
 from tests.plan.stacks import plan
@@ -75,11 +75,12 @@ def test_each_cluster_has_a_credential_of_its_own_that_reaches_its_own_prefix() 
     assert "velero-observability" in served["observability"] and "velero-prd" not in served["observability"]
 
 
+@pytest.mark.parametrize("tool", ["velero", "gitlab-runner"])
 @pytest.mark.parametrize("cluster", ["a-cluster-with-a-long-name", "another-cluster-with-a-long-name"])
-def test_a_long_name_of_a_cluster_becomes_one_that_the_store_takes(cluster: str) -> None:
+def test_a_long_name_of_a_cluster_becomes_one_that_the_store_takes(tool: str, cluster: str) -> None:
     inputs = ToolInputs(domain="x", hosts={}, nfs_server="n", nfs_path="/", cluster=cluster, clusters=(cluster, "b"))
-    assert len(velero.user(inputs)) <= 20
-    assert velero.user(inputs) != velero.user(replace(inputs, cluster=f"{cluster}2"))
+    assert len(minio_buckets.user_of(tool, inputs)) <= 20
+    assert minio_buckets.user_of(tool, inputs) != minio_buckets.user_of(tool, replace(inputs, cluster=f"{cluster}2"))
 
 
 def test_objects_and_volumes_are_saved_each_night_for_thirty_days() -> None:
