@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE, FILE = ROOT / "Pulumi.standalone.yaml", ROOT / "docs/settings.md"
 EXAMPLE = "  # example"
 # Settings that are only there when wanted: marked as examples, what stands below them are settings all the same.
-GROUPS = ("intermediate", "seal", "mail", "apps")
+GROUPS = ("intermediate", "seal", "mail", "apps", "s3")
 # Settings by a name that the user chooses; the page says NAME for it.
 MAPS = ("clusters", "tools", "users", "repositories")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from config.errors import Problem, key
 from plan import versions
 from plan.tools.common import image, provision_files
 from plan.tools.model import ToolInputs
@@ -119,6 +120,18 @@ def provisioning(accesses: Sequence[StorageAccess], inputs: ToolInputs) -> Job:
         secret_files={"root": ROOT_SECRET, "users": USERS_SECRET},
         flows=(Flow(peer=ITSELF, ports=(PORT,)),),
     )
+
+
+def strange(platform: Sequence[ToolInputs], needs: Sequence[object]) -> Iterator[Problem]:
+    """A problem for each bucket that is to be taken over, but is none of `needs`, of all stores of the platform."""
+    there = sorted({bucket.name for need in needs if isinstance(need, StorageAccess) for bucket in need.buckets})
+    for name in dict.fromkeys(name for inputs in platform for name in inputs.object_store.adopt):
+        if name not in there:
+            yield Problem(
+                key("objectStore.adopt"),
+                f"the platform keeps no bucket '{name}', so that there is nothing to take over",
+                f"name one of {', '.join(there)}, or remove it" if there else "remove it",
+            )
 
 
 def _expiry(days: int) -> str:

@@ -72,7 +72,8 @@ def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
             served.setdefault(where, []).extend(asked)
     for (_, provider), asked in served.items():
         problems += _twice(provider, asked)
-    problems += _strange_buckets(members, served)
+    stored = [one.what for (_, provider), asked in served.items() if provider == STORE for one in asked]
+    problems += minio_buckets.strange([m.inputs for m in members.values()], stored)
     for cluster, releases in wired.items():
         inputs = members[cluster].inputs
         releases[:] = _shared(releases)
@@ -265,21 +266,6 @@ def _provider(release: Release, cluster: str, inputs: ToolInputs, needs: Sequenc
         return replace(changed, values=merge(valkey.acl(whats), release.values))
     provisioning = minio_buckets.provisioning if release.name == STORE else keycloak.provisioning
     return replace(changed, jobs=(provisioning(whats, inputs), *release.jobs))
-
-
-def _strange_buckets(
-    members: Mapping[str, Member], served: Mapping[tuple[str, str], Sequence[Served]]
-) -> Iterator[Problem]:
-    """A problem for each bucket that is to be taken over and that no object store of the platform is to have."""
-    accesses = [one.what for (_, provider), asked in served.items() if provider == STORE for one in asked]
-    there = sorted({b.name for access in accesses if isinstance(access, StorageAccess) for b in access.buckets})
-    for name in dict.fromkeys(name for member in members.values() for name in member.inputs.object_store.adopt):
-        if name not in there:
-            yield Problem(
-                key("objectStore.adopt"),
-                f"the platform keeps no bucket '{name}', so that there is nothing to take over",
-                f"name one of {', '.join(there)}, or remove it" if there else "remove it",
-            )
 
 
 def _twice(provider: str, needs: Sequence[Served]) -> Iterator[Problem]:
