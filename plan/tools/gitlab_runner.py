@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from plan import toml, versions
-from plan.tools import policies
+from plan.tools import minio_buckets, policies
 from plan.tools.common import CA_FILE, image, provision_files, python_image, resources
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
@@ -65,11 +65,7 @@ def runner(inputs: ToolInputs) -> Values:
 
 def cache_user(inputs: ToolInputs) -> str:
     """Who the runner is to the object store; each cluster may have a runner of its own."""
-    if len(inputs.clusters) == 1:
-        return NAME
-    user = f"{NAME}-{inputs.cluster}"
-    # MinIO takes at most 20 characters; a cluster's name may be longer than what is left of them.
-    return user if len(user) <= 20 else f"{NAME}-{hashlib.sha256(inputs.cluster.encode()).hexdigest()[:6]}"
+    return minio_buckets.user_of(NAME, inputs)
 
 
 def _bucket(inputs: ToolInputs) -> str:
