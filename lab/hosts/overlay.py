@@ -10,6 +10,7 @@ from typing import Any
 
 from lab.hosts.site import SERVICES_ADDRESS, SERVICES_PORT
 
+_OPSTELLA = {"ui": "ui", "core": "core", "clearSession": "clear-session"}
 _SERVICES = f"http://{SERVICES_ADDRESS}:{SERVICES_PORT}"
 
 
@@ -39,6 +40,10 @@ def environment(clusters: Iterable[str], host_keys: Mapping[str, str], sums: Map
             "artifacts": f"{_SERVICES}/artifacts",
             "sha256": dict(sorted(sums.items())),
             "chartRepository": f"{_SERVICES}/charts",
+        }
+        # Licensed, so a user names them; here pods are played, and no image is ever pulled.
+        values["opstella:opstella"] = {
+            part: {"image": f"registry.lab.example/opstella/{name}:1.0.0"} for part, name in _OPSTELLA.items()
         }
     return values
 

@@ -150,8 +150,11 @@ def test_merge_lays_mappings_over_each_other_and_changes_neither() -> None:
 
 def test_media_are_set_only_with_their_sums() -> None:
     without = overlay.environment(["a"], {}, {})
-    assert "opstella:media" not in without and without["opstella:clusters"] == {"a": {"nfs": {"server": "ganesha"}}}
-    media = overlay.environment(["a"], {}, {"b.deb": "2", "a.tar": "1"})["opstella:media"]
+    assert not {"opstella:media", "opstella:opstella"} & without.keys()
+    assert without["opstella:clusters"] == {"a": {"nfs": {"server": "ganesha"}}}
+    values = overlay.environment(["a"], {}, {"b.deb": "2", "a.tar": "1"})
+    assert set(values["opstella:opstella"]) == {"ui", "core", "clearSession"}
+    media = values["opstella:media"]
     assert media["source"] == "airgap" and list(media["sha256"]) == ["a.tar", "b.deb"]
     assert media["artifacts"].startswith(f"http://{SERVICES_ADDRESS}:")
 

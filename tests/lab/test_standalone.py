@@ -55,7 +55,8 @@ def test_demo_deploys_checks_and_tells_what_next(demo: Demo) -> None:
     # What pods ask for is what the plan counted.
     assert "workers have" in said.stdout and "more than planned" not in said.stdout
     end = said.stdout[said.stdout.index("done: the stack standalone stands") :]
-    for service in ("argocd", "keycloak", "gitlab", "harbor", "grafana", "vault", "sonarqube", "defectdojo", "minio", "minioApi"):
+    for service in ("argocd", "keycloak", "gitlab", "harbor", "grafana", "vault", "sonarqube", "defectdojo", "minio", "minioApi",
+                    "opstella", "opstellaCore", "opstellaClearSession"):  # fmt: skip
         assert f"\n  {service}" in end and "https://" in end
     for advice in ("stack output credentials --show-secrets", "lab/lab ssh worker-1", "make lab-down"):
         assert advice in end, f"the demo's end does not say {advice!r}"
