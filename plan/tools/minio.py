@@ -79,7 +79,9 @@ def _values(inputs: ToolInputs) -> Values:
             "enabled": True,
             "storageClass": inputs.storage_class,
             "accessMode": "ReadWriteOnce",
-            "size": storage_of(inputs, NAME, "200Gi"),
+            # Half of the smallest share of the reference; NFS holds nobody to it. Not by the share's size: a claim
+            # cannot be made smaller, nor larger where the driver does not resize.
+            "size": storage_of(inputs, NAME, "50Gi"),
         },
         "environment": {
             "MINIO_BROWSER_REDIRECT_URL": f"https://{console}",
