@@ -62,6 +62,8 @@ check_configuration() {
 refuse_a_taken_address() {
   local holder peer
   holds_address && return
+  # What this host remembers of it may be a machine that held it before.
+  ip -4 neigh flush to "${V[virtual_address]}"
   answers "${V[virtual_address]}" || true
   holder=$(hardware_address "${V[virtual_address]}")
   [[ -n $holder ]] || return 0

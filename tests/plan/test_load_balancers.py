@@ -40,7 +40,7 @@ def test_the_virtual_address_is_not_allocated() -> None:
     assert (addresses["haproxy"], addresses["nfs"]) == ("192.168.72.13", "192.168.72.14")
 
 
-@examples(40)
+@examples(20)
 @given(stacks())
 def test_everything_leads_to_the_entrance_and_only_load_balancers_hold_it(stack: Plan) -> None:
     machines = {h.address for h in stack.topology.hosts}
@@ -62,7 +62,7 @@ def test_everything_leads_to_the_entrance_and_only_load_balancers_hold_it(stack:
         assert admitted == own
 
 
-@examples(40)
+@examples(20)
 @given(stacks())
 def test_vrrp_is_let_in_from_the_other_load_balancer_only(stack: Plan) -> None:
     peers = {h.address for h in stack.topology.hosts} | {IPv4Address("198.51.100.7")}
@@ -77,7 +77,7 @@ def values_in(text: str, keyword: str) -> list[str]:
     return re.findall(rf"^ +{keyword} (.+)$", text, re.M)
 
 
-@examples(40)
+@examples(20)
 @given(stacks())
 def test_two_agree_on_all_but_who_they_are(stack: Plan) -> None:
     for cluster in stack.topology.clusters:
@@ -141,7 +141,7 @@ def test_first_contact_does_not_count_the_address_that_passes_from_one_to_the_ot
     assert set(told.values()) == {()}
 
 
-@examples(30)
+@examples(20)
 @given(written())
 def test_two_on_one_address_are_refused(values: dict[str, Any]) -> None:
     name = next((n for n, c in values["clusters"].items() if c["loadBalancer"].get("count") == 2), None)

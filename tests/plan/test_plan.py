@@ -120,7 +120,7 @@ def test_names_lead_to_the_cluster_that_serves_them() -> None:
     assert led == elsewhere | first
 
 
-@examples(30)
+@examples(20)
 @given(stacks())
 def test_every_name_stands_once_and_leads_into_the_stack(stack: Plan) -> None:
     names = [r.name for r in stack.records]
@@ -304,7 +304,7 @@ def test_preflight_holds_a_machine_to_the_plan() -> None:
     assert hosts.identity(stack.topology.bastion, stack.stack) == "opstella/standalone/shared/bastion"
 
 
-@examples(30)
+@examples(20)
 @given(stacks())
 def test_hosts_file_names_the_host_gitlab_and_its_clusters_api(stack: Plan) -> None:
     for host in stack.topology.hosts:

@@ -93,7 +93,7 @@ def test_a_second_cluster_gives_every_machine_of_a_cluster_its_clusters_name() -
     assert all(h.name.startswith(f"{h.cluster}-") for h in both.hosts if h.cluster)
 
 
-@examples(60)
+@examples(30)
 @given(stacks())
 def test_every_machine_is_there_once(stack: Plan) -> None:
     topology = stack.topology
@@ -118,7 +118,7 @@ def test_every_machine_is_there_once(stack: Plan) -> None:
         assert mine == {h for h in topology.hosts if h.cluster == cluster.name}
 
 
-@examples(60)
+@examples(30)
 @given(stacks())
 def test_addresses_are_unique_and_usable(stack: Plan) -> None:
     hosts = stack.topology.hosts
@@ -130,7 +130,7 @@ def test_addresses_are_unique_and_usable(stack: Plan) -> None:
         assert host.address not in (host.subnet.network_address, host.subnet.broadcast_address)
 
 
-@examples(60)
+@examples(30)
 @given(stacks())
 def test_given_addresses_are_kept_and_the_others_allocated_upwards(stack: Plan) -> None:
     settings, topology = stack.settings, stack.topology
@@ -183,7 +183,7 @@ def made(values: dict[str, Any]) -> Plan:
         raise
 
 
-@examples(60)
+@examples(30)
 @given(written(), st.data())
 def test_a_worker_more_moves_no_machine(values: dict[str, Any], data: st.DataObject) -> None:
     before = made(values)
@@ -195,7 +195,7 @@ def test_a_worker_more_moves_no_machine(values: dict[str, Any], data: st.DataObj
     assert [hosts.get(h.name) for h in before.topology.hosts] == list(before.topology.hosts)
 
 
-@examples(60)
+@examples(30)
 @given(written(), st.data())
 def test_masters_more_move_at_most_their_clusters_allocated_workers(
     values: dict[str, Any], data: st.DataObject
