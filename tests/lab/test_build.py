@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.toolchain
+
 BUILDER = Path(__file__).parents[2] / "lab/toolchain/build"
 
 

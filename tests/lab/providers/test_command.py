@@ -14,6 +14,8 @@ import pytest
 from tests.lab.providers.driver import UNKNOWN, Driver, Failure, plain, secret, secrets_of
 from tests.lab.providers.ssh_server import SshServer
 
+pytestmark = pytest.mark.toolchain
+
 REMOTE = "command:remote:Command"
 LOCAL = "command:local:Command"
 
