@@ -139,6 +139,19 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+func TestWhoIsOnTheHostNeedsNoToken(t *testing.T) {
+	u, _ := cluster(t)
+	ok := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }
+	for address, code := range map[string]int{"127.0.0.1:40000": 200, "[::1]:40000": 200, "192.0.2.1:40000": 401} {
+		request, answer := httptest.NewRequest(http.MethodGet, "/db/info", nil), httptest.NewRecorder()
+		request.RemoteAddr = address
+		u.allowLocal("server", ok)(answer, request)
+		if answer.Code != code {
+			t.Errorf("from %s: %d, want %d", address, answer.Code, code)
+		}
+	}
+}
+
 func TestAnotherClustersCAIsRefused(t *testing.T) {
 	_, sup := cluster(t)
 	wrong, err := token.Parse(token.Format("server", "of-servers", []byte("another")))
