@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from verify import etcd
 from verify.kubernetes import Api, ready
 from verify.network import reachability
 from verify.runner import Check, CheckFailed
@@ -39,6 +40,7 @@ def checks(stack: Stack, ssh: Ssh) -> Iterator[Check]:
 def _of_cluster(stack: Stack, ssh: Ssh, cluster: dict[str, Any]) -> Iterator[Check]:
     name = cluster["name"]
     api = Api(stack.outputs["kubeconfigs"][name])
+    yield Check(f"{name}: etcd", lambda: etcd.members(stack, ssh, cluster))
     yield Check(f"{name}: nodes through the load balancer", lambda: _nodes(stack, cluster, api))
     yield Check(f"{name}: NFS from workers only", lambda: _nfs(stack, ssh, cluster))
     yield Check(f"{name}: certificates of the ingress", lambda: _ingress_certificates(stack, cluster))
