@@ -129,23 +129,18 @@ class Opening:
 def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Opening, ...]:
     """What `host` lets in, in the order of the rules."""
     cluster = next((c for c in topology.clusters if c.name == host.cluster), None)
-    # A machine is no source of its own; a role of one machine has no peers.
-    skipped = {"bastion"} if host.role == "bastion" else set()
-    if cluster is None or not _peers(host, cluster):
-        skipped.add("peers")
     found = [
-        Opening(rule=rule, networks=_networks(rule.source, host, cluster, settings, topology))
+        Opening(rule=rule, networks=networks)
         for rule in rules(settings)
         if _targets(rule.target, host)
-        and rule.source not in skipped
-        and not (rule.source == "headlamp" and not _headlamp(settings, topology, cluster))
+        and (networks := _networks(rule.source, host, cluster, settings, topology)) is not None
     ]
     if host.role == "bastion":
         why = "the operator's way in"
         rule = _derived("all", (22,), "operator", "SSH", why)
         # Collapsed: nft refuses a set whose elements overlap.
-        networks = tuple(collapse_addresses(settings.firewall.operator_networks))
-        found.append(Opening(rule=rule, networks=networks))
+        operators = tuple(collapse_addresses(settings.firewall.operator_networks))
+        found.append(Opening(rule=rule, networks=operators))
     return tuple(found)
 
 
@@ -161,21 +156,23 @@ def _peers(host: Host, cluster: ClusterHosts) -> tuple[IPv4Network, ...]:
 
 def _networks(
     source: Source, host: Host, cluster: ClusterHosts | None, settings: Settings, topology: Topology
-) -> tuple[IPv4Network, ...]:
+) -> tuple[IPv4Network, ...] | None:
+    """Where `source` is, seen from `host`: empty for anywhere, None where it is no machine."""
     if source == "any":
         return ()
     if source == "bastion":
-        return (IPv4Network(topology.bastion.address),)
+        # A machine is no source of its own.
+        return None if host.role == "bastion" else (IPv4Network(topology.bastion.address),)
     if source == "operator":
         # Whoever may reach the bastion may use the API; the bastion itself is one such place.
         own = settings.firewall.operator_networks
         return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
     if source == "headlamp":
-        return _headlamp(settings, topology, cluster)
+        return _headlamp(settings, topology, cluster) or None
     if cluster is None:
         raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
     if source == "peers":
-        return _peers(host, cluster)
+        return _peers(host, cluster) or None
     if source == "pods":
         return (cluster.settings.pod_subnet,)
     return cluster.networks[source]
