@@ -13,6 +13,7 @@ from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
 from config.networks import check_addresses, check_balancers, check_overlaps, check_room, node_mask
+from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
 from config.salvage import touches
@@ -24,8 +25,6 @@ __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 RKE2_MINIMUM_CPU, RKE2_MINIMUM_MEMORY_GB = 2, 4
 # Host names are labels of at most 63 characters: the cluster's name, "-haproxy" or "-worker-5000".
 LONGEST_CLUSTER_NAME = 63 - len("-worker-5000")
-# What the place of a tool follows from.
-PLACES_READ = ("architecture", "clusters", "clusters.*.enabled", "tools.*.enabled", "tools.*.clusters.**")
 
 
 def check(settings: Settings, now: datetime | None = None, without: Set[str] = frozenset()) -> list[Problem]:

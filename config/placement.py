@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from config.model import Settings, Tool
 from config.reference import ARCHITECTURES, DEFAULT_LABELS, FOLLOWS, MAIN, PLACES, SERVICES, SEVERAL
 
+# What the place of a tool follows from.
+PLACES_READ = ("architecture", "clusters", "clusters.*.enabled", "tools.*.enabled", "tools.*.clusters.**")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from config.certificates import ENCRYPTED
 from config.errors import Problem, key
 from config.model import Settings
+from config.placement import PLACES_READ, services
 from config.plain_secrets import parameters_of_the_seal, values_of_tools, variables_of_services
 
 Check = tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]]
@@ -227,8 +228,8 @@ def _snapshots(settings: Settings) -> Iterator[Problem]:
     if s3 is None:
         return
     host = s3.endpoint.partition(":")[0]
-    services = [service for service, label in settings.domains.items() if f"{label}.{settings.domain}" == host]
-    inside = next((f"the name of {key('domains', service)}" for service in services), None)
+    here = (service.key for service in services(settings) if f"{service.label}.{settings.domain}" == host)
+    inside = next((f"the name of {key('domains', service)}" for service in here), None)
     try:
         address = IPv4Address(host)
     except ValueError:
@@ -270,7 +271,7 @@ CHECKS: tuple[Check, ...] = (
     (("argocd.repositories.*.*",), _repositories),
     (("argocd.**",), _apps),
     (_ENVIRONMENTS, _twice),
-    (("kubernetes.etcdSnapshots.s3.**", "domains.**", "domain", "clusters.**"), _snapshots),
+    (("kubernetes.etcdSnapshots.s3.**", *PLACES_READ, "domains.**", "domain", "clusters.**"), _snapshots),
     (("kubernetes.metricsServer", "tools.metrics-server.enabled"), _metrics),
     (("tools.*.values.**",), values_of_tools),
     (_ENVIRONMENTS, variables_of_services),
