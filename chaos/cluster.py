@@ -14,7 +14,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from chaos.lab import ChaosError, Lab
+from chaos.lab import ChaosError, Lab, wait_until
 
 _METRICS = "curl --silent --max-time 3 http://127.0.0.1:2381/metrics"
 _STATISTICS = "curl --silent --max-time 3 'http://127.0.0.1:8404/;csv'"
@@ -22,6 +22,7 @@ _KUBECTL = (
     "/var/lib/rancher/rke2/bin/kubectl --kubeconfig /etc/rancher/rke2/rke2.yaml --server https://127.0.0.1:6443 "
     "--request-timeout=5s"
 )
+_TAKEOVER_SECONDS = 20
 
 
 class Cluster:
@@ -61,6 +62,21 @@ class Cluster:
             if re.search(r"^etcd_server_is_leader 1$", self.lab.console(master, _METRICS, check=False), re.M):
                 return master
         raise ChaosError(f"{self.name}: no etcd says that it leads")
+
+    def entrance(self) -> str:
+        """The load balancer that has the address through which clients come. Raises ChaosError when not just one has.
+
+        One that boots keeps, as a namespace does, the address that it had, until its keepalived gives it back.
+        """
+        holders: list[str] = []
+
+        def unclear() -> str:
+            script = f"ip -oneline address show to {self.address}/32"
+            holders[:] = [host for host in self.balancers if self.lab.console(host, script, check=False).strip()]
+            return "" if len(holders) == 1 else f"held by {' and by '.join(holders) or 'nobody'}"
+
+        wait_until(f"{self.name}: one load balancer has {self.address}", unclear, _TAKEOVER_SECONDS)
+        return holders[0]
 
     def missing(self, since: float) -> str:
         """What is not as it should be; nothing when every host, etcd, API server, node and backend is there.

@@ -165,15 +165,32 @@ _RELOADS = 50
 
 
 @contextlib.contextmanager
+def haproxy_host(cluster: Cluster) -> Iterator[list[str]]:
+    if len(cluster.balancers) < 2:
+        raise NotHere(
+            f"{cluster.name} has one load balancer, a single point; opstella:clusters.{cluster.name}.loadBalancer.count: 2 "
+            "and a virtualAddress remove it"
+        )
+    host = cluster.entrance()
+    with cluster.lab.off(host):
+        notes = [f"{host}, which held {cluster.address}, without power and silent"]
+        yield notes
+        successor = cluster.entrance()
+        notes.append(f"{successor} took the address over")
+    after = cluster.entrance()
+    notes.append(f"booted, {host} " + ("stays behind it" if after == successor else "took it back"))
+
+
+@contextlib.contextmanager
 def haproxy_restart(cluster: Cluster) -> Iterator[list[str]]:
-    host = cluster.balancers[0]
+    host = cluster.entrance()
     cluster.lab.console(host, "systemctl restart haproxy")
     yield [f"`systemctl restart haproxy` on {host}"]
 
 
 @contextlib.contextmanager
 def haproxy_reload(cluster: Cluster) -> Iterator[list[str]]:
-    host = cluster.balancers[0]
+    host = cluster.entrance()
     said = cluster.lab.console(
         host,
         # systemd refuses more than a few starts in a short time; reloads it does not count.
@@ -218,6 +235,7 @@ FAULTS = (
     Fault(name="disk-full", what="a master's disk is full", target=Target.REACHABLE, do=full_disk, ready=own_database_disk, seconds=40),
     Fault(name="cluster-network", what="a cluster is cut off from the others", target=Target.REACHABLE, do=cluster_network, seconds=10, elsewhere=True),
     Fault(name="nfs-server", what="the NFS server stops and comes back", target=Target.SINGLE, do=nfs_server),
+    Fault(name="haproxy-host", what="the host of the load balancer that has the virtual address stops", target=Target.REACHABLE, do=haproxy_host),
     Fault(name="haproxy-restart", what="HAProxy restarts under load", target=Target.SINGLE, do=haproxy_restart, seconds=15),
     Fault(name="haproxy-reload", what="HAProxy reloads 50 times under load", target=Target.NO_FAILURE, do=haproxy_reload, seconds=10),
 )  # fmt: skip
