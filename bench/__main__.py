@@ -1,5 +1,5 @@
-"""`python -m bench [preview] [deploy] [bastion] [ansible]`: prints figures with their baselines; all but `preview` need
-the lab (root)."""
+"""`python -m bench [preview] [state] [deploy] [bastion] [ansible]`: prints figures with their baselines; all but `preview`
+and `state` need the lab (root)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from bench import against_ansible, bastion, deploy, preview
+from bench import against_ansible, bastion, deploy, preview, state
 from bench.engine import EngineFailed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    choices = ("preview", "deploy", "bastion", "ansible")
+    choices = ("preview", "state", "deploy", "bastion", "ansible")
     parser.add_argument("parts", nargs="*", choices=choices, default=choices, metavar="PART")
     parser.add_argument("--stack", default="standalone", help="of the part ansible (default: standalone)")
     options = parser.parse_args()
@@ -23,6 +23,7 @@ def main() -> int:
     print(f"{datetime.date.today()}, {os.cpu_count()} cores, {int(memory.split()[1]) // 2**20} GiB", flush=True)
     parts = {
         "preview": preview.figures,
+        "state": state.figures,
         "deploy": deploy.figures,
         "bastion": bastion.figures,
         "ansible": lambda: against_ansible.figures(options.stack),

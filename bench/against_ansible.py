@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import statistics
 import subprocess
 import tempfile
 import time
@@ -41,16 +42,17 @@ def figures(stack: str) -> Iterator[str]:
         theirs: dict[str, float] = {}
         try:
             lab.start(file)
-            yield from _measure("pulumi up", ours, lab, lambda: lab.up())
+            yield from _measure("pulumi up", ours, lab, lambda: list(lab.up().lines()))
+            yield from _without_checkpoints(lab)
+            yield from _login(lab)
             lab.down()
             lab.start(file)
             ansible = _Ansible(lab, Path(folder))
             yield f"{'Python onto every host, for Ansible':<42} {_seconds(ansible.bootstrap):7.1f} s"
-            yield from _measure("ansible-playbook", theirs, lab, ansible.play)
+            yield from _measure("ansible-playbook", theirs, lab, lambda: list(ansible.play()))
             node = _changed_node(_plan(lab))
-            limited = _seconds(lambda: ansible.play("--limit", ",".join(node)))
+            limited = _seconds(lambda: list(ansible.play("--limit", ",".join(node))))
             yield f"{'ansible-playbook --limit to that machine':<42} {limited:7.1f} s"
-            yield from ansible.slowest()
         finally:
             lab.down()
     for what, target in _TARGETS.items():
@@ -59,19 +61,42 @@ def figures(stack: str) -> Iterator[str]:
         yield f"{what:<42} {share:7.3f} of Ansible's time (target: at most {target:.3f}: {met})"
 
 
-def _measure(who: str, times: dict[str, float], lab: BenchLab, run: Callable[[], str]) -> Iterator[str]:
-    times["first"] = _seconds(run)
-    yield f"{who + ', bare hosts to clusters':<42} {times['first']:7.1f} s"
-    times["unchanged"] = _seconds(run)
-    yield f"{who + ', nothing changed':<42} {times['unchanged']:7.1f} s"
+def _measure(who: str, times: dict[str, float], lab: BenchLab, run: Callable[[], list[str]]) -> Iterator[str]:
+    """Three runs, each with its connections and with what `run` tells of where its time went."""
+
+    def measured(what: str, label: str) -> Iterator[str]:
+        hosts = [host.name for host in _plan(lab).topology.hosts]
+        before = lab.connections(hosts)
+        start = time.monotonic()
+        profile = run()
+        times[what] = time.monotonic() - start
+        logins = lab.connections(hosts) - before
+        yield f"{who + ', ' + label:<42} {times[what]:7.1f} s   {logins} SSH connections"
+        yield from profile
+
+    yield from measured("first", "bare hosts to clusters")
+    yield from measured("unchanged", "nothing changed")
     document = yaml.safe_load(lab.file.read_text())
     plan = _plan(lab)
     first = plan.topology.clusters[0]
     cluster = document["config"].setdefault("opstella:clusters", {}).setdefault(first.name, {})
     cluster.setdefault("workers", {})["nodeLabels"] = {first.workers[0].name: {"opstella.io/bench": "changed"}}
     lab.file.write_text(yaml.safe_dump(document))
-    times["one machine"] = _seconds(run)
-    yield f"{who + ', one worker given a label':<42} {times['one machine']:7.1f} s"
+    yield from measured("one machine", "one worker given a label")
+
+
+def _without_checkpoints(lab: BenchLab) -> Iterator[str]:
+    """What saving the state costs: a run without a change has nothing to lose by leaving it out."""
+    off = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
+    yield f"{'pulumi up, nothing changed or saved':<42} {lab.up(off).seconds:7.1f} s"
+
+
+def _login(lab: BenchLab) -> Iterator[str]:
+    """One SSH session to a host behind the bastion: two handshakes. The median of five."""
+    host = _plan(lab).topology.clusters[0].workers[0].name
+    ssh = ("run", "--", "ssh", "-F", f"{lab.folder}/ssh_config", "-o", "ControlMaster=no", host, "true")
+    seconds = statistics.median(_seconds(lambda: lab.command(*ssh)) for _ in range(5))
+    yield f"{'one SSH session through the bastion':<42} {seconds:7.2f} s"
 
 
 class _Ansible:
@@ -81,20 +106,15 @@ class _Ansible:
         self._lab, self._folder = lab, folder
         self._bin = _artifact("ansible") / "bin"
         self._material = _material(_plan(lab), folder)
-        self._output = ""
 
     def bootstrap(self) -> None:
         self._run("ansible", "all", "--become", "-m", "ansible.builtin.raw", "-a",
                   "apt-get -q update && apt-get -q -y --no-install-recommends install python3 python3-apt")  # fmt: skip
 
-    def play(self, *arguments: str) -> str:
+    def play(self, *arguments: str) -> Iterator[str]:
+        """Runs the playbook; then the tasks that took longest."""
         output = self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
-        self._output = self._output or output  # the profile of the first run is kept
-        return output
-
-    def slowest(self) -> Iterator[str]:
-        """The tasks of the first run that took longest."""
-        for task, seconds in sorted(_TASK.findall(self._output), key=lambda found: -float(found[1]))[:5]:
+        for task, seconds in sorted(_TASK.findall(output), key=lambda found: -float(found[1]))[:5]:
             yield f"  {task:<40} {float(seconds):7.1f} s"
 
     def _run(self, *command: str) -> str:

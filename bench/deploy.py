@@ -69,7 +69,7 @@ def _up(lab: BenchLab, what: str, hosts: list[str]) -> tuple[str, str]:
     """The line of figures of a run, and what it printed."""
     before = lab.connections(hosts)
     start = time.monotonic()
-    output = lab.up()
+    output = lab.up().output
     seconds = time.monotonic() - start
     counted = lab.connections(hosts) - before
     touched = ", ".join(re.findall(r"^ +[+~-]+ (\d+ \w+)", output.partition("\nResources:")[2], re.M)) or "none touched"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import statistics
 import subprocess
 import threading
 import time
@@ -55,7 +57,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(0.1):
-            for pid in _descendants(self._root):
+            for pid in descendants(self._root):
                 try:
                     status = Path(f"/proc/{pid}/status").read_text()
                     command = Path(f"/proc/{pid}/cmdline").read_text()
@@ -78,7 +80,8 @@ class _Watch(threading.Thread):
         return sum(peak for _, peak in self._peaks.values())
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """The processes below `root`, itself among them."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -93,3 +96,8 @@ def _descendants(root: int) -> list[int]:
         found.append(pid)
         queue += parents.get(pid, [])
     return found
+
+
+def exponent(counts: tuple[int, ...], times: list[float]) -> float:
+    """How `times` grow with `counts`: the slope of log(time) over log(count), by least squares."""
+    return statistics.linear_regression([math.log(n) for n in counts], [math.log(t) for t in times]).slope

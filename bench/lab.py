@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.engine import ROOT, EngineFailed
+from bench.profile import Profile, watch
 
 _LAB = ROOT / "lab/lab"
 _SECONDS = 5400  # of one command; the first deployment of 36 hosts is the longest
@@ -40,9 +41,11 @@ class BenchLab:
     def start(self, config_file: Path) -> None:
         self.command("up", "--config-file", str(config_file))
 
-    def up(self) -> str:
-        """What `pulumi up` of the stack prints."""
-        return self.command(*_UP)
+    def up(self, environment: Mapping[str, str] | None = None) -> Profile:
+        """`pulumi up` of the stack, watched. Raises EngineFailed."""
+        return watch(
+            [str(_LAB), *_UP], environment={**self._environment, **(environment or {})}, folder=ROOT, seconds=_SECONDS
+        )
 
     def down(self) -> None:
         subprocess.run([_LAB, "down"], env=self._environment, cwd=ROOT, capture_output=True, timeout=300)

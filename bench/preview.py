@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bench.engine import ROOT, Run, run
+from bench.engine import ROOT, Run, exponent, run
 from config.reference import ARCHITECTURES
 from plan.tools import catalogue
 
@@ -82,8 +81,8 @@ def figures() -> Iterator[str]:
                     f"   all processes {grown.processes_mib:5.0f} MiB"
                 )
             yield (
-                f"growth, least squares over {counts}: exponent {_exponent(counts, times):.2f} of the whole time, "
-                f"{_exponent(counts, [t - empty.seconds for t in times]):.2f} of the time above the empty program "
+                f"growth, least squares over {counts}: exponent {exponent(counts, times):.2f} of the whole time, "
+                f"{exponent(counts, [t - empty.seconds for t in times]):.2f} of the time above the empty program "
                 "(target: at most 1.1)"
             )
 
@@ -140,8 +139,3 @@ def _median(folder: Path, environment: dict[str, str], stack: str, repeats: int 
     runs = [run(arguments, folder=folder, environment=environment) for _ in range(repeats + warm_up)][warm_up:]
     middle = statistics.median(r.seconds for r in runs)
     return next(r for r in runs if r.seconds == middle)
-
-
-def _exponent(counts: tuple[int, ...], times: list[float]) -> float:
-    """The slope of log(time) over log(count)."""
-    return statistics.linear_regression([math.log(n) for n in counts], [math.log(t) for t in times]).slope

@@ -1,0 +1,149 @@
+"""Where the time of a `pulumi up` goes: the processors' by who used them, the clock's by what ran."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.engine import EngineFailed, descendants
+
+_STEP = re.compile(r"^ *[+~-]+ +(\S+:\S+) (\S+) (creat|updat|delet)(ing|ed)\b")
+_TICK = os.sysconf("SC_CLK_TCK")
+_MOST_KINDS = 8
+_OF_ITSELF = ("engine", "program")
+"""Of a provider the processes that it has waited for count too: each SSH session is one."""
+
+
+@dataclass(kw_only=True)
+class Profile:
+    """`cpu`: seconds by user; `busy` and `idle`: seconds of all processors together; `steps`: by resource, when it began
+    and ended, in seconds since the run's own begin."""
+
+    seconds: float = 0.0
+    output: str = ""
+    cpu: dict[str, float] = field(default_factory=dict)
+    busy: float = 0.0
+    idle: float = 0.0
+    steps: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """What is worth reading: processors, then the kinds of steps that ran longest."""
+        others = max(0.0, self.busy - sum(self.cpu.values()))
+        users = ", ".join(f"{user} {seconds:.1f}" for user, seconds in sorted(self.cpu.items()))
+        yield f"  seconds of processor: {users}, hosts and all else {others:.1f}, idle {self.idle:.1f}"
+        if not self.steps:
+            return
+        first = min(begin for begin, _ in self.steps.values())
+        last = max(end for _, end in self.steps.values())
+        yield f"  before the first step {first:.1f} s, after the last one {self.seconds - last:.1f} s"
+        kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for (kind, name), span in self.steps.items():
+            kinds[_kind(kind, name)].append(span)
+        longest = sorted(kinds.items(), key=lambda found: -sum(end - begin for begin, end in found[1]))
+        for kind, spans in longest[:_MOST_KINDS]:
+            total = sum(end - begin for begin, end in spans)
+            yield (
+                f"  {kind:<24} {len(spans):4} steps, {total:7.1f} s together, from {min(spans)[0]:6.1f} s"
+                f" to {max(end for _, end in spans):6.1f} s"
+            )
+
+
+def watch(command: list[str], *, environment: Mapping[str, str], folder: Path, seconds: float) -> Profile:
+    """Runs `command`, at most so many seconds. Raises EngineFailed."""
+    profile, begin, machine = Profile(), time.monotonic(), _machine()
+    process = subprocess.Popen(
+        command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    sampler = _Sampler(process)
+    sampler.start()
+    limit = threading.Timer(seconds, process.kill)
+    limit.start()
+    said = []
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            said.append(line)
+            _note(profile.steps, line, time.monotonic() - begin)
+        process.wait()
+    finally:
+        limit.cancel()
+        process.kill()  # of one that has ended, nothing
+        sampler.stop()
+    profile.seconds, profile.output = time.monotonic() - begin, "".join(said)
+    if process.returncode:
+        raise EngineFailed(f"{' '.join(command)}: exit {process.returncode}\n{profile.output[-3000:]}")
+    busy, idle = _machine()
+    profile.busy, profile.idle = busy - machine[0], idle - machine[1]
+    profile.cpu = sampler.users()
+    return profile
+
+
+def _note(steps: dict[tuple[str, str], tuple[float, float]], line: str, at: float) -> None:
+    found = _STEP.match(line)
+    if found:
+        key = (found[1], found[2])
+        begin = at if found[4] == "ing" or key not in steps else steps[key][0]
+        steps[key] = (begin, at)
+
+
+def _kind(token: str, name: str) -> str:
+    """A step on a host by its phase, the last word of its name; any other by its type."""
+    phase = name.rpartition("-")[2] if token.startswith("command:") else ""
+    return f"command {phase}" if phase else token.rpartition(":")[2]
+
+
+def _machine() -> tuple[float, float]:
+    """Seconds that all processors have been busy and idle since the machine's start."""
+    times = [int(ticks) / _TICK for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = times[3] + times[4]
+    return sum(times) - idle, idle
+
+
+class _Sampler(threading.Thread):
+    """Five times a second: the processor time of every process below the one that was started, by who it is."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self._root, self._end = process.pid, threading.Event()
+        self._found: dict[int, tuple[str, float]] = {}
+
+    def run(self) -> None:
+        while not self._end.wait(0.2):
+            for pid in descendants(self._root):
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                user = _user(command)
+                if user:
+                    own, waited = sum(map(int, numbers[11:13])), sum(map(int, numbers[13:15]))
+                    ticks = own if user in _OF_ITSELF else own + waited
+                    self._found[pid] = (user, ticks / _TICK)
+
+    def stop(self) -> None:
+        self._end.set()
+        self.join()
+
+    def users(self) -> dict[str, float]:
+        sums: dict[str, float] = defaultdict(float)
+        for user, seconds in self._found.values():
+            sums[user] += seconds
+        return dict(sums)
+
+
+def _user(command: str) -> str:
+    """Which part of the engine a command line is; "" of any other."""
+    if re.search(r"/plugins/resource-|pulumi-resource-", command):
+        return "providers"
+    if re.search(r"language_host|pulumi-language-", command):
+        return "program"
+    return "engine" if re.match(r"\S*/pulumi (?:up|preview)\b", command) else ""
