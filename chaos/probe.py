@@ -96,11 +96,7 @@ class Writer:
     def __init__(self, endpoint: Endpoint) -> None:
         self._api, self._lock = endpoint, threading.Lock()
         self._number, self.acknowledged = 0, list[int]()
-        self._insist("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}, (201, 409))
-        # What a run before this one left behind is not to be taken for this one's.
-        self._insist(
-            "DELETE", f"/api/v1/namespaces/{NAMESPACE}/configmaps?labelSelector=opstella.io/chaos", None, (200,)
-        )
+        self._own_namespace()
 
     def write(self) -> None:
         with self._lock:
@@ -123,6 +119,16 @@ class Writer:
 
     def remove(self) -> None:
         self._insist("DELETE", f"/api/v1/namespaces/{NAMESPACE}", None, (200, 202, 404))
+
+    def _own_namespace(self) -> None:
+        """One that is there still is another run's: it goes, and takes a while for it, with all that was written then."""
+        end = time.monotonic() + _READ_BACK_SECONDS
+        made = {"metadata": {"name": NAMESPACE}}
+        while b"AlreadyExists" in self._insist("POST", "/api/v1/namespaces", made, (201, 409)):
+            if time.monotonic() > end:
+                raise Refused(f"the namespace {NAMESPACE} of a run before is still there after {_READ_BACK_SECONDS} s")
+            self._insist("DELETE", f"/api/v1/namespaces/{NAMESPACE}", None, (200, 202, 404, 409))
+            time.sleep(0.5)
 
     def _insist(self, method: str, path: str, body: Any, wanted: tuple[int, ...]) -> bytes:
         """What prepares and what looks afterwards is no measurement: it may be tried again."""
