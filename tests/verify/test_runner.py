@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -56,17 +57,35 @@ def test_checks_are_made_as_they_are_reached() -> None:
     assert run(some(), lambda _: None) == 0
 
 
-@pytest.mark.parametrize(("check", "status"), [(lambda: "fine", 0), (failing, 1), (breaking, 1)])
-def test_the_programs_status_is_the_result(check: object, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import contextlib
-
-    monkeypatch.setattr(sys, "argv", ["verify", "--stack", "one"])
+def program(monkeypatch: pytest.MonkeyPatch, checks: Iterable[Check], *arguments: str) -> object:
+    """The status with which `python -m verify` of a stack with these checks ends."""
+    monkeypatch.setattr(sys, "argv", ["verify", "--stack", "one", *arguments])
     monkeypatch.setattr(verify.stack, "read", lambda *_: None)
     monkeypatch.setattr(verify.ssh, "session", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(verify.checks, "checks", lambda *_: [Check("only", check)])  # type: ignore[arg-type]
+    monkeypatch.setattr(verify.checks, "checks", lambda *_: iter(checks))
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("verify", run_name="__main__")
-    assert ended.value.code == status
+    return ended.value.code
+
+
+@pytest.mark.parametrize(("check", "status"), [(lambda: "fine", 0), (failing, 1), (breaking, 1)])
+def test_the_programs_status_is_the_result(
+    check: Callable[[], str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program(monkeypatch, [Check("only", check)]) == status
+
+
+@pytest.mark.parametrize(
+    ("only", "status", "ran"), [("", 0, ["etcd", "NFS"]), ("etcd", 0, ["etcd"]), ("Etcd", 2, [])]
+)
+def test_only_the_chosen_checks_run_and_none_is_no_success(
+    only: str, status: int, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+    some = [Check(f"one: {name}", lambda name=name: done.append(name) or "seen") for name in ("etcd", "NFS")]
+    assert program(monkeypatch, some, *(["--only", only] if only else [])) == status
+    assert done == ran
+    assert ("no check has 'Etcd' in its name" in capsys.readouterr().err) == (status == 2)
 
 
 def test_a_stack_that_cannot_be_read_is_no_success(
