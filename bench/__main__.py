@@ -1,4 +1,4 @@
-"""`python -m bench [preview] [state] [deploy] [bastion] [ansible]`: prints figures with their baselines; all but `preview`
+"""`python -m bench [preview] [state] [deploy] [bastion] [nodes] [ansible]`: prints figures with their baselines; all but `preview`
 and `state` need the lab (root)."""
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from bench import against_ansible, bastion, deploy, preview, state
+from bench import against_ansible, bastion, deploy, nodes, preview, state
 from bench.engine import EngineFailed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    choices = ("preview", "state", "deploy", "bastion", "ansible")
+    choices = ("preview", "state", "deploy", "bastion", "nodes", "ansible")
     parser.add_argument("parts", nargs="*", choices=choices, default=choices, metavar="PART")
     parser.add_argument("--stack", default="standalone", help="of the part ansible (default: standalone)")
     options = parser.parse_args()
@@ -26,6 +26,7 @@ def main() -> int:
         "state": state.figures,
         "deploy": deploy.figures,
         "bastion": bastion.figures,
+        "nodes": nodes.figures,
         "ansible": lambda: against_ansible.figures(options.stack),
     }
     for name, figures in parts.items():

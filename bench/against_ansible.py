@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -37,7 +38,7 @@ def figures(stack: str) -> Iterator[str]:
     lab = BenchLab(stack)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"Pulumi.{stack}.yaml")
-        file.write_text(yaml.safe_dump(_without_tools(ROOT / f"Pulumi.{stack}.yaml")))
+        file.write_text(yaml.safe_dump(without_tools(ROOT / f"Pulumi.{stack}.yaml")))
         ours: dict[str, float] = {}
         theirs: dict[str, float] = {}
         try:
@@ -104,7 +105,7 @@ class _Ansible:
 
     def __init__(self, lab: BenchLab, folder: Path) -> None:
         self._lab, self._folder = lab, folder
-        self._bin = _artifact("ansible") / "bin"
+        self._bin = artifact("ansible") / "bin"
         self._material = _material(_plan(lab), folder)
 
     def bootstrap(self) -> None:
@@ -133,7 +134,8 @@ class _Ansible:
         )
 
 
-def _without_tools(stack_file: Path) -> dict[str, object]:
+def without_tools(stack_file: Path) -> dict[str, Any]:
+    """A stack file that is the machines and clusters of another."""
     document = yaml.safe_load(stack_file.read_text())
     document["config"]["opstella:tools"] = {name: {"enabled": False} for name in NAMES}
     return document
@@ -167,7 +169,8 @@ def _material(plan: Plan, folder: Path) -> Material:
     )
 
 
-def _artifact(name: str) -> Path:
+def artifact(name: str) -> Path:
+    """Folder of a built artifact. Raises EngineFailed."""
     done = subprocess.run([ROOT / "lab/toolchain/build", name], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     if done.returncode:
         raise EngineFailed(f"the artifact {name} cannot be built\n{done.stderr[-2000:]}")

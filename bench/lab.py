@@ -38,6 +38,13 @@ class BenchLab:
             raise EngineFailed(f"lab/lab {' '.join(arguments)}: exit {done.returncode}\n{end}")
         return done.stdout
 
+    def spawn(self, *arguments: str) -> subprocess.Popen[str]:
+        """`lab/lab ARGUMENTS`, which whoever calls it ends."""
+        return subprocess.Popen(
+            [_LAB, *arguments], env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
     def start(self, config_file: Path) -> None:
         self.command("up", "--config-file", str(config_file))
 
