@@ -8,6 +8,7 @@ input arrives, it ends, reads every acknowledged write back, removes what it wro
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -166,6 +167,9 @@ def reason(error: Exception) -> str:
 
 def main() -> int:
     order = Order(**json.loads(sys.stdin.readline()))
+    # A client is another machine: what the lab makes of its processors is not to slow it down.
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     endpoint = api(Path(order.kubeconfig))
     writer = Writer(endpoint)
     asks: dict[str, Callable[[], None]] = {
