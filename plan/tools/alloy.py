@@ -116,14 +116,11 @@ def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """One pod a node, masters too."""
-    chart = versions.ALLOY
     keys = agents.keys(inputs)
-    return Release(
+    return Release.of(
+        versions.ALLOY,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         # The stores, so that nothing piles up; kube-prometheus-stack, whose definitions it watches.
         needs=tuple(name for name in (*STORES, "kube-prometheus-stack") if name in inputs.present),

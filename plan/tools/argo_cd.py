@@ -150,14 +150,11 @@ def _clients(inputs: ToolInputs, host: str) -> tuple[OidcClient, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """Argo CD behind Traefik, without Dex; its first administrator is `admin`."""
-    chart = versions.ARGO_CD
     host = inputs.hosts[DOMAIN_KEY]
-    return Release(
+    return Release.of(
+        versions.ARGO_CD,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(traefik.NAME,),
         pod_security="baseline",

@@ -31,7 +31,6 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """The controllers, then the ClusterIssuer that signs with the intermediate, and that of another cluster's Vault."""
     vault = vault_issuer.is_elsewhere(inputs)
-    chart = versions.CERT_MANAGER
     issuer = Manifest(
         name=inputs.cluster_issuer,
         needs=(NAME,),
@@ -43,12 +42,10 @@ def release(inputs: ToolInputs) -> Release:
             "spec": {"ca": {"secretName": CA_SECRET}},
         },
     )
-    return Release(
+    return Release.of(
+        versions.CERT_MANAGER,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         secrets=(
             Secret(

@@ -165,13 +165,10 @@ def storage_needs(inputs: ToolInputs) -> tuple[str, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """The operator, for all namespaces. It makes the certificates of its webhook itself."""
-    chart = versions.CLOUDNATIVE_PG
-    return Release(
+    return Release.of(
+        versions.CLOUDNATIVE_PG,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         crds=("clusters.postgresql.cnpg.io", "scheduledbackups.postgresql.cnpg.io"),
         workloads=(

@@ -53,13 +53,10 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """The driver. Its pods mount on the host, so its namespace is privileged; they use the host's network, on which no
     network policy weighs, and declare no flows."""
-    chart = versions.CSI_DRIVER_NFS
-    return Release(
+    return Release.of(
+        versions.CSI_DRIVER_NFS,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         pod_security="privileged",
         workloads=(

@@ -222,7 +222,6 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
 
 def release(inputs: ToolInputs) -> Release:
     """DefectDojo behind Traefik: the web application, one worker and the clock of its queue."""
-    chart = versions.DEFECTDOJO
     host = inputs.hosts[DOMAIN_KEY]
     client = OidcClient(
         client_id=NAME,
@@ -244,12 +243,10 @@ def release(inputs: ToolInputs) -> Release:
     keys = {"DD_SECRET_KEY": 64, "DD_CREDENTIAL_AES_256_KEY": 64, "METRICS_HTTP_AUTH_PASSWORD": 32}
     internal = {key: f"defectdojo-{key.lower().replace('_', '-')}" for key in keys}
     beside = (Flow(peer=sonarqube.NAME, ports=(sonarqube.PORT,)),) if sonarqube.NAME in inputs.present else ()
-    return Release(
+    return Release.of(
+        versions.DEFECTDOJO,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(traefik.NAME, csi_driver_nfs.NAME),
         databases=(DATABASE,),

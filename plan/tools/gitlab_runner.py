@@ -184,18 +184,15 @@ def _registration(inputs: ToolInputs, host: str) -> Job:
 
 def release(inputs: ToolInputs) -> Release:
     """One runner, which runs several jobs at the same time."""
-    chart = versions.GITLAB_RUNNER
     host = inputs.all_hosts.get(GITLAB, "")
     store = inputs.hosts.get("minioApi") or next(
         (name for service, name in inputs.all_hosts.items() if service.startswith("minioApi")), ""
     )
     jobs = (Flow(peer=OUTSIDE, ports=(80, 443)), Flow(peer=PUBLIC, ports=(443,)))
-    return Release(
+    return Release.of(
+        versions.GITLAB_RUNNER,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host, store),
         further_namespaces={JOBS_NAMESPACE: "baseline"},  # images of jobs run as root, as most do
         secrets=(Secret(name=CERTIFICATES_SECRET, namespace=NAMESPACE, data={f"{host}.crt": CaBundle()}),),

@@ -157,7 +157,6 @@ def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """Grafana behind Traefik; its first administrator is `admin`, for when Keycloak is out of reach."""
-    chart = versions.GRAFANA
     host = inputs.hosts[DOMAIN_KEY]
     replicas = replicas_of(inputs, NAME)
     config_map: Values = {
@@ -172,12 +171,10 @@ def release(inputs: ToolInputs) -> Release:
         "encryption-key": Generated(password=ENCRYPTION_KEY),
     }
     far = readers.keys(inputs)
-    return Release(
+    return Release.of(
+        versions.GRAFANA,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host, replicas),
         needs=(traefik.NAME,),
         databases=(Database(name=DATABASE, database="grafana", owner=DATABASE_USER),),

@@ -221,7 +221,6 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
 
 def release(inputs: ToolInputs) -> Release:
     """Harbor behind Traefik. Its administrator is `admin`; everybody else logs in through Keycloak."""
-    chart = versions.HARBOR
     host = inputs.hosts[DOMAIN_KEY]
     secrets, passwords = harbor_secrets.secrets()
     monitors = (kube_prometheus_stack.NAME,) if kube_prometheus_stack.NAME in inputs.present else ()
@@ -237,12 +236,10 @@ def release(inputs: ToolInputs) -> Release:
         secret=CLIENT_SECRET,
         pkce=True,
     )
-    return Release(
+    return Release.of(
+        versions.HARBOR,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(cert_manager.NAME, traefik.NAME, *monitors),
         secrets=secrets,

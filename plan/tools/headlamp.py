@@ -134,7 +134,6 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """Headlamp behind Traefik. What a group may do is decided by the cluster's own role bindings."""
-    chart = versions.HEADLAMP
     host = inputs.hosts[DOMAIN_KEY]
     replicas = replicas_of(inputs, NAME)
     callback = f"https://{host}/oidc-callback"
@@ -155,12 +154,10 @@ def release(inputs: ToolInputs) -> Release:
         pkce=True,
         audiences=(AUDIENCE,),
     )
-    return Release(
+    return Release.of(
+        versions.HEADLAMP,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host, replicas),
         needs=(traefik.NAME,),
         clients=(client,),

@@ -114,16 +114,13 @@ def _user_password(name: str) -> str:
 
 def release(inputs: ToolInputs) -> Release:
     """Keycloak behind Traefik, at the root path; its first administrator is `admin`, who is not of the tools' realm."""
-    chart = versions.KEYCLOAK
     host = inputs.hosts[DOMAIN_KEY]
     replicas = replicas_of(inputs, NAME)
     users = tuple(inputs.identity.users)
-    return Release(
+    return Release.of(
+        versions.KEYCLOAK,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(traefik.NAME,),
         databases=(Database(name=DATABASE, database="keycloak", owner=DATABASE_USER),),

@@ -152,17 +152,14 @@ def _workloads(replicas: int) -> tuple[Workload, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """Exporters and rules in every cluster; Alertmanager beside Mimir, which alone sends to it."""
-    chart = versions.KUBE_PROMETHEUS_STACK
     replicas = replicas_of(inputs, NAME) if "mimir" in inputs.present else 0
     data = _secret_data(inputs) if replicas else {}
     mail = inputs.alerts.mail
     out = ((443,) if inputs.alerts.webhook else ()) + ((int(mail.smarthost.rpartition(":")[2]),) if mail else ())
-    return Release(
+    return Release.of(
+        versions.KUBE_PROMETHEUS_STACK,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, replicas),
         needs=(cert_manager.NAME, *(cloudnative_pg.storage_needs(inputs) if replicas else ())),
         pod_security="privileged",  # node-exporter shares the host's network and processes, and reads its files

@@ -93,15 +93,12 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """Loki as one process, several times where the cluster has several masters."""
-    chart = versions.LOKI
     door = agents.door(inputs, "loki") + readers.door(inputs, "loki")
     replicas = replicas_of(inputs, NAME)
-    return Release(
+    return Release.of(
+        versions.LOKI,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, replicas),
         needs=cloudnative_pg.storage_needs(inputs),
         storage=(telemetry.storage(NAME, S3_SECRET, CHUNKS, RULER),),

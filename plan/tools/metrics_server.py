@@ -52,13 +52,10 @@ def served(inputs: ToolInputs) -> bool:
 
 def release(inputs: ToolInputs) -> Release:
     """One pod, or two on different nodes, that ask every kubelet."""
-    chart = versions.METRICS_SERVER
-    return Release(
+    return Release.of(
+        versions.METRICS_SERVER,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=(cert_manager.NAME,),
         api_services=("v1beta1.metrics.k8s.io",),

@@ -123,15 +123,12 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """Mimir's parts one by one, as its chart has them; the gateway is the one address of all."""
-    chart = versions.MIMIR
     door = agents.door(inputs, "mimir") + readers.door(inputs, "mimir")
     replicas = _replicas(inputs)
-    return Release(
+    return Release.of(
+        versions.MIMIR,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, replicas),
         needs=cloudnative_pg.storage_needs(inputs),
         storage=(telemetry.storage(NAME, S3_SECRET, BLOCKS, RULES),),

@@ -146,7 +146,6 @@ def _closed_metrics(inputs: ToolInputs, api: str) -> tuple[Manifest, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """One server behind Traefik: the console, and the API under a name of its own where the platform has one."""
-    chart = versions.MINIO
     host, api = inputs.hosts[DOMAIN_KEY], inputs.hosts.get(API_KEY)
     ca = Secret(name=CA_SECRET, namespace=NAMESPACE, data={"ca.crt": CaBundle()})
     client = OidcClient(
@@ -161,12 +160,10 @@ def release(inputs: ToolInputs) -> Release:
         secret=CLIENT_SECRET,
         asked_at_start=True,  # until it has read the realm, it knows no users, and its set-up would fail
     )
-    return Release(
+    return Release.of(
+        versions.MINIO,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=(traefik.NAME,),
         secrets=(

@@ -25,6 +25,7 @@ from plan.tools.sources import Htpasswd as Htpasswd
 from plan.tools.sources import Password as Password
 from plan.tools.sources import Secret as Secret
 from plan.tools.sources import Source as Source
+from plan.version import Chart
 
 Values = dict[str, Any]
 PodSecurity = Literal["privileged", "baseline", "restricted"]
@@ -134,6 +135,11 @@ class Release:
     """Further names under which users reach it."""
     missing: tuple[str, ...] = ()
     """What the user still has to give, a sentence each; shown in the outputs."""
+
+    @classmethod
+    def of(cls, chart: Chart, **fields: Any) -> Release:
+        """A release of `chart`, a row of plan/versions.py; `fields` are the other fields of this class."""
+        return cls(chart=chart.name, version=chart.version, repository=chart.repository, **fields)
 
 
 @dataclass(frozen=True, kw_only=True)

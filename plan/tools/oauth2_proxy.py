@@ -137,7 +137,6 @@ def _ingress(
 
 def release(inputs: ToolInputs) -> Release:
     """The proxy, and the Ingresses of what this cluster has behind it."""
-    chart = versions.OAUTH2_PROXY
     replicas = replicas_of(inputs, NAME)
     named = [key for key in BEHIND if key in inputs.hosts]
     behind = [key for key in named if key in inputs.present]
@@ -175,12 +174,10 @@ def release(inputs: ToolInputs) -> Release:
             _ingress(inputs, key, key, "/", BEHIND[key], True),
         )
     ]
-    return Release(
+    return Release.of(
+        versions.OAUTH2_PROXY,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, replicas),
         needs=(traefik.NAME,),
         clients=(client,),

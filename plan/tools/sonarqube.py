@@ -171,7 +171,6 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
 
 def release(inputs: ToolInputs) -> Release:
     """One server behind Traefik. Its first administrator is `admin`, whose password the Job changes."""
-    chart = versions.SONARQUBE
     host = inputs.hosts[DOMAIN_KEY]
     client = OidcClient(
         client_id=NAME,
@@ -184,12 +183,10 @@ def release(inputs: ToolInputs) -> Release:
         },
         protocol="saml",
     )
-    return Release(
+    return Release.of(
+        versions.SONARQUBE,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(traefik.NAME,),
         databases=(DATABASE,),

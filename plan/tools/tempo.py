@@ -80,15 +80,12 @@ def _values(inputs: ToolInputs) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """One process: the chart's Tempo has no ring to share traces over several."""
-    chart = versions.TEMPO
     door = agents.door(inputs, "tempo") + readers.door(inputs, "tempo")
     to_mimir = (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)),) if "mimir" in inputs.present else ()
-    return Release(
+    return Release.of(
+        versions.TEMPO,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=cloudnative_pg.storage_needs(inputs),
         storage=(telemetry.storage(NAME, S3_SECRET, TRACES),),

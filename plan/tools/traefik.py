@@ -69,7 +69,6 @@ def _certificate(inputs: ToolInputs) -> Manifest:
 
 def release(inputs: ToolInputs) -> Release:
     """One pod a worker. The default certificate is cert-manager's or the user's, in the Secret `ingress-tls`."""
-    chart = versions.TRAEFIK
     issued = inputs.certificate == "cert-manager"
     provided = Secret(
         name=TLS_SECRET,
@@ -77,12 +76,10 @@ def release(inputs: ToolInputs) -> Release:
         type="kubernetes.io/tls",
         data={"tls.crt": FromPki(item="wildcard.chain"), "tls.key": FromPki(item="wildcard.key")},
     )
-    return Release(
+    return Release.of(
+        versions.TRAEFIK,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=(cert_manager.NAME,) if issued else (),
         secrets=() if issued else (provided,),

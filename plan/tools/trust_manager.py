@@ -35,7 +35,6 @@ def _values(inputs: ToolInputs) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """The controller, then the Bundle, whose source is the stack's own ConfigMap in cert-manager's namespace."""
-    chart = versions.TRUST_MANAGER
     source = inputs.ca_bundle or "opstella-ca-bundle"
     bundle: Values = {
         "apiVersion": "trust.cert-manager.io/v1alpha1",
@@ -46,12 +45,10 @@ def release(inputs: ToolInputs) -> Release:
             "target": {"configMap": {"key": CA_BUNDLE_KEY}},  # no selector: all namespaces
         },
     }
-    return Release(
+    return Release.of(
+        versions.TRUST_MANAGER,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=(cert_manager.NAME,),
         ca_bundle=source,

@@ -82,13 +82,10 @@ def _values(inputs: ToolInputs) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """One server with its exporter; its users come from what the other tools declare."""
-    chart = versions.VALKEY
-    return Release(
+    return Release.of(
+        versions.VALKEY,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=(csi_driver_nfs.NAME,),
         caches=(Cache(user=DEFAULT, secret="valkey-default"),),

@@ -228,7 +228,6 @@ def _seal_flows(inputs: ToolInputs) -> tuple[Flow, ...]:
 
 def release(inputs: ToolInputs) -> Release:
     """Vault behind Traefik, encrypted all the way; its administrators are Keycloak's platform-admins."""
-    chart = versions.VAULT
     host = inputs.hosts[DOMAIN_KEY]
     seal = inputs.vault.seal if inputs.vault.unseal == "auto" else None
     secrets = [
@@ -242,12 +241,10 @@ def release(inputs: ToolInputs) -> Release:
     if seal is not None and seal.environment:
         given = {variable: Given(name=name) for variable, name in seal.environment.items()}
         secrets.append(Secret(name=SEAL_SECRET, namespace=NAMESPACE, data=given))
-    return Release(
+    return Release.of(
+        versions.VAULT,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs, host),
         needs=(*cloudnative_pg.storage_needs(inputs), cert_manager.NAME, traefik.NAME, vault_unsealer.NAME),
         secrets=tuple(secrets),

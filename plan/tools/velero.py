@@ -155,16 +155,13 @@ def release(inputs: ToolInputs) -> Release:
 
     Agents read what the kubelet mounts, as root, so the namespace is privileged.
     """
-    chart = versions.VELERO
     monitors = (kube_prometheus_stack.NAME,) if kube_prometheus_stack.NAME in inputs.present else ()
     policy = yaml.safe_dump(_policy(), sort_keys=False)
     labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
-    return Release(
+    return Release.of(
+        versions.VELERO,
         name=NAME,
         namespace=NAMESPACE,
-        chart=chart.name,
-        version=chart.version,
-        repository=chart.repository,
         values=_values(inputs),
         needs=monitors,
         pod_security="privileged",
