@@ -7,7 +7,6 @@ input arrives, it ends, reads every acknowledged write back, removes what it wro
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -15,7 +14,6 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,9 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from chaos.requests import Request, lost
+from components.kubeconfig import server, tls_context
 
 PATIENCE = 2.0
 """Seconds from the first packet to the end of the answer, after which a request has failed."""
@@ -78,17 +75,9 @@ class Endpoint:
 
 def api(kubeconfig: Path) -> Endpoint:
     """The API server of a kubeconfig whose one user has a client certificate."""
-    config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-    with tempfile.TemporaryDirectory(prefix="opstella-chaos-") as folder:
-        certificate, key = Path(folder, "certificate"), Path(folder, "key")
-        key.touch(mode=0o600)
-        certificate.write_text(_text(user["client-certificate-data"]), encoding="utf-8")
-        key.write_text(_text(user["client-key-data"]), encoding="utf-8")
-        context.load_cert_chain(certificate, key)
-    server = urlsplit(cluster["server"])
-    return Endpoint(str(server.hostname), server.port or 443, str(server.hostname), context)
+    text = kubeconfig.read_text(encoding="utf-8")
+    url = urlsplit(server(text))
+    return Endpoint(str(url.hostname), url.port or 443, str(url.hostname), tls_context(text))
 
 
 class Writer:
@@ -222,10 +211,6 @@ def _steadily(
     while not stop.wait(max(following - time.monotonic(), 0)):
         pool.submit(once, kind)
         following += 1 / rate
-
-
-def _text(data: str) -> str:
-    return base64.b64decode(data).decode()
 
 
 if __name__ == "__main__":

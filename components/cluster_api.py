@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import yaml
+from components.kubeconfig import server, tls_context
 
 Request = Callable[[str, str], Any]
 """`(method, path)` to the answer: JSON as data, anything else as text; None for what is not there."""
@@ -23,18 +19,10 @@ def requests(kubeconfig: str) -> Request:
 
     It raises RuntimeError when the API server does not answer, or refuses.
     """
-    config = yaml.safe_load(kubeconfig)
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-    with tempfile.TemporaryDirectory(prefix="opstella-") as folder:
-        certificate, key = Path(folder, "certificate"), Path(folder, "key")
-        key.touch(mode=0o600)
-        certificate.write_text(_text(user["client-certificate-data"]), encoding="utf-8")
-        key.write_text(_text(user["client-key-data"]), encoding="utf-8")
-        context.load_cert_chain(certificate, key)
+    url, context = server(kubeconfig), tls_context(kubeconfig)
 
     def request(method: str, path: str) -> Any:
-        asked = urllib.request.Request(cluster["server"] + path, method=method)
+        asked = urllib.request.Request(url + path, method=method)
         try:
             with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
                 if answer.headers.get_content_type() == "application/json":
@@ -43,17 +31,11 @@ def requests(kubeconfig: str) -> Request:
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
-            raise RuntimeError(
-                f"{method} {cluster['server']}{path} answers {error.code}; run `pulumi up` again"
-            ) from None
+            raise RuntimeError(f"{method} {url}{path} answers {error.code}; run `pulumi up` again") from None
         except OSError as error:
             raise RuntimeError(
-                f"{method} {cluster['server']}{path}: {error}; the cluster's API must answer here: check its load balancer "
+                f"{method} {url}{path}: {error}; the cluster's API must answer here: check its load balancer "
                 "and its masters, then run `pulumi up` again"
             ) from None
 
     return request
-
-
-def _text(data: str) -> str:
-    return base64.b64decode(data).decode()

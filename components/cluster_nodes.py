@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_random as random
 
-from components import cluster_trust
+from components import cluster_trust, kubeconfig
 from components.host import Host
 from config.model import Settings
 from plan import dns, hosts, media, rke2
@@ -107,7 +107,7 @@ class ClusterNodes(pulumi.ComponentResource):
     @property
     def authority(self) -> pulumi.Output[str]:
         """The certificate (PEM) that its API server is verified by."""
-        return self.kubeconfig.apply(cluster_trust.authority)
+        return self.kubeconfig.apply(kubeconfig.authority)
 
     def _join(self, node: PlannedHost, after: tuple[pulumi.Resource, ...]) -> pulumi.Resource:
         """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there."""

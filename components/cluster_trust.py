@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -22,12 +21,6 @@ class ClusterTrust:
 
     authority: pulumi.Input[str] | None = None
     account_keys: pulumi.Input[str] | None = None
-
-
-def authority(kubeconfig: str) -> str:
-    """The authority (PEM) of the one cluster that `kubeconfig` names."""
-    cluster = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]
-    return base64.b64decode(cluster["certificate-authority-data"]).decode()
 
 
 def account_keys(key_set: str) -> str:

@@ -6,7 +6,6 @@ it gives to whoever asks from the same machine (k3s, pkg/etcd: `/db/info`). Neit
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Mapping
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
+from components.kubeconfig import authority
 from verify.runner import CheckFailed
 from verify.ssh import Ssh
 from verify.stack import Stack
@@ -118,12 +116,11 @@ def _ask(ssh: Ssh, master: str, script: str) -> Told:
 def _script(kubeconfig: str) -> str:
     """Three lines, the first word of each its name; behind it the answer, or curl's word for there being none."""
     # Port 9345's certificate is of the authority that also signs the API server's.
-    authority = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]["certificate-authority-data"]
     return f"""\
 authority=$(mktemp)
 trap 'rm -f "$authority"' EXIT
 cat >"$authority" <<'PEM'
-{base64.b64decode(authority).decode().strip()}
+{authority(kubeconfig).strip()}
 PEM
 ask() {{ curl --silent --show-error --max-time 10 --noproxy '*' "$@" 2>&1; }}
 printf 'health %s\\n' "$(ask http://127.0.0.1:2381/health | tr '\\n' ' ')"

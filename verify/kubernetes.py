@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from components.cluster_api import requests
+from components.kubeconfig import server
 from verify.runner import CheckFailed
 
 
@@ -14,7 +13,7 @@ class Api:
     """A cluster's API, its certificate verified by the kubeconfig's CA."""
 
     def __init__(self, kubeconfig: str) -> None:
-        self.server: str = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]["server"]
+        self.server = server(kubeconfig)
         self._request = requests(kubeconfig)
         self._kinds: dict[str, dict[str, Any]] = {}
 

@@ -9,16 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from components.cluster_trust import account_keys, authority
-from tests.support.stack import kubeconfig
+from components.cluster_trust import account_keys
 
 
 def encoded(number: int) -> str:
     return base64.urlsafe_b64encode(number.to_bytes((number.bit_length() + 7) // 8)).decode().rstrip("=")
-
-
-def test_the_authority_comes_out_of_the_kubeconfig() -> None:
-    assert authority(kubeconfig("x")) == "authority"
 
 
 def test_keys_of_both_kinds_become_pem() -> None:
