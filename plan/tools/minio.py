@@ -11,6 +11,7 @@ from __future__ import annotations
 from plan import versions
 from plan.tools import traefik
 from plan.tools.common import image, issuer, merge, resources, storage_of
+from plan.tools.ingress import ingress, manifest, middleware
 from plan.tools.minio_buckets import NAME, NAMESPACE, PORT, ROOT_PASSWORD, ROOT_SECRET, ROOT_USER
 from plan.tools.minio_buckets import provisioning as provisioning
 from plan.tools.model import (
@@ -116,32 +117,10 @@ def _login(inputs: ToolInputs) -> bool:
 def _closed_metrics(inputs: ToolInputs, api: str) -> tuple[Manifest, ...]:
     """Metrics need no login inside of the cluster, so that from outside nobody may ask for them."""
     name = "minio-metrics-closed"
-    middleware = {
-        "apiVersion": "traefik.io/v1alpha1",
-        "kind": "Middleware",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"ipAllowList": {"sourceRange": ["127.0.0.1/32"]}},
-    }
-    backend = {"service": {"name": NAME, "port": {"number": PORT}}}
-    paths = [{"path": path, "pathType": "Prefix", "backend": backend} for path in (METRICS, "/minio/metrics")]
-    ingress = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {
-            "name": name,
-            "namespace": NAMESPACE,
-            "annotations": {"traefik.ingress.kubernetes.io/router.middlewares": f"{NAMESPACE}-{name}@kubernetescrd"},
-        },
-        "spec": {
-            "ingressClassName": inputs.ingress_class,
-            "rules": [{"host": api, "http": {"paths": paths}}],
-            "tls": [{"hosts": [api]}],
-        },
-    }
-    return (
-        Manifest(name=name, namespace=NAMESPACE, needs=(traefik.NAME,), body=middleware),
-        Manifest(name=f"{name}-ingress", namespace=NAMESPACE, needs=(traefik.NAME,), body=ingress),
-    )
+    nobody = middleware(name, NAMESPACE, {"ipAllowList": {"sourceRange": ["127.0.0.1/32"]}})
+    paths = (METRICS, "/minio/metrics")
+    way = ingress(inputs, name, NAMESPACE, api, paths=paths, backend=(NAME, PORT), middlewares=(name,))
+    return (manifest(name, nobody), manifest(f"{name}-ingress", way))
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -12,6 +12,7 @@ from typing import Any
 from plan import versions
 from plan.tools import telemetry, traefik
 from plan.tools.common import CA_FILE, ca_volume, issuer, merge, replicas_of, resources, service, spread
+from plan.tools.ingress import manifest, middleware, passing, rule
 from plan.tools.model import Clear, Generated, Manifest, Password, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import OidcClient
 
@@ -21,18 +22,11 @@ HTTP, METRICS, SERVICE = 4180, 44180, 80
 CPU, MEMORY = "20m", "64Mi"
 LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
 ROLES = {"platform-admins": "reader", "developers": "reader"}
-# Service key, which is also tool and namespace, to the name and port of its service.
-BEHIND = {
-    "loki": ("loki", telemetry.LOKI_PORT),
-    "tempo": ("tempo", telemetry.TEMPO_PORT),
-    "mimir": ("mimir-gateway", 80),
-}
-_MIDDLEWARE = "traefik.ingress.kubernetes.io/router.middlewares"
 
 
 def client_id(inputs: ToolInputs) -> str:
     """Its own in each cluster that carries one of the stores."""
-    clusters = {inputs.places.get(key, inputs.cluster) for key in BEHIND if key in inputs.all_hosts}
+    clusters = {inputs.places.get(key, inputs.cluster) for key in telemetry.BACKENDS if key in inputs.all_hosts}
     return NAME if len(clusters) < 2 else f"{NAME}-{inputs.cluster}"
 
 
@@ -84,24 +78,13 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
 
 
 def _middleware(name: str, spec: Values) -> Manifest:
-    return Manifest(
-        name=f"{NAME}-{name}",
-        namespace=NAMESPACE,
-        needs=(traefik.NAME,),
-        body={
-            "apiVersion": "traefik.io/v1alpha1",
-            "kind": "Middleware",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": spec,
-        },
-    )
+    return manifest(f"{NAME}-{name}", middleware(name, NAMESPACE, spec))
 
 
 def _ingress(
     inputs: ToolInputs, key: str, namespace: str, path: str, backend: tuple[str, int], login: bool
 ) -> Manifest:
     name = f"{key}-login" if path != "/" else key
-    annotations = {_MIDDLEWARE: ",".join(f"{NAMESPACE}-{m}@kubernetescrd" for m in ("login", "tenants"))}
     return Manifest(
         name=f"{NAME}-{name}",
         namespace=namespace,
@@ -112,24 +95,11 @@ def _ingress(
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                **({"annotations": annotations} if login else {}),
+                **({"annotations": passing(NAMESPACE, "login", "tenants")} if login else {}),
             },
             "spec": {
                 "ingressClassName": inputs.ingress_class,
-                "rules": [
-                    {
-                        "host": inputs.hosts[key],
-                        "http": {
-                            "paths": [
-                                {
-                                    "path": path,
-                                    "pathType": "Prefix",
-                                    "backend": {"service": {"name": backend[0], "port": {"number": backend[1]}}},
-                                }
-                            ]
-                        },
-                    }
-                ],
+                "rules": [rule(inputs.hosts[key], (path,), backend)],
             },
         },
     )
@@ -138,7 +108,7 @@ def _ingress(
 def release(inputs: ToolInputs) -> Release:
     """The proxy, and the Ingresses of what this cluster has behind it."""
     replicas = replicas_of(inputs, NAME)
-    named = [key for key in BEHIND if key in inputs.hosts]
+    named = [key for key in telemetry.BACKENDS if key in inputs.hosts]
     behind = [key for key in named if key in inputs.present]
     client = OidcClient(
         client_id=client_id(inputs),
@@ -171,7 +141,7 @@ def release(inputs: ToolInputs) -> Release:
         for key in behind
         for manifest in (
             _ingress(inputs, key, NAMESPACE, "/oauth2", (NAME, SERVICE), False),
-            _ingress(inputs, key, key, "/", BEHIND[key], True),
+            _ingress(inputs, key, key, "/", telemetry.BACKENDS[key], True),
         )
     ]
     return Release.of(
@@ -197,7 +167,7 @@ def release(inputs: ToolInputs) -> Release:
 
 
 def _wanted(inputs: ToolInputs) -> bool:
-    return any(key in inputs.hosts for key in BEHIND)
+    return any(key in inputs.hosts for key in telemetry.BACKENDS)
 
 
 TOOL = Tool(name=NAME, release=release, wanted=_wanted)

@@ -27,11 +27,12 @@ ALERTMANAGER = (
 # Names of variables, and of the keys of the Secret that holds them.
 ACCESS_KEY, SECRET_KEY = "S3_ACCESS_KEY", "S3_SECRET_KEY"
 
-_SERVICES: dict[Store, str] = {
-    "loki": f"http://loki.loki.svc.cluster.local:{LOKI_PORT}",
-    "tempo": f"http://tempo.tempo.svc.cluster.local:{TEMPO_PORT}",
-    "mimir": "http://mimir-gateway.mimir.svc.cluster.local",
+BACKENDS: dict[Store, tuple[str, int]] = {
+    "loki": ("loki", LOKI_PORT),
+    "tempo": ("tempo", TEMPO_PORT),
+    "mimir": ("mimir-gateway", 80),
 }
+"""Store, which is also the service key, the tool and the namespace, to the service that answers queries and its port."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class Sink:
 
 def service(store: Store) -> str:
     """URL of `store` inside of the cluster that carries it."""
-    return _SERVICES[store]
+    name, port = BACKENDS[store]
+    return f"http://{name}.{store}.svc.cluster.local" + (f":{port}" if port != 80 else "")
 
 
 def sink(inputs: ToolInputs, store: Store) -> Sink | None:
@@ -53,6 +55,12 @@ def sink(inputs: ToolInputs, store: Store) -> Sink | None:
         return Sink(url=service(store))
     cluster = elsewhere(inputs, store, store)
     return cluster and Sink(url=f"https://{inputs.all_hosts[store]}", cluster=cluster)
+
+
+def served_elsewhere(inputs: ToolInputs) -> dict[Store, str]:
+    """The stores that this cluster reaches in another one, and which cluster that is."""
+    sinks = ((store, sink(inputs, store)) for store in BACKENDS)
+    return {store: there.cluster for store, there in sinks if there and there.cluster}
 
 
 def tenants(inputs: ToolInputs) -> str:

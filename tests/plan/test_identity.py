@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from config.services import Identity, User
 from plan import rke2
-from plan.tools import headlamp, keycloak, oauth2_proxy
+from plan.tools import headlamp, ingress, keycloak, oauth2_proxy
 from plan.tools.model import Release
 from plan.tools.needs import OidcClient
 from plan.tools.realm import GROUPS, admitted, realm
@@ -138,7 +138,7 @@ def test_what_has_no_login_is_reached_through_the_proxy_only() -> None:
     for body in ingresses(release):
         (rule,) = body["spec"]["rules"]  # type: ignore[index]
         (path,) = rule["http"]["paths"]
-        names = body["metadata"].get("annotations", {}).get(oauth2_proxy._MIDDLEWARE, "")  # type: ignore[index]
+        names = body["metadata"].get("annotations", {}).get(ingress.MIDDLEWARES, "")  # type: ignore[index]
         if path["backend"]["service"]["name"] == "oauth2-proxy":
             assert path["path"] == "/oauth2" and names == ""
             continue
