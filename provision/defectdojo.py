@@ -1,8 +1,8 @@
 """DefectDojo's own settings, by its API: groups and their roles, the people of the settings, tools, the user of CI.
 
-Idempotent: compares, changes what differs, says what it changed. People are made once and never touched again. A group, a
-user or a product type of a wanted name that this stack did not make is refused. DefectDojo never shows a tool's key again, so the Secret of
-the tokens keeps a fingerprint of the one that was set last.
+Idempotent: compares, changes what differs, says what it changed. People are made once and never touched again. A group,
+a user or a product type of a wanted name that this stack did not make is refused. DefectDojo never shows a tool's key
+again, so the Secret of the tokens keeps a fingerprint of the one that was set last.
 
 Environment: `DEFECTDOJO_URL`, `CONFIG_FILE` (/opstella/defectdojo.json, plan/tools/defectdojo.py makes it). Secrets:
 `admin` (DD_ADMIN_PASSWORD), `ci` (password); where there is a GitLab, what ci_variables.py reads.
@@ -67,6 +67,16 @@ class DefectDojo:
             do,
         )
 
+    def ours(self, what: str, path: str, name: str) -> dict[str, Any]:
+        """The record `name` below `path`, made where there is none. Raises Failure for one that somebody else made."""
+        found = self.named(path, "name", name)
+        if found is None:
+            found = self.api.post(path, {"name": name, "description": MARK})
+            self.report.did(f"{what} {name}: made")
+        elif found.get("description") != MARK:
+            raise self.refuse(what, name, f"rename it, or hand it over: set its description to '{MARK}'")
+        return found
+
     # ---- groups and people
 
     def groups(self) -> dict[str, int]:
@@ -75,12 +85,7 @@ class DefectDojo:
         given = {one["group"]: one for one in self.listed("/global_roles/") if one.get("group")}
         result = {}
         for name, role in self.config["groups"].items():
-            group = self.named("/dojo_groups/", "name", name)
-            if group is None:
-                group = self.api.post("/dojo_groups/", {"name": name, "description": MARK})
-                self.report.did(f"group {name}: made")
-            elif group.get("description") != MARK:
-                raise self.refuse("group", name, f"rename it, or hand it over: set its description to '{MARK}'")
+            group = self.ours("group", "/dojo_groups/", name)
             result[name] = group["id"]
             has = given.get(group["id"])
             wanted = {"user": None, "group": group["id"], "role": roles[role]}
@@ -127,7 +132,7 @@ class DefectDojo:
     # ---- CI
 
     def ci(self, domain: str) -> str:
-        """The token of the user that hands in reports: it sees and changes what is in its product type, nothing else."""
+        """The token of the user that hands in reports: it sees and changes what is in its product type, no more."""
         name, password = self.config["ci"], secret("ci", "password")
         user = self.named("/users/", "username", name)
         if user is not None and user.get("last_name") != MARK:
@@ -148,13 +153,7 @@ class DefectDojo:
     def product_type(self) -> int:
         """The number of the product type that holds a product for each project that pipelines hand in reports of."""
         name = self.config["product_type"]
-        kind = self.named("/product_types/", "name", name)
-        if kind is None:
-            kind = self.api.post("/product_types/", {"name": name, "description": MARK})
-            self.report.did(f"product type {name}: made")
-        elif kind.get("description") != MARK:
-            raise self.refuse("product type", name, f"rename it, or hand it over: set its description to '{MARK}'")
-        return int(kind["id"])
+        return int(self.ours("product type", "/product_types/", name)["id"])
 
     def member(self, kind: int, user: int) -> None:
         """`user` may make products in the product type `kind`: Maintainer is the least of the roles that may."""
