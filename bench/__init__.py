@@ -1,1 +1,1 @@
-"""Speed and memory as figures, each beside its baseline measured in the same run. Not a test: nothing passes or fails."""
+"""Speed and memory as figures, each beside its baseline of the same run. Not a test: nothing passes or fails."""

@@ -1,5 +1,5 @@
-"""`python -m bench [preview] [state] [deploy] [bastion] [nodes] [ansible]`: prints figures with their baselines; all but `preview`
-and `state` need the lab (root)."""
+"""`python -m bench [preview] [state] [deploy] [bastion] [nodes] [ansible]`: prints figures with their baselines; all
+but `preview` and `state` need the lab (root)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inventory of bench/ansible/site.yaml: the plan's hosts, and for each the texts that the product writes there too."""
+"""The inventory of bench/ansible/site.yaml: the plan's hosts, and for each the texts that the product writes too."""
 
 from __future__ import annotations
 

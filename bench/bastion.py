@@ -1,4 +1,4 @@
-"""How many SSH sessions a second one bastion lets through: `true` on the hosts behind it, by more and more at a time."""
+"""How many SSH sessions a second one bastion lets through: `true` on the hosts behind it, by ever more at a time."""
 
 from __future__ import annotations
 

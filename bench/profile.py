@@ -23,8 +23,8 @@ _OF_ITSELF = ("engine", "program")
 
 @dataclass(kw_only=True)
 class Profile:
-    """`cpu`: seconds by user; `busy` and `idle`: seconds of all processors together; `steps`: by resource, when it began
-    and ended, in seconds since the run's own begin."""
+    """`cpu`: seconds by user; `busy` and `idle`: seconds of all processors together; `steps`: by resource, when it
+    began and ended, in seconds since the run's own begin."""
 
     seconds: float = 0.0
     output: str = ""

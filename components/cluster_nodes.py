@@ -1,7 +1,8 @@
 """`ClusterNodes`: one RKE2 cluster on its machines.
 
 Order: the load balancer (the fixed registration address), the first server, every further server by itself, then the
-agents, a bounded number at a time. Each node is then looked at from the first server until it is Ready, and leaves from there too.
+agents, a bounded number at a time. Each node is then looked at from the first server until it is Ready, and leaves from
+there too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class ClusterTrust:
 
 
 def account_keys(key_set: str) -> str:
-    """The public keys of a JSON Web Key Set, as PEM. Raises ValueError for a key that is neither RSA nor of a known curve."""
+    """The public keys of a JSON Web Key Set, as PEM. Raises ValueError for one neither RSA nor of a known curve."""
     keys = [_public_key(key) for key in json.loads(key_set)["keys"]]
     return "".join(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode() for key in keys)
 

@@ -23,7 +23,7 @@ from components.cluster_api import Request, requests
 LINES = 20  # of events, and of each log
 INTERVAL_SECONDS = 15
 _SHORTEST_SECRET = 6  # what is shorter would blank half of the text, and is no secret of this program
-# Keys of Secrets whose values may be read by anybody, and would make the evidence unreadable: they name pods and people.
+# Keys of Secrets whose values may be read by anybody, and would blank the evidence: they name pods and people.
 _NO_SECRETS = {
     "username", "user", "rootuser", "accesskey", "accesskeyid", "clientid", "database", "host", "port", "cacrt", "tlscrt",
 }  # fmt: skip

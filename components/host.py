@@ -62,8 +62,8 @@ class HostArgs:
 class Host(pulumi.ComponentResource):
     """One machine after first contact: its host key pinned, its facts known and fit for the plan.
 
-    Outputs: `host_key` (one public key line), `facts` (one JSON line, see scripts/README.md). `ready` is what must stand
-    before anything else is run here.
+    Outputs: `host_key` (one public key line), `facts` (one JSON line, see scripts/README.md). `ready` is what must
+    stand before anything else is run here.
     """
 
     host_key: pulumi.Output[str]
@@ -98,7 +98,8 @@ class Host(pulumi.ComponentResource):
         """Runs `phase` with `values` on this machine, after what `ready_after` named and after `after`.
 
         `seconds` bounds the script; `secret` hides its input and outputs in state and diff; `delete` is a phase that
-        gets the same values when the resource goes. With `protect` the engine refuses to let it go. A change of script or values runs the phase again.
+        gets the same values when the resource goes. With `protect` the engine refuses to let it go. A change of script
+        or values runs the phase again.
         """
         # Only what is not known yet goes through the engine's futures: a task per value would be most of a preview.
         later = {k: v for k, v in values.items() if isinstance(v, pulumi.Output) or inspect.isawaitable(v)}

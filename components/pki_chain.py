@@ -39,7 +39,8 @@ class ServerCertificate:
 
 class PkiChain(pulumi.ComponentResource):
     """Outputs: `root`, `intermediate` (certificates), `intermediate_key` (secret), `authority_chain` (the intermediate
-    and what stands above it, up to and with the root), `ca_bundle` (all that is trusted); all PEM. `leaves` maps a leaf's name to its `ServerCertificate`."""
+    and what stands above it, up to and with the root), `ca_bundle` (all that is trusted); all PEM. `leaves` maps a
+    leaf's name to its `ServerCertificate`."""
 
     root: pulumi.Output[str]
     intermediate: pulumi.Output[str]

@@ -1,7 +1,7 @@
 """A phase as the program that bash reads on a machine: what it needs of scripts/lib.sh, and itself.
 
-The engine keeps every program twice in its state and writes the whole state after every step, so a program is kept short:
-no comments, and of the library only the functions that it calls.
+The engine keeps every program twice in its state and writes the whole state after every step, so a program is kept
+short: no comments, and of the library only the functions that it calls.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from plan.tools.sources import (
 DIGEST = "opstella.io/inputs"
 """Annotation of a Job's pod: what it was run with. A change makes another Job."""
 _AWAITED = ("Ingress", "Service")
-"""Kinds that the provider waits for by itself, an Ingress until its Service is there: not where applying it is enough."""
+"""Kinds that the provider waits for by itself, an Ingress until its Service is there: not where applying is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)

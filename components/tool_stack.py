@@ -29,8 +29,8 @@ class ToolStackArgs:
 
     `passwords` are those of the whole platform, `given` the user's own secrets by name. `authority_chain` is PEM, the
     intermediate and what stands above it, and `authority_key` signs in-cluster leaves; `certificate` is the user's own
-    for `*.domain`, if there is one. `clusters` says how others of the platform are verified, by name. `external` is what
-    stands outside of the cluster, by the name under which a release or a Job needs it: only they wait for it.
+    for `*.domain`, if there is one. `clusters` says how others of the platform are verified, by name. `external` is
+    what stands outside of the cluster, by the name under which a release or a Job needs it: only they wait for it.
     """
 
     cluster: str

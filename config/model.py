@@ -181,7 +181,7 @@ class Firewall(Frozen):
 
     enabled: Flag = True
     operator_networks: tuple[Network, ...] = ()
-    """From where the bastion may be reached by SSH, and the Kubernetes API at the load balancer; empty means anywhere."""
+    """From where the bastion may be reached by SSH, and the API at the load balancer; empty means anywhere."""
     rollback_seconds: Annotated[int, whole(20, 600)] = 300
     """A new ruleset is undone after this time unless a new SSH connection confirms it. The engine carries out a bounded
     number of steps at a time: of a large fleet's first deployment, the confirmation of one machine stands in a queue
@@ -238,5 +238,5 @@ class Settings(Frozen):
 
     @property
     def enabled_clusters(self) -> dict[str, Cluster]:
-        """The clusters that are there, in the order of the settings: the first one's subnet holds bastion and GitLab."""
+        """The clusters that are there, in the settings' order: the first one's subnet holds bastion and GitLab."""
         return {name: cluster for name, cluster in self.clusters.items() if cluster.enabled}

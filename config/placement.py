@@ -19,7 +19,7 @@ PLACES_READ = ("architecture", "clusters", "clusters.*.enabled", "tools.*.enable
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What users open in one cluster. `key` stands under opstella:domains; `kind` is the key it has where it is alone."""
+    """What users open in one cluster. `key` stands under opstella:domains; `kind` is its key where it is alone."""
 
     key: str
     kind: str

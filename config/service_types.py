@@ -1,4 +1,4 @@
-"""Annotated scalars of the tools' settings; as in `config.types`, a refused value is repeated only where it is no secret."""
+"""Annotated scalars of the tools' settings; as in `config.types`, a refused value is only repeated if no secret."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Vault(Frozen):
     shares: Annotated[int, whole(1, 16)] = 5
     threshold: Annotated[int, whole(1, 16)] = 3
     pgp_keys: tuple[PgpKey, ...] = ()
-    """Of `pgp` (and of the recovery keys of `auto`): one public key a share, Base64 as `gpg --export | base64` prints it."""
+    """Of `pgp` (and of the recovery keys of `auto`): a public key a share, as `gpg --export | base64` prints it."""
     seal: VaultSeal | None = None
 
 

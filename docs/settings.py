@@ -50,7 +50,8 @@ class _Open:
 
 @dataclass(frozen=True)
 class Setting:
-    """`path` without the namespace; `value` is a default or, with `example`, what one looks like; `leaf` has no settings below."""
+    """`path` without the namespace; `value` is a default or, with `example`, what one looks like; `leaf` has no
+    settings below."""
 
     path: str
     value: str

@@ -1,4 +1,4 @@
-"""`python -m docs.tools`: writes docs/tools.md from the catalogue, the versions, and the lists of the real charts' keys.
+"""`python -m docs.tools`: writes docs/tools.md from the catalogue, the versions, the lists of the real charts' keys.
 
 `--check` writes nothing and exits 1 when the page differs from the file.
 """

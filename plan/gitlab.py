@@ -167,8 +167,8 @@ def gitlab_rb(
 def _sign_in(host: str, sign_in: SignIn) -> dict[str, Ruby]:
     """GitLab asks the issuer only when somebody logs in, so it comes up before Keycloak does.
 
-    Accounts are made at the first login, and are ordinary ones: who is an administrator by group is GitLab's own decision
-    in its paid editions only.
+    Accounts are made at the first login, and are ordinary ones: who is an administrator by group is GitLab's own
+    decision in its paid editions only.
     """
     client = {
         "identifier": "gitlab",

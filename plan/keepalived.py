@@ -48,7 +48,7 @@ vrrp_instance entrance {{
 }}
 """
 
-# The check is one program with fixed arguments. As another user than root, `keepalived --config-test` of 2.2.7 ends itself.
+# The check is one program with fixed arguments. `keepalived --config-test` of 2.2.7 ends itself unless root runs it.
 _GLOBAL = """\
 global_defs {{
     router_id {name}

@@ -1,9 +1,9 @@
 """Who may talk to whom: the reference's firewall tables as data, the derived rules with their reasons, and the
 nftables ruleset of each host.
 
-A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`, or
-`any`; roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role, and
-`headlamp` the workers of the cluster that serves it.
+A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`,
+or `any`; roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role,
+and `headlamp` the workers of the cluster that serves it.
 """
 
 from __future__ import annotations

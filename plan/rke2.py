@@ -105,7 +105,7 @@ def node_config(
 
 
 def _s3(kubernetes: Kubernetes) -> dict[str, Any]:
-    """Where copies of the snapshots go, without the credential. Its certificate is verified by the host's trust store."""
+    """Where copies of the snapshots go, without the credential. The host's trust store verifies its certificate."""
     store = kubernetes.etcd_snapshots.s3
     if store is None:
         return {}

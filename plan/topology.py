@@ -1,9 +1,9 @@
 """Which machines there are: names, roles, sizes, addresses, and the order in which they join.
 
 Addresses are allocated per subnet from `machines.firstAddress` on, in this order: bastion, load balancer (two of them
-have given addresses), NFS, GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address the user gave is kept
-and skipped by the allocation. One more worker moves no other machine; one more master moves its cluster's allocated
-workers, so addresses are to be given before the number of masters changes.
+have given addresses), NFS, GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address
+the user gave is kept and skipped by the allocation. One more worker moves no other machine; one more master moves its
+cluster's allocated workers, so addresses are to be given before the number of masters changes.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Idempotent: compares, changes what differs, says what it changed. A variable of 
 carry the mark is somebody else's: it is refused before anything is changed. A script that has values of its own imports
 this and gives them to `publish`; run by itself, it publishes those that its file holds.
 
-Environment: `GITLAB_URL`; `VARIABLES_FILE` (/opstella/ci_variables.json, plan/tools/ci.py makes it). Secret: `gitlab-ci`
-(token), an administrator's with the scope api.
+Environment: `GITLAB_URL`; `VARIABLES_FILE` (/opstella/ci_variables.json, plan/tools/ci.py makes it). Secret:
+`gitlab-ci` (token), an administrator's with the scope api.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Waits while a service starts, speaks JSON and forms, and fails with a page of wh
 is printed: whatever `secret` read, or `hide` was given, is blanked in every message. Lies beside the scripts, which
 say `from client import …`.
 
-Environment: `CA_FILE`, PEM bundle to verify servers with (the system's own when unset); `SECRETS`, folder of the mounted
-secrets (/opstella/secrets); `PATIENCE`, seconds to wait for a service that does not answer yet (300).
+Environment: `CA_FILE`, PEM bundle to verify servers with (the system's own when unset); `SECRETS`, folder of the
+mounted secrets (/opstella/secrets); `PATIENCE`, seconds to wait for a service that does not answer yet (300).
 """
 
 from __future__ import annotations

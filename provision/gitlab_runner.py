@@ -1,10 +1,11 @@
 """Makes the runner in GitLab, and keeps its authentication token in a Secret, whence GitLab Runner takes it.
 
-Idempotent: a token that GitLab still accepts, of a runner that was made with the same settings, is left alone. Otherwise a
-new runner is made, its token written, and only then the old runner removed, by its own token.
+Idempotent: a token that GitLab still accepts, of a runner that was made with the same settings, is left alone.
+Otherwise a new runner is made, its token written, and only then the old runner removed, by its own token.
 
-Environment: `GITLAB_URL`; `RUNNER`, a JSON file (runner.json beside this): `runner`, the fields of `POST /user/runners`,
-`namespace` and `secret`, where the token goes, under the keys that the chart reads. Secret: `gitlab` (token).
+Environment: `GITLAB_URL`; `RUNNER`, a JSON file (runner.json beside this): `runner`, the fields of
+`POST /user/runners`, `namespace` and `secret`, where the token goes, under the keys that the chart reads. Secret:
+`gitlab` (token).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Harbor's own settings, by its API: login through Keycloak, the projects that hand on public registries, the robot of CI.
+"""Harbor's own settings, by its API: login through Keycloak, projects that hand on public registries, the robot of CI.
 
 Idempotent: compares, changes what differs, says what it changed. A registry, a project or a robot of a wanted name that
-this stack did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint of
-the one that was set last; and never the robot's, so GitLab's variable is the one that keeps it: one that Harbor no longer
-takes is made anew.
+this stack did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint
+of the one that was set last; and never the robot's, so GitLab's variable is the one that keeps it: one that Harbor no
+longer takes is made anew.
 
 Environment: `HARBOR_URL`, `OIDC_ENDPOINT` (the realm's URL), `OIDC_CLIENT`, `ADMIN_GROUP`, `PROXIED` (registries,
 separated by spaces), `MEMBERS` (group=role pairs of the project library); where there is a GitLab, `ROBOT` (the name of

@@ -1,8 +1,8 @@
 """Brings a realm of Keycloak to what `realm.json` says (plan/tools/realm.py makes it), by the Admin REST API.
 
-Idempotent: compares, changes what differs, says what it changed. Users are created once and never touched again. Clients
-that carry this stack's mark and are not wanted any more are removed; clients without the mark are somebody's own. A
-realm, or a wanted client, that exists without the mark is refused, unless adoption is switched on.
+Idempotent: compares, changes what differs, says what it changed. Users are created once and never touched again.
+Clients that carry this stack's mark and are not wanted any more are removed; clients without the mark are somebody's
+own. A realm, or a wanted client, that exists without the mark is refused, unless adoption is switched on.
 
 Environment: `KEYCLOAK_URL`, `KEYCLOAK_ADMIN` (a user's name), `REALM_FILE` (/opstella/realm.json). Secrets: `admin`
 (its password), `clients` (a key a client id), `users` (a key a user's name).

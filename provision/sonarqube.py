@@ -1,8 +1,8 @@
-"""SonarQube's own settings, by its web API: the administrator's password, login by SAML, groups, tokens, GitLab, the gate.
+"""SonarQube's own settings, by its web API: the administrator's password, login by SAML, groups, tokens, GitLab, gate.
 
-Idempotent: compares, changes what differs, says what it changed. SonarQube never shows a secured setting or a token again,
-so the Secret of the tokens keeps them, with fingerprints of the certificate and of GitLab's token that were set last. A
-group of a wanted name, and a GitLab, that this stack did not make are refused.
+Idempotent: compares, changes what differs, says what it changed. SonarQube never shows a secured setting or a token
+again, so the Secret of the tokens keeps them, with fingerprints of the certificate and of GitLab's token that were set
+last. A group of a wanted name, and a GitLab, that this stack did not make are refused.
 
 Environment: `SONARQUBE_URL`, `CONFIG_FILE` (/opstella/sonarqube.json, plan/tools/sonarqube.py makes it). Secrets:
 `admin` (password). Where there is a GitLab: `gitlab` (token), and what ci_variables.py reads.
@@ -168,7 +168,7 @@ class SonarQube:
     # ---- projects
 
     def gitlab(self, known: str | None) -> str:
-        """The GitLab whose projects people import; its token is set when its fingerprint is not `known`. The fingerprint.
+        """The GitLab whose projects people import; its token is set if its fingerprint is not `known`. The fingerprint.
 
         SonarQube keeps no description of it: the key is what says that it is this stack's.
         """

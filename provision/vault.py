@@ -165,7 +165,7 @@ def same_cluster(record: Record, vault: Vault) -> None:
 
 
 def login(config: Config, record: Record, kubernetes: Kubernetes, vault: Vault, report: Report) -> str:
-    """A token for what this procedure manages; a root token while it configures, for only that one can revoke others."""
+    """A token for what this procedure manages; a root token while it configures, for only that can revoke others."""
     if record.state == CONFIGURING and record.shares:
         return generate_root(vault, record.shares, report)
     try:
@@ -279,8 +279,8 @@ class Settings:
                 self._report.did(f"{what} {path}: {', '.join(sorted(changed))}")
 
     def item(self, item: Mapping[str, Any]) -> None:
-        """One path and the fields that are to be there; `secrets` are fields out of mounted Secrets, which Vault does not
-        give back, `keys` lists of public keys (PEM) out of one, which it does."""
+        """One path and the fields that are to be there; `secrets` are fields out of mounted Secrets, which Vault does
+        not give back, `keys` lists of public keys (PEM) out of one, which it does."""
         path, data = item["path"], dict(item["data"])
         hidden = {name: secret(*place) for name, place in item.get("secrets", {}).items()}
         for name, place in item.get("keys", {}).items():

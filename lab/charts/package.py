@@ -43,8 +43,8 @@ class Place:
 def definition_places() -> dict[str, Place]:
     """Chart to the place of its custom resource definitions; a chart without any is not in there.
 
-    Helm installs what lies in `crds`, its own or a sub-chart's, before anything else; those in `definitions` are templates
-    of the double.
+    Helm installs what lies in `crds`, its own or a sub-chart's, before anything else; those in `definitions` are
+    templates of the double.
     """
     rows = [line.split("\t") for line in DEFINITIONS_TABLE.read_text().splitlines() if line and not line.startswith("#")]
     return {name: Place(folder, None if switch == "-" else switch) for name, folder, switch, *_ in rows}

@@ -52,7 +52,7 @@ def _pods() -> tuple[Block, ...]:
 
 
 def _access(inputs: ToolInputs, sink: Sink, store: telemetry.Store) -> tuple[Block, ...]:
-    """How another cluster's store is trusted, and how this one is let in; nothing of that is needed inside a cluster."""
+    """How another cluster's store is trusted, and how this one is let in; inside a cluster none of it is needed."""
     if sink.cluster is None:
         return ()
     login: dict[str, Value] = {"username": agents.user(inputs.cluster), "password_file": f"{agents.FOLDER}/{store}"}

@@ -156,7 +156,7 @@ def check(cluster: str, found: Budget, workers: int) -> list[Problem]:
 
 
 def _workers_needed(found: Budget, workers: int) -> int:
-    """How many workers of the present average size would do; DaemonSets grow with them, so one more than the sum says."""
+    """How many workers of the present average size would do; DaemonSets grow too, so one more than the sum says."""
     share = max(
         found.total.cpu / max(1, found.capacity.cpu), found.total.memory / max(1, found.capacity.memory)
     )

@@ -1,7 +1,7 @@
 """What pipelines find in GitLab: variables of the whole instance, each set by a Job of the tool that its value is of.
 
-docs/ci.md says what they are for. GitLab hides variables (`hidden`) of projects and groups only: those of the instance can
-be read again by its administrators.
+docs/ci.md says what they are for. GitLab hides variables (`hidden`) of projects and groups only: those of the instance
+can be read again by its administrators.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def access(inputs: ToolInputs) -> tuple[GitLabAccess, ...]:
 
 
 def publishing(job: Job, inputs: ToolInputs, variables: dict[str, Variable]) -> Job:
-    """`job`, given all that its script needs to set `variables` in GitLab, and waiting for it; itself where there is none."""
+    """`job`, given what its script needs to set `variables` in GitLab, and waiting for it; itself if there is none."""
     if not there(inputs):
         return job
     wanted = json.dumps({key: asdict(variable) for key, variable in variables.items()}, indent=1)

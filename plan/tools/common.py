@@ -91,7 +91,7 @@ def issuer(inputs: ToolInputs) -> str:
 
 
 def elsewhere(inputs: ToolInputs, tool: str, service: str) -> str | None:
-    """The other cluster of the platform whose `tool` serves this one under the name of `service`; None: here, or nowhere."""
+    """The other cluster whose `tool` serves this one under the name of `service`; None: here, or nowhere."""
     if tool in inputs.present or not inputs.overrides.get(tool, Override()).enabled:  # off for one is off for all
         return None
     cluster = inputs.places.get(service, inputs.cluster)

@@ -1,7 +1,7 @@
 """DefectDojo 2: findings of all scanners in one place. Version 3 has no single sign-on in its open-source edition.
 
-Its login by OpenID Connect knows nothing of groups: whoever comes for the first time joins the group `viewers` there. The
-people that the settings name are made beforehand, with the rights of their groups; an administrator raises others.
+Its login by OpenID Connect knows nothing of groups: whoever comes for the first time joins the group `viewers` there.
+The people that the settings name are made beforehand, with the rights of their groups; an administrator raises others.
 """
 
 from __future__ import annotations

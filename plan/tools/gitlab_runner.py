@@ -1,9 +1,9 @@
 """GitLab Runner: takes CI jobs from GitLab on its machine and runs each in a pod of its own.
 
-A Job makes the runner in GitLab and keeps its token in a Secret, which the chart's pod mounts. A token that GitLab refuses
-makes another runner; the chart's liveness probe asks GitLab too, and restarts the pod, which then reads the new one.
-Jobs run in a namespace of their own, without privileges, without a token of Kubernetes, and reach only what is outside
-of the cluster, the platform's public names among it.
+A Job makes the runner in GitLab and keeps its token in a Secret, which the chart's pod mounts. A token that GitLab
+refuses makes another runner; the chart's liveness probe asks GitLab too, and restarts the pod, which then reads the new
+one. Jobs run in a namespace of their own, without privileges, without a token of Kubernetes, and reach only what is
+outside of the cluster, the platform's public names among it.
 """
 
 from __future__ import annotations

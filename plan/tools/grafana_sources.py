@@ -84,7 +84,7 @@ def _far(source: Values, store: telemetry.Store, sink: telemetry.Sink) -> Values
 
 
 def data_sources(inputs: ToolInputs) -> list[Values]:
-    """Grafana's provisioning of the platform's stores, here or in another cluster, under identifiers that never change."""
+    """Grafana's provisioning of the platform's stores, here or in another cluster, under lasting identifiers."""
     sinks = {uid: sink for uid, store in _STORES.items() if (sink := telemetry.sink(inputs, store))}
     there = frozenset(sinks)
     if "mimir" in inputs.present and "kube-prometheus-stack" in inputs.present:

@@ -198,7 +198,7 @@ def _variables(host: str) -> dict[str, ci.Variable]:
 
 
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
-    """Harbor's own settings, once it is up: the login, the mirror's projects, the groups' roles, the robot of pipelines."""
+    """Harbor's own settings, once it is up: login, the mirror's projects, the groups' roles, the robot of pipelines."""
     job = Job(
         name="harbor-provisioning",
         image=python_image(inputs),

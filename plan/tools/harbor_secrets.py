@@ -1,4 +1,4 @@
-"""Harbor's secrets: what the chart would make up anew at every run, and the addresses of Valkey, which hold a password."""
+"""Harbor's secrets: what the chart would make up anew at every run, and Valkey's addresses, which hold a password."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """kube-prometheus-stack: the exporters, the rules, and Alertmanager. Prometheus itself is left out.
 
-Alloy scrapes what the ServiceMonitors name and gives the rules to Mimir, which stores, evaluates, and tells Alertmanager.
+Alloy scrapes what the ServiceMonitors name and gives the rules to Mimir, which stores, evaluates, tells Alertmanager.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """MinIO: the object store, one server on one volume.
 
-Limits of that: no erasure coding, so the volume's own redundancy is all there is; one pod, so it is away while it moves.
-MinIO supports NFS for such a single drive only, and never two servers on it: an update stops the old pod first.
-It looks for its identity provider once, when it starts: `kubectl -n minio rollout restart deployment/minio` if Keycloak was
-away then.
+Limits of that: no erasure coding, so the volume's own redundancy is all there is; one pod, so it is away while it
+moves. MinIO supports NFS for such a single drive only, and never two servers on it: an update stops the old pod first.
+It looks for its identity provider once, when it starts: `kubectl -n minio rollout restart deployment/minio` if Keycloak
+was away then.
 """
 
 from __future__ import annotations

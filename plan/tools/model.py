@@ -82,8 +82,8 @@ class Workload:
 class Release:
     """A Helm release and what belongs to it.
 
-    Order of creation: its namespaces, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that come
-    before, the release itself (after every release in `needs`), its other `jobs`, `after`.
+    Order of creation: its namespaces, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that
+    come before, the release itself (after every release in `needs`), its other `jobs`, `after`.
 
     A needed release counts as there when its own `after` is.
 

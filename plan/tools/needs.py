@@ -73,7 +73,7 @@ class Database:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """A user of Valkey, who sees only keys that begin with `prefix` (empty: all), in the logical `databases` (empty: all).
+    """A user of Valkey, who sees only keys that begin with `prefix` (empty: all), of the `databases` (empty: all).
 
     Name databases of its own (of 0 to 15), unless every key has the prefix: users of one database are not kept apart.
 
@@ -123,8 +123,8 @@ class OidcClient:
 
     `roles` maps each group that may log in to what it is in the tool: the tool's own word (`Admin`,
     `role:readonly`), put into the tool's configuration by its release and into the SSO matrix. The generated Password
-    `client-<client_id>` is its secret, in the Secret `secret` of the tool's namespace: under the key `secret_key`, beside
-    `extra`. A public client (`public`) has none and must use PKCE. `protocol` saml is for what knows no OIDC.
+    `client-<client_id>` is its secret, in the Secret `secret` of the tool's namespace: under the key `secret_key`,
+    beside `extra`. A public client (`public`) has none and must use PKCE. `protocol` saml is for what knows no OIDC.
     The token's claim `groups` holds the names of the groups, without a leading slash.
     """
 
@@ -181,9 +181,9 @@ class Job:
     It runs after the release, or with `before` in front of it: for what its pods cannot start without.
 
     `files` (name to content, no secrets) appear under /opstella, the CA bundle under /etc/opstella/ca, and the Secrets
-    of `secret_files` (name to Secret) under /opstella/secrets/<name>/, one file a key. `rules` are RBAC rules of its own
-    ServiceAccount, which has no token without them. `needs` are further releases, or GITLAB, that must stand before. Runs as an
-    unprivileged user on a read-only root file system with an empty /tmp.
+    of `secret_files` (name to Secret) under /opstella/secrets/<name>/, one file a key. `rules` are RBAC rules of its
+    own ServiceAccount, which has no token without them. `needs` are further releases, or GITLAB, that must stand
+    before. Runs as an unprivileged user on a read-only root file system with an empty /tmp.
     """
 
     name: str

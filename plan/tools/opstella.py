@@ -169,7 +169,7 @@ def _secrets(app: OpstellaApp) -> Iterator[Secret]:
 
 
 def release(inputs: ToolInputs) -> Release:
-    """The parts that have an image. Raises ConfigurationError: a variable refers to what nothing gives, or has no name."""
+    """The parts that have an image. Raises ConfigurationError: a variable refers to nothing, or has no name."""
     app = inputs.opstella
     parts = _parts(app)
     nameless = [service for name in parts if (service := PARTS[name][1]) not in inputs.hosts]

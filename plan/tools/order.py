@@ -1,4 +1,4 @@
-"""What comes after what: releases of a cluster by their needs, and clusters by the releases that wait for another one's."""
+"""What comes after what: releases of a cluster by their needs, and clusters by releases that wait for another one's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from plan.tools.needs import EXTERNAL, is_elsewhere
 
 
 def ordered(releases: Sequence[Release]) -> tuple[Release, ...]:
-    """`releases` with needs first, otherwise in the order given. Raises ValueError: some need each other in a circle."""
+    """`releases` with needs first, otherwise in the order given. Raises ValueError: some need each other."""
     left, done, names = list(releases), [], set[str]()
     while left:
         ready = next((r for r in left if set(needs_of(r)) <= names), None)

@@ -1,4 +1,4 @@
-"""The realm of all tools, as the data that provision/keycloak.py applies: settings, groups, gates, clients, first users.
+"""The realm of all tools, as the data that provision/keycloak.py applies: settings, groups, gates, clients, users.
 
 Keycloak has no switch that keeps a group out of a client. What it has is a login flow of a client's own: here a `gate`
 is such a flow, one for each set of groups that some client admits. It logs the user in as the realm's own flow does,

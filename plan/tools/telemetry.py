@@ -32,12 +32,12 @@ BACKENDS: dict[Store, tuple[str, int]] = {
     "tempo": ("tempo", TEMPO_PORT),
     "mimir": ("mimir-gateway", 80),
 }
-"""Store, which is also the service key, the tool and the namespace, to the service that answers queries and its port."""
+"""Store (also the service key, the tool, the namespace) to the service that answers queries and its port."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sink:
-    """A store that this cluster sends to. `url` has no path; `cluster` is the other cluster behind whose ingress it is."""
+    """A store that this cluster sends to. `url` has no path; `cluster` is the one behind whose ingress it is."""
 
     url: str
     cluster: str | None = None

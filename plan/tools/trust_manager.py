@@ -1,8 +1,8 @@
 """trust-manager: the stack's CA bundle in every namespace of the cluster, also in those that come later.
 
-The tools themselves mount another ConfigMap, `opstella-ca-bundle`, which the stack makes in their namespaces before their
-releases: they stand before trust-manager does, and must go on when it is switched off. This one is for everybody else,
-under a name of its own: `opstella-trust`.
+The tools themselves mount another ConfigMap, `opstella-ca-bundle`, which the stack makes in their namespaces before
+their releases: they stand before trust-manager does, and must go on when it is switched off. This one is for everybody
+else, under a name of its own: `opstella-trust`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Valkey: one server for what the tools keep in memory, each behind a user of its own.
 
-One pod: while it moves, Harbor queues nothing and DefectDojo's workers wait. What it holds is on its volume (append-only file).
+One pod: while it moves, Harbor queues nothing and DefectDojo's workers wait. What it holds is on its volume
+(append-only file).
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ def method(cluster: str) -> str:
 
     Not Vault's Kubernetes method: that asks the cluster's API about each token, which takes a lasting credential with
     the right to review tokens, or pods whose tokens the API itself takes. This one verifies the signature by the
-    cluster's keys, which are given to it: RKE2's API server tells them to nobody without a login (`anonymous-auth=false`).
-    So no cluster gives Vault any right, none has to be up for a login, and what a token's short life does not end, a
-    deleted account does not end either.
+    cluster's keys, which are given to it: RKE2's API server tells them to nobody without a login
+    (`anonymous-auth=false`). So no cluster gives Vault any right, none has to be up for a login, and what a token's
+    short life does not end, a deleted account does not end either.
     """
     return f"{KUBERNETES}-{cluster}"
 

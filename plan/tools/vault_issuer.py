@@ -1,4 +1,4 @@
-"""The ClusterIssuer that asks Vault: in Vault's own cluster, and in every other one, by a login of that cluster's own."""
+"""The ClusterIssuer that asks Vault: in Vault's own cluster, and in every other one, by that cluster's own login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def from_elsewhere(inputs: ToolInputs) -> tuple[Manifest, ...]:
 
 
 def manifests(server: str, method: str, *, wait_for: str | None) -> tuple[Manifest, ...]:
-    """The ClusterIssuer, and the one ServiceAccount whose tokens cert-manager may ask for; `method` is Vault's login."""
+    """The ClusterIssuer, and the one ServiceAccount whose tokens cert-manager may ask for; `method`: Vault's login."""
     name = vault_config.ISSUER
     rule = {
         "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [name], "verbs": ["create"],

@@ -1,9 +1,9 @@
 """Velero: what the API and the volumes hold, in the platform's object store.
 
-The reference has databases archived continuously, etcd saved every six hours, images in the object store, and Vault saved
-by a command of its own. That stands elsewhere (CloudNativePG, RKE2, Harbor, docs/vault.md); here is the rest, each night:
-every object of the cluster, so that one namespace can be brought back without turning back etcd, and the files of volumes
-that are kept nowhere else. They are read through the pods that mount them, since NFS knows no snapshots.
+The reference has databases archived continuously, etcd saved every six hours, images in the object store, and Vault
+saved by a command of its own. That stands elsewhere (CloudNativePG, RKE2, Harbor, docs/vault.md); here is the rest,
+each night: every object of the cluster, so that one namespace can be brought back without turning back etcd, and the
+files of volumes that are kept nowhere else. They are read through the pods that mount them, as NFS has no snapshots.
 
 It may do anything in the cluster: a restore makes whatever a backup holds.
 """

@@ -1,4 +1,4 @@
-"""What tools declare to need becomes what provides it: databases, cache users, bucket credentials, clients of the realm.
+"""What tools declare to need becomes what provides it: databases, cache users, bucket credentials, the realm's clients.
 
 Each need becomes objects of the tool that declares it (passwords, Secrets, a database cluster), entries at its provider
 (MinIO, Keycloak, Valkey: in the same cluster, or in another one of the platform) and an order. The result is data: the
