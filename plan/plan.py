@@ -38,8 +38,7 @@ class Plan:
     @property
     def issuer(self) -> str | None:
         """URL of the realm of all tools, None where no cluster carries Keycloak."""
-        every = (release for releases in self.releases.values() for release in releases)
-        host = next((r.host for r in every if r.name == keycloak.NAME), None)
+        host = self._host_of(keycloak.NAME)
         return host and f"https://{host}/realms/{self.settings.identity.realm}"
 
     def clusters_verified(self, kind: type[ClusterAuthority] | type[ClusterAccountKeys]) -> frozenset[str]:
@@ -51,8 +50,12 @@ class Plan:
     @property
     def registry(self) -> str | None:
         """Name of the Harbor that the nodes ask for images first, None where there is none or they are not to."""
+        return self._host_of(harbor.NAME) if media.harbor_first(self.settings) else None
+
+    def _host_of(self, tool: str) -> str | None:
+        """The name of `tool` in the first cluster that carries it."""
         every = (release for releases in self.releases.values() for release in releases)
-        return next((r.host for r in every if r.name == harbor.NAME), None) if media.harbor_first(self.settings) else None
+        return next((release.host for release in every if release.name == tool), None)
 
 
 def build(settings: Settings, stack: str) -> Plan:

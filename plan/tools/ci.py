@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from plan.tools.common import CA_FILE, provision_files, python_image
+from plan.tools.common import provision_files, python_image, trusting
 from plan.tools.model import ToolInputs
 from plan.tools.needs import GITLAB, GitLabAccess, Job
 
@@ -53,7 +53,7 @@ def publishing(job: Job, inputs: ToolInputs, variables: dict[str, Variable]) -> 
         environment={
             **job.environment,
             "GITLAB_URL": f"https://{inputs.all_hosts[GITLAB]}",
-            **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {}),
+            **trusting(inputs),
         },
         secret_files={**job.secret_files, SECRET: SECRET},
         needs=(*job.needs, GITLAB),

@@ -98,6 +98,18 @@ def elsewhere(inputs: ToolInputs, tool: str, service: str) -> str | None:
     return cluster if cluster != inputs.cluster and service in inputs.all_hosts else None
 
 
+def trusting(inputs: ToolInputs) -> dict[str, str]:
+    """Environment of a Job: where a script of provision/ finds the CA bundle, if there is one."""
+    return {"CA_FILE": CA_FILE} if inputs.ca_bundle else {}
+
+
+def keeping(secret: str) -> tuple[Values, ...]:
+    """RBAC rules of a Job that makes and renews the Secret `secret` of its namespace."""
+    secrets = {"apiGroups": [""], "resources": ["secrets"]}
+    # A rule cannot name what is yet to be made.
+    return ({**secrets, "verbs": ["create"]}, {**secrets, "verbs": ["get", "update"], "resourceNames": [secret]})
+
+
 def service(name: str, namespace: str, port: int, scheme: str = "http") -> str:
     """URL of a service, from any namespace of its cluster."""
     return f"{scheme}://{name}.{namespace}.svc.cluster.local:{port}"

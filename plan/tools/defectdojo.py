@@ -11,9 +11,9 @@ import json
 from plan import versions
 from plan.tools import ci, csi_driver_nfs, sonarqube, traefik
 from plan.tools.common import (
-    CA_FILE,
     image,
     issuer,
+    keeping,
     merge,
     provision_files,
     python_image,
@@ -22,6 +22,7 @@ from plan.tools.common import (
     service,
     spread,
     storage_of,
+    trusting,
 )
 from plan.tools.model import (
     CA_BUNDLE_KEY,
@@ -192,8 +193,8 @@ def _variables(host: str) -> dict[str, ci.Variable]:
 
 
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
-    api = {"apiGroups": [""], "resources": ["secrets"]}
     beside = sonarqube.NAME in inputs.present
+    reading = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [sonarqube.TOKENS_SECRET]}
     job = Job(
         name="defectdojo-settings",
         image=python_image(inputs),
@@ -204,15 +205,12 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         },
         environment={
             "DEFECTDOJO_URL": service(f"{NAME}-django", NAMESPACE, 80),
-            **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {}),
+            **trusting(inputs),
         },
         secret_files={"admin": SECRET, "ci": CI_SECRET},
-        rules=(
-            {**api, "verbs": ["create"]},
-            {**api, "verbs": ["get", "update"], "resourceNames": [TOKENS_SECRET]},
-        ),
+        rules=keeping(TOKENS_SECRET),
         # SonarQube's Secret lies in another namespace, where a Role of this one does not reach.
-        cluster_rules=({**api, "verbs": ["get"], "resourceNames": [sonarqube.TOKENS_SECRET]},) if beside else (),
+        cluster_rules=(reading,) if beside else (),
         flows=(Flow(peer=ITSELF, ports=(PORT,)), Flow(peer=KUBERNETES_API, ports=(6443,))),
         needs=(sonarqube.NAME,) if beside else (),
         timeout_seconds=900,

@@ -14,7 +14,7 @@ from typing import Any
 
 from plan import toml, versions
 from plan.tools import minio_buckets, policies
-from plan.tools.common import CA_FILE, image, provision_files, python_image, resources
+from plan.tools.common import image, keeping, provision_files, python_image, resources, trusting
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
     GITLAB,
@@ -161,7 +161,6 @@ def _rights() -> tuple[Manifest, ...]:
 
 
 def _registration(inputs: ToolInputs, host: str) -> Job:
-    api = {"apiGroups": [""], "resources": ["secrets"]}
     wanted = {"runner": runner(inputs), "namespace": NAMESPACE, "secret": RUNNER_SECRET}
     return Job(
         name="gitlab-runner-registration",
@@ -171,12 +170,9 @@ def _registration(inputs: ToolInputs, host: str) -> Job:
             **provision_files("client.py", "vault_api.py", "gitlab_runner.py"),
             "runner.json": json.dumps(wanted, indent=1),
         },
-        environment={"GITLAB_URL": f"https://{host}", **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {})},
+        environment={"GITLAB_URL": f"https://{host}", **trusting(inputs)},
         secret_files={"gitlab": ACCESS_SECRET},
-        rules=(
-            {**api, "verbs": ["create"]},
-            {**api, "verbs": ["get", "update"], "resourceNames": [RUNNER_SECRET]},
-        ),
+        rules=keeping(RUNNER_SECRET),
         needs=(GITLAB,),
         before=True,
     )

@@ -10,7 +10,17 @@ import json
 
 from plan import versions
 from plan.tools import ci, traefik
-from plan.tools.common import CA_FILE, image, issuer, merge, provision_files, python_image, resources, service
+from plan.tools.common import (
+    image,
+    issuer,
+    keeping,
+    merge,
+    provision_files,
+    python_image,
+    resources,
+    service,
+    trusting,
+)
 from plan.tools.model import (
     CA_BUNDLE_KEY,
     Generated,
@@ -141,7 +151,6 @@ def _gitlab(inputs: ToolInputs) -> tuple[GitLabAccess, ...]:
 
 
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
-    api = {"apiGroups": [""], "resources": ["secrets"]}
     job = Job(
         name="sonarqube-settings",
         image=python_image(inputs),
@@ -152,13 +161,10 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         },
         environment={
             "SONARQUBE_URL": service(NAME, NAMESPACE, PORT),
-            **({"CA_FILE": CA_FILE} if inputs.ca_bundle else {}),
+            **trusting(inputs),
         },
         secret_files={"admin": ADMIN_SECRET, **({"gitlab": GITLAB_SECRET} if ci.there(inputs) else {})},
-        rules=(
-            {**api, "verbs": ["create"]},
-            {**api, "verbs": ["get", "update"], "resourceNames": [TOKENS_SECRET]},
-        ),
+        rules=keeping(TOKENS_SECRET),
         flows=(
             Flow(peer=ITSELF, ports=(PORT,)),
             Flow(peer=PUBLIC, ports=(443,)),

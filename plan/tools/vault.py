@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from config.errors import ConfigurationError, Problem, key
 from plan import versions
 from plan.tools import cert_manager, ci, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
-from plan.tools.common import CA_FILE, image, provision_files, python_image, resources, storage_of
+from plan.tools.common import image, provision_files, python_image, resources, storage_of, trusting
 from plan.tools.model import (
     ClusterAccountKeys,
     FromPki,
@@ -203,7 +203,7 @@ def _job(inputs: ToolInputs, host: str) -> Job:
         image=python_image(inputs),
         command=("python3", "-B", "/opstella/vault.py"),
         files={**provision_files("client.py", "vault_api.py", "vault.py"), "vault.json": config},
-        environment={**environment, "CA_FILE": CA_FILE} if inputs.ca_bundle else environment,
+        environment={**environment, **trusting(inputs)},
         secret_files={
             vault_config.AUTHORITY_FILES: AUTHORITY_SECRET,
             vault_config.CLIENT_FILES: CLIENT_SECRET,
