@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_random as random
 
 from components import cluster_trust, kubeconfig
 from components.host import Host
+from components.passwords import generated
 from config.model import Settings
 from plan import dns, hosts, media, rke2
 from plan.topology import ClusterHosts
@@ -60,13 +60,7 @@ class ClusterNodes(pulumi.ComponentResource):
         super().__init__("opstella:cluster:ClusterNodes", name, None, opts)
         self._name, self._args = name, args
         cluster = args.cluster
-        secret = random.RandomPassword(
-            f"{name}-token",
-            length=64,
-            special=False,
-            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["result", "bcrypt_hash"]),
-        )
-        self.token = secret.result
+        self.token = generated(f"{name}-token", 64, parent=self).result
         previous: tuple[pulumi.Resource, ...] = tuple(args.registration)
         seen: list[pulumi.Resource] = []
         # A server counts for the next one only when it is Ready.

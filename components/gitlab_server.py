@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
-import pulumi_random as random
 
 from components.host import Host
+from components.passwords import generated
 from config.model import Settings
 from plan import gitlab, media
 
@@ -49,12 +49,7 @@ class GitLabServer(pulumi.ComponentResource):
     def __init__(self, name: str, args: GitLabServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:scm:GitLabServer", name, None, opts)
         settings = args.settings
-        password = random.RandomPassword(
-            f"{name}-root-password",
-            length=32,
-            special=False,
-            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["result", "bcrypt_hash"]),
-        )
+        password = generated(f"{name}-root-password", 32, parent=self)
         package = media.gitlab_package(settings)
         airgap = settings.media.source == "airgap"
         version = media.gitlab_version(settings)

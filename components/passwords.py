@@ -18,6 +18,26 @@ class PasswordsArgs:
     clusters: Mapping[str, Sequence[Password]]
 
 
+def generated(
+    name: str, length: int, *, parent: pulumi.Resource, special: bool = False, aliases: Sequence[pulumi.Alias] = ()
+) -> random.RandomPassword:
+    """A password of letters and digits, unless `special`; it and its hash are secrets."""
+    # What asks for a special character asks for one of every kind.
+    least = 1 if special else None
+    return random.RandomPassword(
+        name,
+        length=length,
+        special=special,
+        min_lower=least,
+        min_upper=least,
+        min_numeric=least,
+        min_special=least,
+        opts=pulumi.ResourceOptions(
+            parent=parent, additional_secret_outputs=["result", "bcrypt_hash"], aliases=list(aliases) or None
+        ),
+    )
+
+
 class Passwords(pulumi.ComponentResource):
     """Outputs: `names` (of the passwords, by cluster).
 
@@ -34,18 +54,12 @@ class Passwords(pulumi.ComponentResource):
                 # Where they were made before they were shared: in the cluster's ToolStack.
                 stack = pulumi.create_urn(f"{cluster}-tools", "opstella:tools:ToolStack")
                 former = pulumi.Alias(name=f"{cluster}-tools-{password.name}", parent=stack)
-                self._made[cluster, password.name] = random.RandomPassword(
+                self._made[cluster, password.name] = generated(
                     f"{name}-{cluster}-{password.name}",
-                    length=password.length,
+                    password.length,
                     special=password.special,
-                    # What asks for a special character asks for one of every kind.
-                    min_lower=1 if password.special else None,
-                    min_upper=1 if password.special else None,
-                    min_numeric=1 if password.special else None,
-                    min_special=1 if password.special else None,
-                    opts=pulumi.ResourceOptions(
-                        parent=self, additional_secret_outputs=["result", "bcrypt_hash"], aliases=[former]
-                    ),
+                    parent=self,
+                    aliases=[former],
                 )
         self.names = {cluster: [p.name for p in passwords] for cluster, passwords in args.clusters.items()}
         self.register_outputs({"names": self.names})
