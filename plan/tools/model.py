@@ -107,7 +107,7 @@ class Release:
     before: tuple[Manifest, ...] = ()
     after: tuple[Manifest, ...] = ()
     crds: tuple[str, ...] = ()
-    """Custom resource definitions that must be Established before `after` and before what needs this release."""
+    """Custom resource definitions that its chart brings, of which `after` and what needs this release have objects."""
     workloads: tuple[Workload, ...] = ()
     ca_bundle: str | None = None
     domain_key: str | None = None

@@ -318,7 +318,7 @@ def test_helm_pulls_from_the_repository_over_http(repository: Path, tmp_path: Pa
 
 
 @pytest.mark.toolchain
-def test_the_artifact_holds_the_definitions_the_plan_waits_for() -> None:
+def test_the_artifact_holds_the_definitions_the_plan_names() -> None:
     packed = artifact("charts")
     for release in RELEASES.values():
         if release.crds:
