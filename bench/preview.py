@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ pulumi_kubernetes.meta.v1.ObjectMetaArgs
 _PROGRAM = ("Pulumi.yaml", "__main__.py", "charts", "components", "config", "plan", "provision", "scripts", "stacks")
 _REPEATS = 3
 """The median of so many counts, after one that warms the caches; of the largest, which takes minutes, one."""
+_TO_CREATE = re.compile(r"^ *\+ (\d+) to create$", re.M)
 _WORKERS = (10, 100, 1000)
 _MACHINES = (36, 360, 1000)
 # What stands before everything else: storage, certificates, ingress, databases, login, deployments.
@@ -64,7 +66,7 @@ def figures() -> Iterator[str]:
             ("multicluster, all tools     ", preview("multicluster", {}, "multicluster")),
         ):
             yield (
-                f"{what}  preview {found.seconds:6.2f} s   program {found.program_mib:5.0f} MiB"
+                f"{what}  {_resources(found):4} resources   preview {found.seconds:6.2f} s   program {found.program_mib:5.0f} MiB"
                 f"   {found.seconds / empty.seconds:.2f} times the empty program (target: at most 3)"
             )
         for what, counts, settings, architecture in (
@@ -77,7 +79,8 @@ def figures() -> Iterator[str]:
                 grown = preview(f"{architecture}-{count}", settings(count), architecture, repeats)
                 times.append(grown.seconds)
                 yield (
-                    f"{count:5} {what:<26} preview {grown.seconds:6.2f} s   program {grown.program_mib:5.0f} MiB"
+                    f"{count:5} {what:<26} {_resources(grown):5} resources   preview {grown.seconds:6.2f} s"
+                    f"   program {grown.program_mib:5.0f} MiB"
                     f"   all processes {grown.processes_mib:5.0f} MiB"
                 )
             yield (
@@ -85,6 +88,11 @@ def figures() -> Iterator[str]:
                 f"{exponent(counts, [t - empty.seconds for t in times]):.2f} of the time above the empty program "
                 "(target: at most 1.1)"
             )
+
+
+def _resources(run: Run) -> int:
+    """How many a first preview says that it would make."""
+    return int(_TO_CREATE.findall(run.output)[0])
 
 
 def _with_workers(count: int) -> dict[str, Any]:
