@@ -1,0 +1,37 @@
+"""One allowed inbound flow, in the platform's own roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
+Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers", "headlamp"]
+Protocol = Literal["tcp", "udp", "vrrp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One allowed inbound flow; VRRP has no ports, and `ranges` are ports too, by their first and last.
+
+    `origin` is a document's row, which `row` names, or `derived` with the `why`.
+    """
+
+    target: Target
+    protocols: tuple[Protocol, ...]
+    ports: tuple[int, ...]
+    source: Source
+    purpose: str
+    ranges: tuple[tuple[int, int], ...] = ()
+    origin: Literal["reference", "derived"] = "reference"
+    why: str = ""
+    row: str = ""
+
+    @property
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        """All ports, each as a range."""
+        return (*((port, port) for port in self.ports), *self.ranges)
+
+    def opens(self, protocol: str, port: int) -> bool:
+        """Whether `port` is one of the rule's, by `protocol`."""
+        return protocol in self.protocols and (port in self.ports or any(a <= port <= b for a, b in self.ranges))
