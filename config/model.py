@@ -25,6 +25,7 @@ from config.types import (
     HostKey,
     HostName,
     Network,
+    NetworkProfile,
     PemCertificate,
     PemKey,
     Port,
@@ -122,7 +123,12 @@ class Dns(Frozen):
 
 
 class Networking(Frozen):
-    """How the clusters' networks meet."""
+    """Whom the machines let in, and how the clusters' networks meet."""
+
+    profile: NetworkProfile = "opstella"
+    """The document whose firewall tables the machines open (docs/network.md)."""
+    strict: Flag = False
+    """Whether a row that is wider than need be is narrowed, and one that nothing uses left closed."""
 
     mesh: Flag = False
     """Whether pod networks are routed between clusters, by whatever joins them: then they are disjoint."""

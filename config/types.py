@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict
@@ -111,6 +111,14 @@ def _address(value: Any) -> Any:
         return ipaddress.IPv4Address(text)
     except ValueError:
         raise Fault(f"{shown(text)} is not an IPv4 address", "write it as 192.168.72.11") from None
+
+
+def _single(value: Any) -> Any:
+    """Of choices that exclude each other a user may write several, as a list or in one text."""
+    several = value if isinstance(value, list) else re.split(r"[\s,+]+", value.strip()) if isinstance(value, str) else []
+    if len(several) > 1:
+        raise Fault(f"{' and '.join(map(shown, several))} at once", "choose one of them: their rules do not add up to one contract")
+    return value
 
 
 def contents(value: Any) -> Any:
@@ -227,6 +235,7 @@ def whole(minimum: int, maximum: int) -> Any:
 
 
 Flag = Annotated[bool, Strict()]
+NetworkProfile = Annotated[Literal["opstella", "tectonic", "deckhouse", "rke2-cilium"], BeforeValidator(_single)]
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]
 DnsName = Annotated[str, AfterValidator(_dns_name)]
 HostName = Annotated[str, BeforeValidator(_host)]

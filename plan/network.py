@@ -1,5 +1,5 @@
-"""Who may talk to whom: the reference's firewall tables as data, the derived rules with their reasons, and the
-nftables ruleset of each host.
+"""Who may talk to whom: the rules of the stack's profile (plan/contract/), the derived ones with their reasons, and
+the nftables ruleset of each host.
 
 A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`,
 or `any`; roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role,
@@ -10,36 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
-from typing import Literal
 
 from config.model import Settings
 from config.placement import clusters_of
-from plan import gitlab, haproxy, nfs
+from plan.contract import profiles
+from plan.contract.rule import Rule, Source, Target
 from plan.topology import ClusterHosts, Host, Topology
 
-Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
-Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers", "headlamp"]
-Protocol = Literal["tcp", "udp", "vrrp"]
 NODE_PORTS = (30000, 32767)
 # By number: its name stands in /etc/protocols, which a small machine may lack.
 VRRP = 112
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """One allowed inbound flow; VRRP has no ports. `origin` is the table's row, or `derived` with the `why`."""
-
-    target: Target
-    protocols: tuple[Protocol, ...]
-    ports: tuple[int, ...]
-    source: Source
-    purpose: str
-    origin: Literal["reference", "derived"] = "reference"
-    why: str = ""
-
-
-def _tcp(target: Target, ports: tuple[int, ...], source: Source, purpose: str) -> Rule:
-    return Rule(target=target, protocols=("tcp",), ports=ports, source=source, purpose=purpose)
 
 
 def _derived(target: Target, ports: tuple[int, ...], source: Source, purpose: str, why: str) -> Rule:
@@ -47,35 +27,6 @@ def _derived(target: Target, ports: tuple[int, ...], source: Source, purpose: st
         target=target, protocols=("tcp",), ports=ports, source=source, purpose=purpose, origin="derived", why=why
     )
 
-
-_BOTH: tuple[Protocol, ...] = ("tcp", "udp")
-
-REFERENCE: tuple[Rule, ...] = (
-    _tcp("master", (6443,), "haproxy", "Kubernetes API"),
-    _tcp("master", (6443,), "worker", "Kubernetes API"),
-    _tcp("master", (9345,), "master", "RKE2 supervisor API"),
-    _tcp("master", (9345,), "worker", "RKE2 supervisor API"),
-    _tcp("master", (2379,), "master", "etcd client"),
-    _tcp("master", (2380,), "master", "etcd peer"),
-    _tcp("master", (2381,), "master", "etcd metrics"),
-    _tcp("worker", (haproxy.INGRESS_HTTP, haproxy.INGRESS_HTTPS), "haproxy", "ingress NodePorts"),
-    _tcp("node", (10250,), "any", "kubelet metrics"),
-    _tcp("node", (179,), "node", "Calico BGP"),
-    # The multi-cluster table says TCP; VXLAN is UDP (RFC 7348).
-    Rule(target="node", protocols=("udp",), ports=(4789,), source="node", purpose="Calico VXLAN"),
-    _tcp("node", (5473,), "node", "Calico Typha"),
-    _tcp("node", (9098,), "node", "Calico Typha health"),
-    _tcp("node", (9099,), "node", "Calico health"),
-    _tcp("gitlab", (gitlab.HTTP, gitlab.HTTPS), "any", "GitLab web"),
-    _tcp("gitlab", (gitlab.SSH,), "any", "Git over SSH"),
-    _tcp("gitlab", (gitlab.PROMETHEUS,), "any", "GitLab Prometheus metrics"),
-    Rule(target="nfs", protocols=_BOTH, ports=(nfs.NFSD,), source="worker", purpose="NFS"),
-    Rule(target="nfs", protocols=_BOTH, ports=(nfs.PORTMAPPER,), source="worker", purpose="portmapper"),
-    Rule(target="nfs", protocols=_BOTH, ports=(nfs.MOUNTD,), source="worker", purpose="mountd"),
-    _tcp("haproxy", (80, 443), "any", "HTTP and HTTPS"),
-)
-# Only the standalone table opens the API of the masters to anyone.
-STANDALONE_ONLY = (_tcp("master", (6443,), "any", "Kubernetes API"),)
 
 DERIVED: tuple[Rule, ...] = (
     _derived("all", (22,), "bastion", "SSH", "the reference has a bastion, but no rule that lets it in"),
@@ -113,9 +64,13 @@ SEVERAL_CLUSTERS = (
 
 
 def rules(settings: Settings) -> tuple[Rule, ...]:
-    """Every allowed inbound flow of the stack's architecture."""
-    extra = STANDALONE_ONLY if settings.architecture == "standalone" else ()
-    return (*REFERENCE, *extra, *DERIVED, *(SEVERAL_CLUSTERS if len(settings.enabled_clusters) > 1 else ()))
+    """Every allowed inbound flow: the profile's, and what the platform needs beyond it."""
+    return profiles.rules(settings.network.profile, settings.architecture, settings.network.strict, derived(settings))
+
+
+def derived(settings: Settings) -> tuple[Rule, ...]:
+    """What the platform's design asks for, and no row of the reference allows."""
+    return (*DERIVED, *(SEVERAL_CLUSTERS if len(settings.enabled_clusters) > 1 else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +147,7 @@ def allows(found: tuple[Opening, ...], source: IPv4Network, protocol: str, port:
     """The first rule that lets `source` in on `port`, or None: the plan's own answer, for checks from outside."""
     for opening in found:
         inside = not opening.networks or any(source.subnet_of(network) for network in opening.networks)
-        if inside and protocol in opening.rule.protocols and port in opening.rule.ports:
+        if inside and opening.rule.opens(protocol, port):
             return opening.rule
     return None
 
@@ -214,14 +169,14 @@ def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
                 sets[opening.networks] = opening.rule.source + (f"_{len(names) + 1}" if names else "")
             match = f"ip saddr @{sets[opening.networks]} "
         protocols = opening.rule.protocols
-        ports = opening.rule.ports
+        intervals = opening.rule.intervals
         if protocols == ("vrrp",):
             what = f"meta l4proto {VRRP}"
         else:
             layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
-            what = f"{layer} dport {{ {', '.join(map(str, ports))} }}"
+            what = f"{layer} dport {{ {_ports(intervals)} }}"
         line = f'{match}{what} counter accept comment "{opening.rule.purpose}"'
-        node_ports = bool(ports) and all(NODE_PORTS[0] <= port <= NODE_PORTS[1] for port in ports)
+        node_ports = bool(intervals) and all(NODE_PORTS[0] <= low and high <= NODE_PORTS[1] for low, high in intervals)
         lines.append(line)
         if node_ports:
             node_port_lines.append(line)
@@ -230,6 +185,10 @@ def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
         body += _node_ports(node_port_lines)
     text = "".join(f"    {line}\n" if line else "\n" for line in body)
     return f"table inet opstella {{}}\ndelete table inet opstella\ntable inet opstella {{\n{text}}}\n"
+
+
+def _ports(intervals: tuple[tuple[int, int], ...]) -> str:
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in intervals)
 
 
 def _sets(sets: dict[tuple[IPv4Network, ...], str]) -> list[str]:

@@ -159,10 +159,12 @@ def _host(host: Host, plan: Plan) -> dict[str, Any]:
             {
                 "protocols": list(o.rule.protocols),
                 "ports": list(o.rule.ports),
+                "ranges": [list(r) for r in o.rule.ranges],
                 "from": [str(n) for n in o.networks] or ["any"],
                 "purpose": o.rule.purpose,
                 "origin": o.rule.origin,
                 "why": o.rule.why,
+                "row": o.rule.row,
             }
             for o in network.openings(host, plan.settings, plan.topology)
         ],

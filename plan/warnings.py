@@ -5,7 +5,8 @@ from __future__ import annotations
 from config.checks import node_mask
 from config.model import Settings
 from config.services_checks import unused
-from plan import sizing
+from plan import network, sizing
+from plan.contract.remarks import remarks
 from plan.topology import Topology
 
 # RKE2's resource profiling: what a server used with a few hundred pods.
@@ -44,6 +45,9 @@ def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
             "firewall.operatorNetworks is empty: the bastion's SSH and the load balancer's API are open to anyone who "
             "can reach them"
         )
+    if settings.firewall.enabled:
+        contract = settings.network
+        found += remarks(contract.profile, settings.architecture, contract.strict, network.derived(settings))
     if settings.kubernetes.metrics_server == "none":
         found.append(
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "

@@ -78,7 +78,8 @@ def _ask(arguments: list[str]) -> dict[str, Any]:
 def allowed(host: dict[str, Any], source: str, protocol: str, port: int) -> str | None:
     """The purpose for which `host` lets the address `source` in on `port`, by the plan; None: it does not."""
     for rule in host["inbound"]:
-        if protocol in rule["protocols"] and port in rule["ports"]:
+        ranges = [*((p, p) for p in rule["ports"]), *rule.get("ranges", ())]
+        if protocol in rule["protocols"] and any(low <= port <= high for low, high in ranges):
             if any(n == "any" or IPv4Address(source) in IPv4Network(n) for n in rule["from"]):
                 return rule["purpose"]
     return None

@@ -17,7 +17,7 @@ _SET = re.compile(
 _CHAIN = re.compile(r"    chain (?P<name>\w+) \{\n(?P<body>(?:        .+\n)*)    \}\n")
 _RULE = re.compile(
     r"(?:ip saddr @(?P<set>\w+) )?"
-    r"(?:meta l4proto \{ (?P<both>tcp, udp) \} th|(?P<one>tcp|udp)) dport \{ (?P<ports>[0-9, ]+) \} "
+    r"(?:meta l4proto \{ (?P<both>tcp, udp) \} th|(?P<one>tcp|udp)) dport \{ (?P<ports>[0-9, -]+) \} "
     r'(?P<verdict>counter accept|return) comment "[^"]{1,128}"'
 )
 _PROTOCOL = re.compile(r'(?:ip saddr @(?P<set>\w+) )?meta l4proto (?P<number>\d+) counter accept comment "[^"]{1,128}"')
@@ -63,7 +63,7 @@ class PacketFilter:
             elif rule := _RULE.fullmatch(line):
                 protocols = rule["both"].split(", ") if rule["both"] else [rule["one"]]
                 inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
-                if inside and protocol in protocols and port in map(int, rule["ports"].split(", ")):
+                if inside and protocol in protocols and _among(port, rule["ports"]):
                     return True
             elif rule := _PROTOCOL.fullmatch(line):
                 inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
@@ -72,6 +72,12 @@ class PacketFilter:
             elif not _PASSED.fullmatch(line):
                 raise ValueError(f"unknown statement: {line}")
         return policy == "accept"
+
+
+def _among(port: int, elements: str) -> bool:
+    """Whether `port` is one of a set's elements, which are ports and ranges `first-last`."""
+    ends = ([int(end) for end in element.split("-")] for element in elements.split(", "))
+    return any(first <= port <= last[-1] for first, *last in ((e[0], *e) for e in ends))
 
 
 def parse(text: str) -> PacketFilter:

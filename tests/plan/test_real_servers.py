@@ -64,6 +64,17 @@ def test_nft_accepts_every_ruleset(stack: Plan) -> None:
 
 @needs("nft")
 @as_root
+@pytest.mark.parametrize("profile", ["opstella", "tectonic", "deckhouse", "rke2-cilium"])
+@pytest.mark.parametrize("strict", [False, True], ids=["as-written", "strict"])
+def test_nft_accepts_every_profile(profile: str, strict: bool) -> None:
+    stack = plan("multicluster", network={"profile": profile, "strict": strict})
+    rulesets = {network.ruleset(h, stack.settings, stack.topology) for h in stack.topology.hosts}
+    for ruleset in rulesets:
+        accepted(["unshare", "--net", "nft", "--check", "--file", "-"], ruleset)
+
+
+@needs("nft")
+@as_root
 def test_nft_refuses_what_the_plan_avoids() -> None:
     """Overlapping networks in one set, which operators may write."""
     stack = plan(firewall={"operatorNetworks": ["10.0.0.0/8"]})

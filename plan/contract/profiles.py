@@ -1,0 +1,159 @@
+"""A profile: the document whose rows a stack's machines open, and what the platform needs beyond it.
+
+- A `must` becomes a rule. A `should` becomes one too; under `strict` it counts as a `may`.
+- A `may` becomes a rule only where the platform needs what it allows, and then no more than that.
+- What the platform needs and no row allows is derived, with its reason.
+- A row that could not work as it stands is corrected (findings.toml, `always`). `strict` takes the other proposals
+  too, and leaves out every row that nothing of the platform uses.
+- A protocol that a row does not name is TCP. ICMP makes no rule: every machine takes what it needs of it.
+
+What the platform needs is the reference's own table under `strict`, and the rules derived from its design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from plan.contract.entry import Entry, Strength, entries, inbound
+from plan.contract.findings import findings
+from plan.contract.roles import ours
+from plan.contract.rule import Rule
+
+Key = tuple[Any, ...]
+OWN = "opstella"
+_NODES = ("master", "worker")
+_MACHINES = (*_NODES, "haproxy", "gitlab", "nfs", "bastion")
+
+
+def document(profile: str, architecture: str) -> str:
+    """The document of `profile`; the reference has a table for each architecture, `custom` takes the one of several."""
+    if profile == OWN:
+        return f"{OWN}_{'standalone' if architecture == 'standalone' else 'multicluster'}"
+    return profile.replace("-", "_")
+
+
+@lru_cache(maxsize=64)
+def rules(profile: str, architecture: str, strict: bool, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Every rule of the profile, then those of `derived`, which the platform's design asks for, that it lacks."""
+    chosen = document(profile, architecture)
+    opened = _opened(chosen, strict, ("must",) if strict else ("must", "should"))
+    if profile == OWN:
+        return (*opened, *derived)
+    needs = needed(architecture, derived)
+    if strict:
+        opened = tuple(rule for rule in opened if any(meet(rule, need) for need in needs))
+    allowed = _opened(chosen, strict, ("should", "may") if strict else ("may",))
+    title = entries(chosen)[0].title
+    added = tuple(_added(need, allowed, title) for need in needs if not covers(opened, need))
+    # What stands twice on a machine would be one line of its ruleset twice.
+    return (*(rule for rule in opened if not any(covers((wider,), rule) for wider in added)), *added)
+
+
+def needed(architecture: str, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The least that the platform works with."""
+    return (*_opened(document(OWN, architecture), True, ("must",)), *derived)
+
+
+def unused(profile: str, architecture: str, strict: bool, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rules of the profile that open nothing which the platform needs."""
+    needs = needed(architecture, derived)
+    return tuple(
+        rule
+        for rule in rules(profile, architecture, strict, derived)
+        if rule.origin == "reference" and not any(meet(rule, need) for need in needs)
+    )
+
+
+def _added(need: Rule, allowed: Iterable[Rule], title: str) -> Rule:
+    row = next((rule.row for rule in allowed if covers((rule,), need)), None)
+    if row:
+        return replace(need, origin="reference", row=row, why="")
+    return replace(
+        need, origin="derived", row="", why=need.why or f"the platform needs it, and no row of {title} opens it"
+    )
+
+
+@lru_cache(maxsize=64)
+def _opened(chosen: str, strict: bool, strengths: tuple[Strength, ...]) -> tuple[Rule, ...]:
+    """The rules of a document's rows of these strengths, each once."""
+    found: dict[Key, Rule] = {}
+    for entry in _ordered(chosen):
+        if entry.strength in strengths:
+            for rule in _rules(entry, strict):
+                found.setdefault((rule.target, rule.protocols, rule.intervals, rule.source), rule)
+    return tuple(found.values())
+
+
+def _ordered(chosen: str) -> Iterator[Entry]:
+    """What both tables of the reference have comes first, so that a machine's ruleset keeps its order in both."""
+    if chosen != document(OWN, "standalone"):
+        yield from inbound(chosen)
+        return
+    both = {_place(entry) for entry in inbound(document(OWN, "multicluster"))}
+    yield from sorted(inbound(chosen), key=lambda entry: _place(entry) not in both)
+
+
+def _place(entry: Entry) -> Key:
+    return (entry.to, entry.ports, entry.source)
+
+
+def _rules(entry: Entry, strict: bool) -> Iterator[Rule]:
+    finding = next((f for f in findings(entry.document) if f.holds_for(entry) and (strict or f.always)), None)
+    targets, sources = ours(entry.document, entry.to), ours(entry.document, entry.source)
+    protocols, ports, ranges = entry.protocols or ("tcp",), entry.ports, entry.ranges
+    if finding:
+        targets = targets if finding.to is None else finding.to
+        sources = sources if finding.sources is None else finding.sources
+        protocols = finding.protocols or protocols
+        ports, ranges = (ports, ranges) if finding.ports is None else (finding.ports, ())
+    if "icmp" in protocols:
+        return
+    for target in targets:
+        for source in sources:
+            yield Rule(
+                target=target, protocols=protocols, ports=ports, ranges=ranges, source=source,  # type: ignore[arg-type]
+                purpose=entry.purpose, row=entry.name,
+            )  # fmt: skip
+
+
+def covers(opened: Iterable[Rule], need: Rule) -> bool:
+    """Whether everything that `need` allows is allowed by some of `opened`. What has no ports is never covered."""
+    every = tuple(opened)
+    return bool(need.intervals) and all(
+        any(
+            machine in _machines(rule.target)
+            and _includes(rule.source, source)
+            and protocol in rule.protocols
+            and any(low <= first and last <= high for low, high in rule.intervals)
+            for rule in every
+        )
+        for machine in _machines(need.target)
+        for source in _sources(need.source)
+        for protocol in need.protocols
+        for first, last in need.intervals
+    )
+
+
+def meet(rule: Rule, need: Rule) -> bool:
+    """Whether something that `need` allows is allowed by `rule` too."""
+    return (
+        any(machine in _machines(need.target) for machine in _machines(rule.target))
+        and any(_includes(rule.source, s) or _includes(s, rule.source) for s in _sources(need.source))
+        and any(protocol in need.protocols for protocol in rule.protocols)
+        and any(low <= last and first <= high for low, high in rule.intervals for first, last in need.intervals)
+    )
+
+
+def _machines(target: str) -> tuple[str, ...]:
+    return _MACHINES if target == "all" else _NODES if target == "node" else (target,)
+
+
+def _sources(source: str) -> tuple[str, ...]:
+    return _NODES if source == "node" else (source,)
+
+
+def _includes(wider: str, source: str) -> bool:
+    return wider in ("any", source) or source in _sources(wider)

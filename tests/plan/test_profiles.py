@@ -1,0 +1,277 @@
+"""Profiles: what each document's rows open on the stack's machines, and that the platform works under each.
+
+A row's meaning is evaluated here from the transcription and a table of roles of this file's own; what is open is the
+plan's answer, and the ruleset's text read apart from it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from config.model import Settings
+from plan import network
+from plan.contract import profiles
+from plan.contract.entry import entries, inbound
+from plan.contract.findings import findings
+from plan.contract.remarks import remarks
+from plan.contract.rule import Rule
+from plan.topology import Host, Topology, topology
+from tests.plan.packet_filter import parse
+from tests.plan.stacks import plan, read
+
+ARCHITECTURES = ("standalone", "multicluster")
+OTHERS = ("tectonic", "deckhouse", "rke2-cilium")
+PROFILES = ("opstella", *OTHERS)
+OPERATOR, STRANGER = IPv4Address("10.200.0.9"), IPv4Address("198.51.100.7")
+# A document's word, to the roles of our machines.
+MEANT = {
+    "Master Nodes": {"master"}, "masters": {"master"}, "Worker Nodes": {"worker"}, "nodes": {"master", "worker"},
+    "masters & workers": {"master", "worker"}, "All nodes": {"master", "worker"}, "frontends": {"haproxy", "worker"},
+    "Infra Nodes (Optional) or Load Balancers": {"haproxy"},
+}  # fmt: skip
+WORLD = ("all", "outside", "unstated")
+
+profile_of = pytest.mark.parametrize("profile", PROFILES)
+others = pytest.mark.parametrize("profile", OTHERS)
+architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
+strictness = pytest.mark.parametrize("strict", [False, True], ids=["as-written", "strict"])
+
+
+@cache
+def machines(architecture: str, profile: str, strict: bool) -> tuple[Settings, Topology]:
+    settings = read(
+        architecture,
+        network={"profile": profile, "strict": strict},
+        firewall={"operatorNetworks": [str(IPv4Network("10.200.0.0/16"))]},
+    )
+    return settings, topology(settings)
+
+
+def some(found: Topology) -> list[Host]:
+    """The first and the last host of each role in the first cluster and in the last."""
+    groups: dict[tuple[str, str | None], list[Host]] = {}
+    for host in found.hosts:
+        if host.cluster in (None, found.clusters[0].name, found.clusters[-1].name):
+            groups.setdefault((host.role, host.cluster), []).append(host)
+    return [host for hosts in groups.values() for host in dict.fromkeys((hosts[0], hosts[-1]))]
+
+
+def sources(found: Topology) -> list[IPv4Address]:
+    pods = [c.settings.pod_subnet[7] for c in found.clusters[:1]]
+    return [*(h.address for h in some(found)), *pods, OPERATOR, STRANGER]
+
+
+@cache
+def ports() -> tuple[int, ...]:
+    """Both ends of every range that any document or the platform names, and what lies beside them."""
+    rules = [r for p in PROFILES for s in (False, True) for r in network.rules(machines("multicluster", p, s)[0])]
+    ends = {end for r in rules for interval in r.intervals for end in interval}
+    return tuple(sorted({p + step for p in ends for step in (-1, 0, 1)}))
+
+
+@cache
+def all_of(rule: Rule) -> frozenset[tuple[str, int]]:
+    """Protocol and port of what it opens, of those that are looked at."""
+    return frozenset((protocol, port) for protocol in ("tcp", "udp") for port in ports() if rule.opens(protocol, port))
+
+
+@cache
+def opened(architecture: str, profile: str, strict: bool) -> frozenset[tuple[str, str, str, int]]:
+    """Host, source, protocol and port of all that is let in, among some machines and whoever else asks."""
+    settings, found = machines(architecture, profile, strict)
+    let_in: set[tuple[str, str, str, int]] = set()
+    for host in some(found):
+        openings = network.openings(host, settings, found)
+        for source in sources(found):
+            near = IPv4Network(source)
+            mine = [o.rule for o in openings if not o.networks or any(near.subnet_of(n) for n in o.networks)]
+            if source != host.address:
+                let_in |= {(host.name, str(source), *what) for rule in mine for what in all_of(rule)}
+    return frozenset(let_in)
+
+
+def needed(architecture: str) -> frozenset[tuple[str, str, str, int]]:
+    return opened(architecture, "opstella", True)
+
+
+@architectures
+@profile_of
+def test_the_platform_has_all_it_needs_under_every_profile(profile: str, architecture: str) -> None:
+    assert needed(architecture) - opened(architecture, profile, False) == set()
+
+
+@architectures
+@profile_of
+def test_strict_leaves_what_the_platform_needs_and_no_more(profile: str, architecture: str) -> None:
+    assert opened(architecture, profile, True) == needed(architecture)
+
+
+def test_strict_closes_what_the_reference_opens_to_anyone() -> None:
+    for architecture in ARCHITECTURES:
+        closed = opened(architecture, "opstella", False) - needed(architecture)
+        api = {6443} if architecture == "standalone" else set()
+        assert {port for _, _, _, port in closed} == {10250, 9090} | api
+        assert {protocol for _, _, protocol, _ in closed} == {"tcp"}
+        # Who asks the kubelets still may.
+        _, found = machines(architecture, "opstella", True)
+        master, worker = found.clusters[0].masters[0], found.clusters[0].workers[-1]
+        pod = found.clusters[0].settings.pod_subnet[7]
+        for source in (master.address, pod):
+            assert (worker.name, str(source), "tcp", 10250) in needed(architecture)
+        assert (worker.name, str(STRANGER), "tcp", 10250) in closed
+
+
+@others
+def test_a_must_is_open_and_so_is_a_should_but_no_may(profile: str) -> None:
+    """Each row on each of its machines, from each of its sources; and what is open beyond, the platform needs."""
+    settings, found = machines("multicluster", profile, False)
+    is_open, wanted = opened("multicluster", profile, False), set()
+    cluster = {h.address: h for h in found.hosts}
+    for entry in inbound(profiles.document(profile, "multicluster")):
+        if entry.strength == "may" or "icmp" in entry.protocols:
+            continue
+        for host in some(found):
+            for source in sources(found):
+                peer = cluster.get(source)
+                near = peer is not None and peer.cluster == host.cluster and peer.role in MEANT.get(entry.source, ())
+                operator = entry.source == "user network" and (source == OPERATOR or peer == found.bastion)
+                if host.role not in MEANT[entry.to] or peer == host or not (near or operator or entry.source in WORLD):
+                    continue
+                wanted |= {
+                    (host.name, str(source), protocol, port)
+                    for protocol in entry.protocols or ("tcp",)
+                    for low, high in entry.intervals
+                    for port in ports()
+                    if low <= port <= high
+                }
+    assert wanted and wanted <= is_open
+    assert is_open - wanted <= needed("multicluster")
+
+
+def test_a_may_is_named_where_the_platform_needs_it() -> None:
+    """etcd's clients: Tectonic lets them in if one likes, and here the masters do, from masters."""
+    settings, _ = machines("multicluster", "tectonic", False)
+    (rule,) = [r for r in network.rules(settings) if r.target == "master" and r.opens("tcp", 2379)]
+    assert (rule.source, rule.origin, rule.why) == ("master", "reference", "")
+    assert rule.row == "Tectonic generic platform: Master Nodes, Ingress, row 6"
+    assert not any(r.opens("tcp", 10255) for r in network.rules(settings))
+
+
+def test_a_should_is_a_may_under_strict() -> None:
+    for strict in (False, True):
+        rules = network.rules(machines("multicluster", "tectonic", strict)[0])
+        heapster = [r for r in rules if r.opens("tcp", 4194)]
+        exporter = [r for r in rules if r.opens("tcp", 9100) and r.source == "node"]
+        assert bool(heapster) is not strict and exporter
+
+
+@architectures
+@others
+@strictness
+def test_every_rule_has_its_row_or_its_reason(profile: str, architecture: str, strict: bool) -> None:
+    settings, _ = machines(architecture, profile, strict)
+    rules = network.rules(settings)
+    names = {e.name for e in entries(profiles.document(profile, architecture))}
+    assert all(r.row in names and not r.why for r in rules if r.origin == "reference")
+    assert all(r.why and not r.row for r in rules if r.origin == "derived")
+    assert {r.origin for r in rules} == {"reference", "derived"}
+    # What the profile does not know: RKE2's supervisor, or NFS and GitLab.
+    assert any(r.target == "nfs" and r.why.startswith("the platform needs it, and no row of ") for r in rules)
+
+
+@architectures
+def test_the_default_is_the_references_own_table(architecture: str) -> None:
+    settings = read(architecture)
+    names = {e.name for e in entries(f"opstella_{architecture}")}
+    written = [r for r in network.rules(settings) if r.origin == "reference"]
+    assert {r.row for r in written} == names and len(written) == len(names)
+
+
+@profile_of
+@strictness
+def test_the_text_of_every_ruleset_says_the_same(profile: str, strict: bool) -> None:
+    """From a node, an operator and a stranger, at the ends of what the profile's own rules name."""
+    settings, found = machines("multicluster", profile, strict)
+    ends = {end for r in network.rules(settings) for interval in r.intervals for end in interval}
+    for host in some(found):
+        openings = network.openings(host, settings, found)
+        filters = parse(network.ruleset(host, settings, found))
+        for source in (found.clusters[0].masters[1].address, OPERATOR, STRANGER):
+            for port in ends | {end + 1 for end in ends}:
+                for protocol in ("tcp", "udp"):
+                    allowed = network.allows(openings, IPv4Network(source), protocol, port) is not None
+                    assert filters.lets_in(source, protocol, port) == allowed, f"{host.name} {protocol}/{port} from {source}"
+
+
+# What is told
+
+
+def said(profile: str, architecture: str = "multicluster", strict: bool = False) -> str:
+    settings, _ = machines(architecture, profile, strict)
+    return "\n".join(remarks(profile, architecture, strict, network.derived(settings)))
+
+
+@architectures
+@profile_of
+def test_every_finding_is_told_with_its_proposal_unless_it_is_taken(profile: str, architecture: str) -> None:
+    text = said(profile, architecture)
+    found = findings(profiles.document(profile, architecture))
+    assert found
+    for finding in found:
+        remedy = f"corrected: {finding.proposal}" if finding.always else f"proposal: {finding.proposal} (network.strict: true)"
+        assert f"{finding.what} ({finding.table}, row " in text and remedy in text
+    assert said(profile, architecture, strict=True) == ""
+
+
+def test_what_a_document_leaves_out_is_told() -> None:
+    assert "no protocol is named for 9345, 80, 443; taken as TCP" in said("opstella", "standalone")
+    assert "no protocol is named for 2379, 179, 9098, 9090; taken as TCP" in said("opstella")
+    assert "VXLAN over TCP (Kubernetes Master & Worker Nodes, row 3); corrected: UDP" in said("opstella")
+
+
+def test_what_nothing_uses_is_told() -> None:
+    assert "nothing of the platform uses 10257" not in said("rke2-cilium")  # has a finding of its own
+    assert "nothing of the platform uses" not in said("opstella")
+    assert "nothing of the platform uses 32000-32002 on master, which the profile opens" in said("tectonic")
+    assert "nothing of the platform uses 4200, 4201, 4223, 4234, 4203, 4219, 4222 on master" in said("deckhouse")
+
+
+def test_the_plan_tells_it_where_machines_have_a_packet_filter() -> None:
+    told = [w for w in plan(network={"profile": "rke2-cilium"}).warnings if w.startswith("network.profile")]
+    assert any("etcd is open to anyone" in w for w in told)
+    without = plan(network={"profile": "rke2-cilium"}, firewall={"enabled": False})
+    assert not [w for w in without.warnings if w.startswith("network.profile")]
+
+
+# Coverage
+
+
+def rule(target: str, source: str, *ports: int, ranges: tuple[tuple[int, int], ...] = (), protocols: tuple[str, ...] = ("tcp",)) -> Rule:
+    return Rule(target=target, protocols=protocols, ports=ports, ranges=ranges, source=source, purpose="p")  # type: ignore[arg-type]
+
+
+def test_a_need_is_covered_by_several_rules_together() -> None:
+    need = rule("node", "node", 80, 443)
+    parts = [rule(t, s, ranges=((1, 1000),)) for t in ("master", "worker") for s in ("master", "worker")]
+    assert profiles.covers(parts, need)
+    for missing in range(4):
+        assert not profiles.covers(parts[:missing] + parts[missing + 1 :], need)
+    assert profiles.covers([rule("all", "any", 80, 443)], need)
+    assert not profiles.covers([rule("all", "any", 80, 443)], rule("node", "node", 80, protocols=("tcp", "udp")))
+    assert not profiles.covers([rule("all", "any", 80)], need)
+    assert not profiles.covers([rule("node", "node", 80, 443)], rule("all", "node", 80))
+    assert not profiles.covers([rule("node", "node", 80)], rule("node", "any", 80))
+    assert not profiles.covers([rule("haproxy", "any", 80)], rule("haproxy", "peers", protocols=("vrrp",)))
+
+
+def test_rules_meet_where_they_share_a_packet() -> None:
+    need = rule("node", "node", 80)
+    assert profiles.meet(rule("worker", "master", ranges=((1, 80),)), need)
+    assert profiles.meet(rule("all", "any", 80), need) and profiles.meet(need, rule("worker", "any", 80))
+    assert not profiles.meet(rule("haproxy", "any", 80), need)
+    assert not profiles.meet(rule("worker", "pods", 80), need)
+    assert not profiles.meet(rule("worker", "node", 81), need)
+    assert not profiles.meet(rule("worker", "node", 80, protocols=("udp",)), need)
