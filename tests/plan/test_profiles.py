@@ -6,6 +6,7 @@ plan's answer, and the ruleset's text read apart from it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 
@@ -18,6 +19,9 @@ from plan.contract.entry import entries, inbound
 from plan.contract.findings import findings
 from plan.contract.remarks import remarks
 from plan.contract.rule import Rule
+from plan.tools.alloy import ETCD_METRICS
+from plan.tools.model import Release
+from plan.tools.needs import NODES
 from plan.topology import Host, Topology, topology
 from tests.plan.packet_filter import parse
 from tests.plan.stacks import plan, read
@@ -233,7 +237,8 @@ def test_what_a_document_leaves_out_is_told() -> None:
 
 
 def test_what_nothing_uses_is_told() -> None:
-    assert "nothing of the platform uses 10257" not in said("rke2-cilium")  # has a finding of its own
+    assert "uses 4240, 8472, 4244" not in said("rke2-cilium")  # these have a finding of their own
+    assert "10257" not in said("rke2-cilium") and "10259" not in said("rke2-cilium")
     assert "nothing of the platform uses" not in said("opstella")
     assert "nothing of the platform uses 32000-32002 on master, which the profile opens" in said("tectonic")
     assert "nothing of the platform uses 4200, 4201, 4223, 4234, 4203, 4219, 4222 on master" in said("deckhouse")
@@ -275,3 +280,29 @@ def test_rules_meet_where_they_share_a_packet() -> None:
     assert not profiles.meet(rule("worker", "pods", 80), need)
     assert not profiles.meet(rule("worker", "node", 81), need)
     assert not profiles.meet(rule("worker", "node", 80, protocols=("udp",)), need)
+
+
+# What tools ask of the machines
+
+
+@architectures
+@profile_of
+@strictness
+def test_what_a_tool_asks_of_the_nodes_is_open_to_it(profile: str, architecture: str, strict: bool) -> None:
+    """A tool's pods arrive with their own address on their own node, and with that node's on another."""
+    settings, found = machines(architecture, profile, strict)
+    flows = [f for rs in tools(architecture).values() for r in rs for f in r.flows if f.peer == NODES and not f.inbound]
+    assert {port for flow in flows for port in flow.ports} >= {9100, 10250}
+    cluster = found.clusters[0]
+    for node in (cluster.masters[0], cluster.workers[0]):
+        openings = network.openings(node, settings, found)
+        for source in (cluster.settings.pod_subnet[7], cluster.workers[-1].address):
+            for port in {port for flow in flows for port in flow.ports}:
+                if port == ETCD_METRICS and node.role == "worker":
+                    continue  # where there is no etcd
+                assert network.allows(openings, IPv4Network(source), "tcp", port), f"{node.name}:{port} from {source}"
+
+
+@cache
+def tools(architecture: str) -> Mapping[str, tuple[Release, ...]]:
+    return plan(architecture).releases

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 
 from plan import chrony, haproxy, network
+from plan.contract import firewalls
+from plan.contract.flow import flows
 from plan.plan import Plan
 from plan.topology import Host
 from tests.plan.probe import start
@@ -69,7 +71,8 @@ def test_nft_accepts_every_ruleset(stack: Plan) -> None:
 def test_nft_accepts_every_profile(profile: str, strict: bool) -> None:
     stack = plan("multicluster", network={"profile": profile, "strict": strict})
     rulesets = {network.ruleset(h, stack.settings, stack.topology) for h in stack.topology.hosts}
-    for ruleset in rulesets:
+    in_front = firewalls.nftables(flows(stack.settings, stack.topology))
+    for ruleset in (*rulesets, in_front):
         accepted(["unshare", "--net", "nft", "--check", "--file", "-"], ruleset)
 
 

@@ -1,0 +1,124 @@
+"""`python -m plan.contract --config-file Pulumi.standalone.yaml`: who may talk to whom, without the engine.
+
+`why gitlab worker-1 443` says which rule lets a connection in, or that none does (exit status 1); `export FORMAT` writes
+the contract for the network team and for a firewall in front of the machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+
+from config.errors import ConfigurationError
+from config.load import from_stack_file
+from config.model import Settings
+from plan import network
+from plan.contract import export, firewalls
+from plan.contract.flow import flows, why
+from plan.topology import Host, Topology, topology
+
+FORMATS = {
+    "csv": export.as_csv,
+    "markdown": export.as_markdown,
+    "json": export.as_json,
+    "nftables": firewalls.nftables,
+    "iptables": firewalls.iptables,
+}
+PROTOCOLS = ("tcp", "udp")
+
+
+class Mistake(ValueError):
+    """What was asked makes no sense; the message says what to write instead."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: done, or let in; 1: not let in; 2: what was asked, or the stack file, makes no sense."""
+    parser = argparse.ArgumentParser(prog="python -m plan.contract", description=__doc__)
+    parser.add_argument("--config-file", type=Path, required=True, help="a stack file")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("table", help="every flow, a line each (without a command, too)")
+    asked = commands.add_parser("why", help="which rule lets a connection in, or that none does")
+    asked.add_argument("source", metavar="FROM", help="a host's name, or an IPv4 address")
+    asked.add_argument("target", metavar="TO", help="a host's name or address")
+    asked.add_argument("port", metavar="PORT", help="443 or 443/tcp, 2049/udp")
+    written = commands.add_parser("export", help="the contract for others")
+    written.add_argument("format", choices=FORMATS)
+    given = parser.parse_args(arguments)
+    try:
+        settings = from_stack_file(given.config_file)
+        machines = topology(settings)
+        if given.command == "why":
+            return _why(given.source, given.target, given.port, settings, machines)
+        write = FORMATS[given.format] if given.command == "export" else export.table
+        sys.stdout.write(write(flows(settings, machines)))
+    except (ConfigurationError, Mistake) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _why(source_text: str, target_text: str, port_text: str, settings: Settings, machines: Topology) -> int:
+    port, protocol = _port(port_text)
+    source, target = _source(source_text, machines), _host(target_text, machines)
+    what = f"{target.name} ({target.address}) {port}/{protocol} from {source_text} ({source})"
+    if not settings.firewall.enabled:
+        print(f"let in: {what}; opstella:firewall.enabled is false, so nothing is held back")
+        return 0
+    if source == target.address:
+        print(f"let in: {what}; a machine may always talk to itself")
+        return 0
+    answer = why(source, target, protocol, port, settings, machines)
+    for opening in answer.allowing:
+        print(f"let in: {what}\n{_told(opening)}")
+    if not answer.allowing:
+        print(f"held back: {what}; no rule allows it, and what no rule allows is dropped")
+        for opening in answer.others:
+            print(f"the port is open, but not from there:\n{_told(opening)}")
+    return 0 if answer.allowing else 1
+
+
+def _told(opening: network.Opening) -> str:
+    rule = opening.rule
+    places = ", ".join(str(n).removesuffix("/32") for n in opening.networks) or "anyone"
+    by = rule.row or f"derived: {rule.why}"
+    return f"  {rule.purpose}, from {rule.source if opening.networks else 'any'} ({places})\n  {by}"
+
+
+def _port(text: str) -> tuple[int, str]:
+    number, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if protocol not in PROTOCOLS:
+        raise Mistake(f"'{protocol}' is no protocol with ports; write {text.partition('/')[0]}/tcp or /udp")
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= 65535):
+        raise Mistake(f"'{number}' is no port; write 1 to 65535, with /udp behind it if need be")
+    return int(number), protocol
+
+
+def _source(text: str, machines: Topology) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return _host(text, machines).address
+
+
+def _host(text: str, machines: Topology) -> Host:
+    names = {host.name: host for host in machines.hosts} | {str(host.address): host for host in machines.hosts}
+    # Of two load balancers, which let in the same, either may hold the address.
+    names |= {str(cluster.entrance): cluster.load_balancers[0] for cluster in machines.clusters}
+    if text in names:
+        return names[text]
+    close = difflib.get_close_matches(text, names, 1)
+    roles = dict.fromkeys(host.role for host in machines.hosts)
+    instead = f"did you mean {close[0]}?" if close else f"the first of each role: {_first(machines, list(roles))}"
+    raise Mistake(f"'{text}' is no machine of this stack; {instead}")
+
+
+def _first(machines: Topology, roles: list[str]) -> str:
+    return ", ".join(next(host.name for host in machines.hosts if host.role == role) for role in roles)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
