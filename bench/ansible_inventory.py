@@ -29,14 +29,15 @@ def inventory(plan: Plan, material: Material, ssh_config: str) -> dict[str, Any]
     groups: dict[str, list[str]] = {
         name: [] for name in ("haproxy", "nfs", "first_masters", "further_masters", "workers")
     }
+    for balancer in plan.topology.load_balancers:
+        groups["haproxy"] += [host.name for host in balancer.hosts]
+        for host in balancer.hosts:
+            variables[host.name]["haproxy_cfg"] = haproxy.configuration(balancer)
     for cluster in plan.topology.clusters:
-        groups["haproxy"] += [b.name for b in cluster.load_balancers]
         groups["nfs"].append(cluster.nfs.name)
         groups["first_masters"].append(cluster.masters[0].name)
         groups["further_masters"] += [master.name for master in cluster.masters[1:]]
         groups["workers"] += [worker.name for worker in cluster.workers]
-        for balancer in cluster.load_balancers:
-            variables[balancer.name]["haproxy_cfg"] = haproxy.configuration(cluster)
         variables[cluster.nfs.name] |= {
             "ganesha_conf": nfs.ganesha_conf(cluster),
             "share": cluster.settings.nfs.path,

@@ -35,9 +35,9 @@ class Cluster:
         self.masters: list[str] = list(self._plan["masters"])
         self.workers: list[str] = list(self._plan["workers"])
         self.hosts = [h["name"] for h in plan["hosts"] if h["cluster"] == name]
-        self.balancers = [h["name"] for h in plan["hosts"] if h["cluster"] == name and h["role"] == "haproxy"]
+        self.balancers: list[str] = list(self._plan["load_balancers"])
         self.address = str(self._plan["load_balancer"])
-        self.subnet = next(s for s in plan["subnets"] if IPv4Address(self.address) in IPv4Network(s))
+        self.subnet = next(s for s in plan["subnets"] if IPv4Address(self._plan["nfs"]["address"]) in IPv4Network(s))
         self.has_ingress = any(release["name"] == "traefik" for release in plan["releases"][name])
         names = [r["name"] for r in plan["dns"] if r["address"] == self.address and not r["name"].startswith("api.")]
         self.ingress_name = next(iter(names), f"chaos.{plan['domain']}")

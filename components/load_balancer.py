@@ -1,4 +1,4 @@
-"""`LoadBalancer`: HAProxy in front of one cluster, on one machine or on two with a virtual address."""
+"""`LoadBalancer`: HAProxy in front of one cluster or several, on one machine or on two that hold virtual addresses."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from dataclasses import dataclass
 import pulumi
 
 from components.host import Host
-from plan import haproxy, keepalived, rke2
-from plan.topology import ClusterHosts
+from plan import haproxy, keepalived
+from plan.topology import LoadBalancerHosts
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerArgs:
-    """The machines of the stack by planned name, and the cluster behind its load balancers."""
+    """The machines of the stack by planned name, and what of them is this load balancer."""
 
     hosts: Mapping[str, Host]
-    cluster: ClusterHosts
+    balancer: LoadBalancerHosts
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """HAProxy on its machines. Outputs: `address`, `api_url` (Kubernetes API), `registration_url` (RKE2).
+    """HAProxy on its machines. Outputs: `addresses`, by the names of the clusters that are reached at them.
 
-    `ready` are the resources after which the address answers.
+    `ready` are the resources after which the addresses answer.
     """
 
     ready: tuple[pulumi.Resource, ...]
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:network:LoadBalancer", name, None, opts)
-        cluster = args.cluster
+        balancer = args.balancer
         ready: list[pulumi.Resource] = []
-        for number, planned in enumerate(cluster.load_balancers, 1):
+        for number, planned in enumerate(balancer.hosts, 1):
             host = args.hosts[planned.name]
             # The first one's resources are called the same whether there is a second or not.
             suffix = f"-{number}" if number > 1 else ""
             configured = host.run(
                 "haproxy",
-                {"config": haproxy.configuration(cluster)},
+                {"config": haproxy.configuration(balancer)},
                 name=f"{name}-haproxy{suffix}",
                 parent=self,
                 seconds=600,
             )
             ready.append(configured)
-            if values := keepalived.values(cluster, planned):
+            if values := keepalived.values(balancer, planned):
                 ready.append(
                     host.run(
                         "keepalived",
@@ -57,9 +57,5 @@ class LoadBalancer(pulumi.ComponentResource):
                     )
                 )
         self.ready = tuple(ready)
-        self.address = str(cluster.entrance)
-        self.api_url = rke2.api_url(cluster)
-        self.registration_url = rke2.server_url(cluster)
-        self.register_outputs(
-            {"address": self.address, "api_url": self.api_url, "registration_url": self.registration_url}
-        )
+        self.addresses = {cluster.name: str(cluster.entrance) for cluster in balancer.clusters}
+        self.register_outputs({"addresses": self.addresses})

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from datetime import UTC, datetime
 
+from config.balancers import check_balancers
 from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_tls
 from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
-from config.networks import check_addresses, check_balancers, check_overlaps, check_room, node_mask
+from config.networks import check_addresses, check_overlaps, check_room, node_mask
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
@@ -43,8 +44,11 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", "network.**", *networks), check_overlaps),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
-        (("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**"), check_addresses),
-        (("architecture", "clusters.*.loadBalancer.**"), check_balancers),
+        (
+            ("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**", "clusters.*.loadBalancer.sharedWith"),
+            check_addresses,
+        ),
+        (("architecture", "clusters.*.enabled", "clusters.*.loadBalancer.**"), check_balancers),
         (("media.**",), _media),
         (("ssh.privateKey",), check_ssh),
         (("tls.**", "pki.**"), _sources),

@@ -55,13 +55,20 @@ class GitLab(Machine):
 
 
 class LoadBalancer(Machine):
-    """A cluster's HAProxy: one machine, or two that hold one virtual address between them."""
+    """A cluster's HAProxy: one machine, two that hold one virtual address between them, or another cluster's."""
 
+    shared_with: DnsLabel | None = None
+    """The cluster whose load balancer serves this one too, at `virtual_address`; this one has no such machine then."""
     count: Annotated[int, whole(1, 2)] = 1
     addresses: tuple[Address, ...] = ()
     """Of two machines, each one's; a single one's is `address`."""
     virtual_address: Address | None = None
     """What the cluster is reached at, instead of at a machine's own address."""
+
+    @property
+    def machines(self) -> int:
+        """How many the cluster has of its own."""
+        return 0 if self.shared_with else self.count
 
     @property
     def given(self) -> tuple[Address, ...]:

@@ -17,7 +17,7 @@ from config.errors import ConfigurationError, Problem, key
 from config.explain import explain
 from config.mesh import with_networks
 from config.model import Settings
-from config.reference import ARCHITECTURES, overlay
+from config.reference import ARCHITECTURES, figures, overlay
 from config.salvage import salvage
 
 NAMESPACE = "opstella"
@@ -81,7 +81,7 @@ def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -
     written = {name: value for name, value in _without_nulls(dict(values)).items() if value != ""}
     architecture = written.get("architecture")
     known = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
-    base = ARCHITECTURES["standalone"] if known is None else known
+    base = figures(ARCHITECTURES["standalone"] if known is None else known, written)
     document = with_networks(overlay(base, written))
     settings: Settings | None
     broken: frozenset[str] = frozenset()

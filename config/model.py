@@ -246,3 +246,11 @@ class Settings(Frozen):
     def enabled_clusters(self) -> dict[str, Cluster]:
         """The clusters that are there, in the settings' order: the first one's subnet holds bastion and GitLab."""
         return {name: cluster for name, cluster in self.clusters.items() if cluster.enabled}
+
+    def virtual_addresses(self, owner: str) -> dict[str, Address]:
+        """Cluster to its virtual address, of all clusters that the load balancer of `owner` serves."""
+        return {
+            name: cluster.load_balancer.virtual_address
+            for name, cluster in self.enabled_clusters.items()
+            if (cluster.load_balancer.shared_with or name) == owner and cluster.load_balancer.virtual_address
+        }

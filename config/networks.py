@@ -56,9 +56,9 @@ def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
         machines += [settings.bastion, settings.gitlab]
     given = {*balancer.given, *(m.address for m in machines if m.address)}
     given |= {*cluster.masters.addresses, *cluster.workers.addresses}
-    hosts = balancer.count + len(machines) + cluster.masters.count + cluster.workers.count
+    hosts = balancer.machines + len(machines) + cluster.masters.count + cluster.workers.count
     first, last = settings.machines.first_address, cluster.subnet.num_addresses - 2
-    held = given | ({balancer.virtual_address} if balancer.virtual_address else set())
+    held = given | set(settings.virtual_addresses(name).values())
     taken = sum(1 for a in held if a in cluster.subnet and first <= int(a) - int(cluster.subnet[0]) <= last)
     free, wanted = max(last - first + 1, 0) - taken, hosts - len(given)
     if free < wanted:
@@ -109,13 +109,12 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
     first_name, first = next(iter(settings.enabled_clusters.items()), (None, None))
     seen: dict[IPv4Address, str] = {}
 
-    def place(path: str, address: IPv4Address | None, subnet: IPv4Network) -> Iterator[Problem]:
+    def place(path: str, address: IPv4Address | None, subnet: IPv4Network, whose: str = "") -> Iterator[Problem]:
         if address is None:
             return
         if address not in subnet or address in (subnet.network_address, subnet.broadcast_address):
-            yield Problem(
-                path, f"{address} is not a machine's address in its subnet {subnet}", "write an address of the subnet"
-            )
+            where = f"{subnet}, the subnet of {whose}" if whose else f"its subnet {subnet}"
+            yield Problem(path, f"{address} is not a machine's address in {where}", "write an address of the subnet")
         if address in seen:
             yield Problem(path, f"{address} is given to {seen[address]} too", "give each machine its own address")
         seen.setdefault(address, path)
@@ -131,44 +130,15 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
         yield from machine(key("bastion"), settings.bastion, first.subnet)
         yield from machine(key("gitlab"), settings.gitlab, first.subnet)
     for name, cluster in settings.enabled_clusters.items():
-        balancer = cluster.load_balancer
-        yield from machine(key("clusters", name, "loadBalancer"), balancer, cluster.subnet)
-        for index, address in enumerate(balancer.addresses):
-            yield from place(key("clusters", name, f"loadBalancer.addresses[{index}]"), address, cluster.subnet)
-        yield from place(key("clusters", name, "loadBalancer.virtualAddress"), balancer.virtual_address, cluster.subnet)
+        balancer, path = cluster.load_balancer, key("clusters", name, "loadBalancer")
+        if balancer.shared_with is None:
+            yield from machine(path, balancer, cluster.subnet)
+            for index, address in enumerate(balancer.addresses):
+                yield from place(f"{path}.addresses[{index}]", address, cluster.subnet)
+            yield from place(f"{path}.virtualAddress", balancer.virtual_address, cluster.subnet)
+        elif (owner := settings.enabled_clusters.get(balancer.shared_with)) and owner.load_balancer.machines:
+            whose = f"{balancer.shared_with} and its load balancer"
+            yield from place(f"{path}.virtualAddress", balancer.virtual_address, owner.subnet, whose)
         yield from machine(key("clusters", name, "nfs"), cluster.nfs, cluster.subnet)
         yield from nodes(key("clusters", name, "masters"), cluster.masters, cluster.subnet)
         yield from nodes(key("clusters", name, "workers"), cluster.workers, cluster.subnet)
-
-
-def check_balancers(settings: Settings) -> Iterator[Problem]:
-    """Two machines need what one does not: an address of each, and one that either may hold."""
-    for name, cluster in settings.enabled_clusters.items():
-        balancer, path = cluster.load_balancer, key("clusters", name, "loadBalancer")
-        if balancer.count == 1:
-            if balancer.addresses:
-                yield Problem(
-                    f"{path}.addresses",
-                    f"addresses are those of two machines, but {path}.count is 1",
-                    "write address for the one machine, or set count to 2",
-                )
-            continue
-        if balancer.virtual_address is None:
-            yield Problem(
-                f"{path}.virtualAddress",
-                "two load balancers, but no address that either of them may hold",
-                f"write a free address of {cluster.subnet}",
-            )
-        if balancer.address is not None:
-            yield Problem(
-                f"{path}.address",
-                f"address is that of a single machine, but {path}.count is 2",
-                "move it into addresses",
-            )
-        # Allocated ones would push every later machine of the subnet one address further.
-        if len(balancer.addresses) != balancer.count:
-            yield Problem(
-                f"{path}.addresses",
-                f"{len(balancer.addresses)} of {balancer.count} addresses are given",
-                "write both machines' own addresses, that of the present one first",
-            )

@@ -130,6 +130,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+def figures(architecture: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """What `written` is laid over: those of `architecture`, without those of load balancers that `written` shares."""
+    sharing = [name for name in architecture.get("clusters", {}) if _shares(written, name)]
+    if not sharing:
+        return architecture
+    clusters = {
+        name: {key: value for key, value in cluster.items() if key != "loadBalancer" or name not in sharing}
+        for name, cluster in architecture["clusters"].items()
+    }
+    return {**architecture, "clusters": clusters}
+
+
+def _shares(written: Any, cluster: str) -> bool:
+    for part in ("clusters", cluster, "loadBalancer", "sharedWith"):
+        written = written.get(part) if isinstance(written, dict) else None
+    return written is not None
+
+
 def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it: mappings merge key by key, anything else replaces. Neither is modified."""
     merged = deepcopy(base)

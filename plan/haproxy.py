@@ -1,8 +1,13 @@
-"""HAProxy: one load balancer in front of a cluster, plain TCP so that TLS stays end to end."""
+"""HAProxy: the load balancer of a cluster or of several, plain TCP so that TLS stays end to end.
+
+It listens on every address that its machine holds at the moment. Which cluster a connection is for, its destination
+says: the cluster whose machine it is, unless it is the virtual address of another one. Neither the port nor a server's
+name could say it: RKE2's agents dial the registration port, and then the servers' addresses.
+"""
 
 from __future__ import annotations
 
-from plan.topology import ClusterHosts, Host
+from plan.topology import ClusterHosts, Host, LoadBalancerHosts, Role
 
 INGRESS_HTTP, INGRESS_HTTPS = 30080, 30443  # NodePorts of the reference's firewall table
 KUBERNETES_API, SUPERVISOR = 6443, 9345
@@ -43,23 +48,36 @@ frontend statistics
 """
 
 
-def configuration(cluster: ClusterHosts) -> str:
+def configuration(balancer: LoadBalancerHosts) -> str:
     """The text of haproxy.cfg: 80 and 443 to the workers' NodePorts, 6443 and 9345 to the masters."""
-    services = (
-        ("ingress-http", 80, INGRESS_HTTP, cluster.workers),
-        ("ingress-https", 443, INGRESS_HTTPS, cluster.workers),
-        ("kubernetes-api", KUBERNETES_API, KUBERNETES_API, cluster.masters),
-        ("rke2-supervisor", SUPERVISOR, SUPERVISOR, cluster.masters),
+    services: tuple[tuple[str, int, int, Role], ...] = (
+        ("ingress-http", 80, INGRESS_HTTP, "worker"),
+        ("ingress-https", 443, INGRESS_HTTPS, "worker"),
+        ("kubernetes-api", KUBERNETES_API, KUBERNETES_API, "master"),
+        ("rke2-supervisor", SUPERVISOR, SUPERVISOR, "master"),
     )
-    return _HEAD.format(statistics=STATISTICS, alive=ALIVE) + "".join(_listen(*service) for service in services)
+    text = _HEAD.format(statistics=STATISTICS, alive=ALIVE)
+    for name, port, target, role in services:
+        # The owner's backend is called the same whether there are others or not.
+        backends = {name if c == balancer.owner else f"{name}-{c.name}": c for c in balancer.clusters}
+        text += _frontend(name, port, backends)
+        for backend, cluster in backends.items():
+            text += _backend(backend, target, [host for host in cluster.nodes if host.role == role])
+    return text
 
 
-def _listen(name: str, port: int, target: int, hosts: tuple[Host, ...]) -> str:
+def _frontend(name: str, port: int, backends: dict[str, ClusterHosts]) -> str:
+    by_address = "".join(
+        f"    use_backend {backend} if {{ dst {cluster.entrance} }}\n"
+        for backend, cluster in backends.items()
+        if backend != name
+    )
+    return f"\nfrontend {name}\n    bind :{port}\n{by_address}    default_backend {name}\n"
+
+
+def _backend(name: str, target: int, hosts: list[Host]) -> str:
     # A server that goes down takes its connections with it, so that clients reconnect to one that lives.
     servers = "".join(
         f"    server {h.name} {h.address}:{target} check on-marked-down shutdown-sessions\n" for h in hosts
     )
-    return (
-        f"\nfrontend {name}\n    bind :{port}\n    default_backend {name}\n"
-        f"\nbackend {name}\n    balance leastconn\n    option tcp-check\n{servers}"
-    )
+    return f"\nbackend {name}\n    balance leastconn\n    option tcp-check\n{servers}"

@@ -73,8 +73,9 @@ def prepare(host: Host, settings: Settings, topology: Topology, stack: str) -> V
 
 def _passing(host: Host, settings: Settings) -> tuple[str, ...]:
     """Addresses that `host` has at some times and another machine at others, so that they tell nothing about it."""
-    balancer = settings.clusters[host.cluster].load_balancer if host.role == "haproxy" and host.cluster else None
-    return (str(balancer.virtual_address),) if balancer and balancer.virtual_address else ()
+    if host.role != "haproxy" or host.cluster is None:
+        return ()
+    return tuple(str(address) for address in settings.virtual_addresses(host.cluster).values())
 
 
 def hosts_file(host: Host, settings: Settings, topology: Topology) -> str:

@@ -2,8 +2,8 @@
 the nftables ruleset of each host.
 
 A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`,
-or `any`; roles of a cluster mean the machines of the target's own cluster, `peers` its others of the target's own role,
-and `headlamp` the workers of the cluster that serves it.
+or `any`; roles of a cluster mean the machines of the target's own cluster, or of every cluster behind a load balancer,
+`peers` its others of the target's own role, and `headlamp` the workers of the cluster that serves it.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ class Opening:
 
 def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Opening, ...]:
     """What `host` lets in, in the order of the rules."""
-    cluster = next((c for c in topology.clusters if c.name == host.cluster), None)
+    served = topology.served(host)
     found = [
         Opening(rule=rule, networks=networks)
         for rule in rules(settings)
         if _targets(rule.target, host)
-        and (networks := _networks(rule.source, host, cluster, settings, topology)) is not None
+        and (networks := _networks(rule.source, host, served, settings, topology)) is not None
     ]
     if host.role == "bastion":
         why = "the operator's way in"
@@ -103,14 +103,14 @@ def _targets(target: Target, host: Host) -> bool:
     return target == "all" or target == host.role or (target == "node" and host.role in ("master", "worker"))
 
 
-def _peers(host: Host, cluster: ClusterHosts) -> tuple[IPv4Network, ...]:
+def _peers(host: Host, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, ...]:
     if host.role != "haproxy":
         return ()
-    return tuple(IPv4Network(other.address) for other in cluster.load_balancers if other != host)
+    return tuple(IPv4Network(other.address) for other in served[0].load_balancers if other != host)
 
 
 def _networks(
-    source: Source, host: Host, cluster: ClusterHosts | None, settings: Settings, topology: Topology
+    source: Source, host: Host, served: tuple[ClusterHosts, ...], settings: Settings, topology: Topology
 ) -> tuple[IPv4Network, ...] | None:
     """Where `source` is, seen from `host`: empty for anywhere, None where it is no machine."""
     if source == "any":
@@ -123,23 +123,25 @@ def _networks(
         own = settings.firewall.operator_networks
         return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
     if source == "headlamp":
-        return _headlamp(settings, topology, cluster) or None
-    if cluster is None:
+        return _headlamp(settings, topology, served) or None
+    if not served:
         raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
     if source == "peers":
-        return _peers(host, cluster) or None
+        return _peers(host, served) or None
     if source == "pods":
-        return (cluster.settings.pod_subnet,)
-    return cluster.networks[source]
+        return tuple(collapse_addresses(cluster.settings.pod_subnet for cluster in served))
+    if len(served) == 1:
+        return served[0].networks[source]
+    return tuple(collapse_addresses(network for cluster in served for network in cluster.networks[source]))
 
 
-def _headlamp(settings: Settings, topology: Topology, cluster: ClusterHosts | None) -> tuple[IPv4Network, ...]:
-    """The workers of the clusters that serve Headlamp, without `cluster`; empty where it is left out."""
+def _headlamp(settings: Settings, topology: Topology, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, ...]:
+    """The workers of the clusters that serve Headlamp, without `served`; empty where it is left out."""
     tool = settings.tools.get("headlamp")
     if tool is not None and not tool.enabled:
         return ()
-    serving = clusters_of(settings, "headlamp")
-    others = (c for c in topology.clusters if c.name in serving and c is not cluster)
+    serving = set(clusters_of(settings, "headlamp")) - {cluster.name for cluster in served}
+    others = (c for c in topology.clusters if c.name in serving)
     return tuple(collapse_addresses(network for c in others for network in c.networks["worker"]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
-from plan import dns, media, network, pki, sizing
+from plan import dns, keepalived, media, network, pki, sizing
 from plan.tools import budget, harbor, keycloak, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
@@ -61,7 +61,7 @@ class Plan:
 def build(settings: Settings, stack: str) -> Plan:
     """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing."""
     machines = topology(settings)
-    problems = [*check_names(machines), *media.check(settings)]
+    problems = [*check_names(machines), *keepalived.check(machines), *media.check(settings)]
     releases: dict[str, tuple[Release, ...]] = {}
     try:
         releases = platform({c.name: tool_inputs(settings, machines, c) for c in machines.clusters})

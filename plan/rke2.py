@@ -81,8 +81,9 @@ def node_config(
     settings = cluster.settings
     if host != cluster.masters[0]:
         config = {"server": server_url(cluster), **config}
-    # Behind a virtual address, the machines that hold it in turn answer at their own too.
-    servers = (*cluster.load_balancers, *cluster.masters)
+    # Behind a virtual address, the machines that hold it in turn answer at their own too; those of another cluster's
+    # load balancer do so for that cluster.
+    servers = [host for host in cluster.own if host.role in ("haproxy", "master")]
     login = {"kube-apiserver-arg": oidc_arguments(issuer)} if issuer else {}
     disabled = [METRICS_SERVER] if kubernetes.metrics_server != "rke2" else []
     return config | {

@@ -1,15 +1,16 @@
 """Which machines there are: names, roles, sizes, addresses, and the order in which they join.
 
 Addresses are allocated per subnet from `machines.firstAddress` on, in this order: bastion, load balancer (two of them
-have given addresses), NFS, GitLab (bastion and GitLab in the first cluster's subnet only), masters, workers. An address
-the user gave is kept and skipped by the allocation. One more worker moves no other machine; one more master moves its
-cluster's allocated workers, so addresses are to be given before the number of masters changes.
+have given addresses, and a cluster that shares another's has none), NFS, GitLab (bastion and GitLab in the first
+cluster's subnet only), masters, workers. An address the user gave is kept and skipped by the allocation. One more
+worker moves no other machine; one more master moves its cluster's allocated workers, so addresses are to be given
+before the number of masters changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from types import MappingProxyType
@@ -47,6 +48,7 @@ class ClusterHosts:
     name: str
     settings: Cluster
     load_balancers: tuple[Host, ...]
+    """The machines before it: its own, or those of the cluster whose load balancer it shares."""
     nfs: Host
     masters: tuple[Host, ...]
     workers: tuple[Host, ...]
@@ -54,6 +56,12 @@ class ClusterHosts:
     @cached_property
     def nodes(self) -> tuple[Host, ...]:
         return self.masters + self.workers
+
+    @property
+    def own(self) -> tuple[Host, ...]:
+        """The cluster's machines, in the order of allocation."""
+        balancers = tuple(balancer for balancer in self.load_balancers if balancer.cluster == self.name)
+        return (*balancers, self.nfs, *self.masters, *self.workers)
 
     @property
     def entrance(self) -> IPv4Address:
@@ -77,6 +85,24 @@ class ClusterHosts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadBalancerHosts:
+    """One load balancer: its machine or two, and every cluster behind it, first the one whose machines they are."""
+
+    hosts: tuple[Host, ...]
+    clusters: tuple[ClusterHosts, ...]
+
+    @property
+    def owner(self) -> ClusterHosts:
+        return self.clusters[0]
+
+    @property
+    def virtual_addresses(self) -> Mapping[str, IPv4Address]:
+        """Cluster to the address that it is reached at beside the machines' own, of the clusters that have one."""
+        given = {c.name: c.settings.load_balancer.virtual_address for c in self.clusters}
+        return {name: address for name, address in given.items() if address}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topology:
     """Every machine of a stack."""
 
@@ -87,10 +113,22 @@ class Topology:
     @property
     def hosts(self) -> tuple[Host, ...]:
         """All machines, in the order of allocation."""
-        of_clusters = tuple(
-            host for c in self.clusters for host in (*c.load_balancers, c.nfs, *c.masters, *c.workers)
-        )
-        return (self.bastion, self.gitlab, *of_clusters)
+        return (self.bastion, self.gitlab, *(host for cluster in self.clusters for host in cluster.own))
+
+    @cached_property
+    def load_balancers(self) -> tuple[LoadBalancerHosts, ...]:
+        """Each once, in the order of the clusters whose machines they are."""
+        behind = {c.name: [c] for c in self.clusters if c.settings.load_balancer.machines}
+        for cluster in self.clusters:
+            if owner := cluster.settings.load_balancer.shared_with:
+                behind[owner].append(cluster)
+        return tuple(LoadBalancerHosts(hosts=cs[0].load_balancers, clusters=tuple(cs)) for cs in behind.values())
+
+    def served(self, host: Host) -> tuple[ClusterHosts, ...]:
+        """The clusters that `host` works for: its own, or all behind a load balancer; of bastion and GitLab, none."""
+        if host.role == "haproxy":
+            return next(balancer.clusters for balancer in self.load_balancers if balancer.owner.name == host.cluster)
+        return tuple(cluster for cluster in self.clusters if cluster.name == host.cluster)
 
 
 def topology(settings: Settings) -> Topology:
@@ -102,7 +140,7 @@ def topology(settings: Settings) -> Topology:
     for name, cluster in settings.enabled_clusters.items():
         prefix = "" if single else f"{name}-"
         first = not clusters
-        given = _given(cluster, settings if first else None)
+        given = _given(name, settings, first=first)
         free = _free(cluster.subnet, settings.machines.first_address, given)
 
         def host(host_name: str, role: Role, machine: Machine | Nodes, owner: str | None, address: IPv4Address | None,
@@ -119,14 +157,14 @@ def topology(settings: Settings) -> Topology:
             bastion = host("bastion", "bastion", settings.bastion, None, settings.bastion.address)
         alone, paired = f"{prefix}haproxy", (f"{prefix}haproxy-1", f"{prefix}haproxy-2")
         balancer = cluster.load_balancer
-        balancers = (
-            (host(alone, "haproxy", balancer, name, balancer.address, others=(paired[0],)),)
-            if balancer.count == 1
-            else tuple(
+        balancers: tuple[Host, ...] = ()
+        if balancer.machines == 1:
+            balancers = (host(alone, "haproxy", balancer, name, balancer.address, others=(paired[0],)),)
+        elif balancer.machines == 2:
+            balancers = tuple(
                 host(one, "haproxy", balancer, name, address, others=(alone,) if one == paired[0] else ())
                 for one, address in zip(paired, balancer.addresses, strict=True)
             )
-        )
         nfs = host(f"{prefix}nfs", "nfs", cluster.nfs, name, cluster.nfs.address)
         if first:
             gitlab = host("gitlab", "gitlab", settings.gitlab, None, settings.gitlab.address)
@@ -149,7 +187,12 @@ def topology(settings: Settings) -> Topology:
         )
     if bastion is None or gitlab is None:
         raise ValueError("settings without a cluster; config.checks refuses them")
-    return Topology(bastion=bastion, gitlab=gitlab, clusters=tuple(clusters))
+    machines = {cluster.name: cluster.load_balancers for cluster in clusters}
+    behind = tuple(
+        replace(c, load_balancers=machines[owner]) if (owner := c.settings.load_balancer.shared_with) else c
+        for c in clusters
+    )
+    return Topology(bastion=bastion, gitlab=gitlab, clusters=behind)
 
 
 def check(topology: Topology) -> list[Problem]:
@@ -184,13 +227,12 @@ def _collapsed(hosts: Iterable[Host]) -> tuple[IPv4Network, ...]:
     return tuple(collapse_addresses(IPv4Network(h.address) for h in hosts))
 
 
-def _given(cluster: Cluster, shared: Settings | None) -> frozenset[IPv4Address]:
-    balancer = cluster.load_balancer
-    machines = [cluster.nfs, *((shared.bastion, shared.gitlab) if shared else ())]
-    single = [balancer.virtual_address, *(m.address for m in machines)]
-    return frozenset(
-        [*(a for a in single if a), *balancer.given, *cluster.masters.addresses, *cluster.workers.addresses]
-    )
+def _given(name: str, settings: Settings, *, first: bool) -> frozenset[IPv4Address]:
+    """What is not to be allocated in the subnet of `name`."""
+    cluster = settings.clusters[name]
+    machines = [cluster.nfs, *((settings.bastion, settings.gitlab) if first else ())]
+    single = [*settings.virtual_addresses(name).values(), *(m.address for m in machines if m.address)]
+    return frozenset([*single, *cluster.load_balancer.given, *cluster.masters.addresses, *cluster.workers.addresses])
 
 
 def _free(subnet: IPv4Network, first: int, given: frozenset[IPv4Address]) -> Iterator[IPv4Address]:

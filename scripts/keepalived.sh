@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # keepalived with the given configuration: checked before it is installed, reloaded (not restarted) when it changed,
-# so that the virtual address stays where it is. As `keepalived-remove`: takes it off the host, and the address with it.
+# so that virtual addresses stay where they are. As `keepalived-remove`: takes it off the host, and them with it.
 
 UNIT=keepalived
 CONFIG=/etc/keepalived/keepalived.conf
@@ -9,13 +9,15 @@ REMEDY="read the lines above; keepalived names the line of $CONFIG that it canno
 
 main() {
   payload_read
-  require_text config address virtual_address
+  require_text config address virtual_addresses
   require peers
   optional timeout_seconds 60
   number timeout_seconds
+  local address virtual
+  list virtual_addresses
+  virtual=("${LIST[@]}")
   list peers
-  local address
-  for address in "${V[address]}" "${V[virtual_address]}" ${LIST[@]+"${LIST[@]}"}; do
+  for address in "${V[address]}" "${virtual[@]}" ${LIST[@]+"${LIST[@]}"}; do
     [[ $address =~ ^[0-9]{1,3}(\.[0-9]{1,3}){3}$ ]] || die "'$address' is not an IPv4 address" "write it as 192.168.72.10" 2
   done
   must_be_root
@@ -32,7 +34,9 @@ main() {
   [[ -n $interface ]] || die "the address ${V[address]} is on no interface of this host" "correct the address in the settings or on the host"
   printf '%s' "${V[config]//@INTERFACE@/$interface}" >"$STAGE/keepalived.conf"
   check_configuration "$STAGE/keepalived.conf"
-  systemctl is-active --quiet "$UNIT" || refuse_a_taken_address
+  for address in "${virtual[@]}"; do
+    kept "$address" || refuse_a_taken_address "$address"
+  done
   if [[ -f $CONFIG ]]; then
     previous=$STAGE/previous.conf
     cp -p "$CONFIG" "$previous"
@@ -43,11 +47,13 @@ main() {
   [[ $DID == unchanged ]] || systemctl daemon-reload
   service_enable "$UNIT"
   put_to_use "$previous" "$(<"$CONFIG")"
-  wait_until "${V[timeout_seconds]}" "the virtual address ${V[virtual_address]} to answer" answers "${V[virtual_address]}" || {
-    journal_tail "$UNIT" 15
-    die "nothing answers at the virtual address ${V[virtual_address]}, port 80, after ${V[timeout_seconds]} s" "see whether HAProxy runs on the load balancers (systemctl status haproxy), and whether the network lets a machine take a second address"
-  }
-  unchanged "the virtual address ${V[virtual_address]} answers, $(holder)"
+  for address in "${virtual[@]}"; do
+    wait_until "${V[timeout_seconds]}" "the virtual address $address to answer" answers "$address" || {
+      journal_tail "$UNIT" 15
+      die "nothing answers at the virtual address $address, port 80, after ${V[timeout_seconds]} s" "see whether HAProxy runs on the load balancers (systemctl status haproxy), and whether the network lets a machine take a further address"
+    }
+    unchanged "the virtual address $address answers, $(holder "$address")"
+  done
 }
 
 interface_of() { ip -4 -o addr show to "$1/32" scope global | awk 'NR == 1 { print $2 }'; }
@@ -58,28 +64,31 @@ check_configuration() {
     die "keepalived refuses its configuration, the running one was left alone: $(grep -v '^$' "$STAGE/keepalived.log" | tail -n 1)" "correct what it names"
 }
 
+# kept ADDRESS: the keepalived that runs is one of those that hold it in turn already.
+kept() { systemctl is-active --quiet "$UNIT" && grep -qsF " $1/32 " "$CONFIG"; }
+
 # Two machines that answer for one address would get half of the connections each. The other load balancer may hold it.
 refuse_a_taken_address() {
-  local holder peer
-  holds_address && return
+  local address=$1 holder peer
+  holds "$address" && return
   # What this host remembers of it may be a machine that held it before.
-  ip -4 neigh flush to "${V[virtual_address]}"
-  answers "${V[virtual_address]}" || true
-  holder=$(hardware_address "${V[virtual_address]}")
+  ip -4 neigh flush to "$address"
+  answers "$address" || true
+  holder=$(hardware_address "$address")
   [[ -n $holder ]] || return 0
   list peers
   for peer in ${LIST[@]+"${LIST[@]}"}; do
     answers "$peer" || true
     [[ $(hardware_address "$peer") != "$holder" ]] || return 0
   done
-  die "the virtual address ${V[virtual_address]} is taken by another machine ($holder)" "give it an address that no machine has, in loadBalancer.virtualAddress"
+  die "the virtual address $address is taken by another machine ($holder)" "give it an address that no machine has, in loadBalancer.virtualAddress"
 }
 
 hardware_address() { ip -4 neigh show to "$1" | awk '{ for (i = 1; i < NF; i++) if ($i == "lladdr") { print $(i + 1); exit } }'; }
 
-holds_address() { [[ -n $(interface_of "${V[virtual_address]}") ]]; }
+holds() { [[ -n $(interface_of "$1") ]]; }
 
-holder() { if holds_address; then printf 'held by this host'; else printf 'held by the other one'; fi; }
+holder() { if holds "$1"; then printf 'held by this host'; else printf 'held by the other one'; fi; }
 
 # HAProxy listens there on every address of its host.
 answers() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/80" 2>/dev/null; }

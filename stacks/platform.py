@@ -91,7 +91,8 @@ def deploy(plan: Plan) -> Platform:
             **_gitlab_services(plan, passwords),
         ),
     )
-    foundations = {c.name: _foundation(c, plan, fleet, pki) for c in plan.topology.clusters}
+    balancers = _load_balancers(plan, fleet)
+    foundations = {c.name: _foundation(c, balancers[c.name], plan, fleet, pki) for c in plan.topology.clusters}
     trust = {name: _trust(name, foundation.nodes, plan) for name, foundation in foundations.items()}
     tools: dict[str, ToolStack] = {}
     deployed: dict[str, Sequence[pulumi.Resource]] = {}
@@ -122,9 +123,19 @@ def deploy(plan: Plan) -> Platform:
     return Platform(pki=pki, passwords=passwords, fleet=fleet, gitlab=gitlab, clusters=clusters)
 
 
-def _foundation(cluster: ClusterHosts, plan: Plan, fleet: Fleet, pki: PkiChain) -> Foundation:
+def _load_balancers(plan: Plan, fleet: Fleet) -> dict[str, LoadBalancer]:
+    """By cluster; those that share one have the same."""
+    found: dict[str, LoadBalancer] = {}
+    for planned in plan.topology.load_balancers:
+        made = LoadBalancer(f"{planned.owner.name}-lb", LoadBalancerArgs(hosts=fleet.hosts, balancer=planned))
+        found |= {cluster.name: made for cluster in planned.clusters}
+    return found
+
+
+def _foundation(
+    cluster: ClusterHosts, balancer: LoadBalancer, plan: Plan, fleet: Fleet, pki: PkiChain
+) -> Foundation:
     hosts = fleet.hosts
-    balancer = LoadBalancer(f"{cluster.name}-lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
     share = NfsShare(f"{cluster.name}-nfs", NfsShareArgs(host=hosts[cluster.nfs.name], cluster=cluster))
     nodes = ClusterNodes(
         f"{cluster.name}-nodes",

@@ -52,7 +52,7 @@ def test_the_texts_are_those_that_the_product_writes() -> None:
     found = _plan("standalone")
     hosts = inventory(found, _MATERIAL, "/ssh_config")["all"]["hosts"]
     (cluster,) = found.topology.clusters
-    assert hosts["haproxy"]["haproxy_cfg"] == haproxy.configuration(cluster)
+    assert hosts["haproxy"]["haproxy_cfg"] == haproxy.configuration(found.topology.load_balancers[0])
     worker = cluster.workers[0]
     assert hosts["worker-1"]["ruleset"] == network.ruleset(worker, found.settings, found.topology)
     configuration = {file["name"]: file["content"] for file in hosts["worker-1"]["rke2_configuration"]}

@@ -35,7 +35,7 @@ def nodes(plan: Plan, preview: bool = False, **more: Any) -> Recording:
 
     def stack() -> None:
         hosts = met(plan, "haproxy", *(h.name for h in cluster.nodes))
-        balancer = LoadBalancer("lb", LoadBalancerArgs(hosts=hosts, cluster=cluster))
+        balancer = LoadBalancer("lb", LoadBalancerArgs(hosts=hosts, balancer=plan.topology.load_balancers[0]))
         component = ClusterNodes(
             "c",
             ClusterNodesArgs(

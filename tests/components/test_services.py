@@ -19,10 +19,11 @@ from tests.support.stack import UNKNOWN, Recording, Secret, run
 
 
 def balancer(plan: Plan, preview: bool = False) -> Recording:
-    cluster = plan.topology.clusters[0]
+    (planned,) = plan.topology.load_balancers
 
     def stack() -> None:
-        LoadBalancer("c-lb", LoadBalancerArgs(hosts=met(plan, *(b.name for b in cluster.load_balancers)), cluster=cluster))
+        hosts = met(plan, *(host.name for host in planned.hosts))
+        LoadBalancer("c-lb", LoadBalancerArgs(hosts=hosts, balancer=planned))
 
     return run(stack, preview=preview)
 
@@ -62,13 +63,9 @@ def test_load_balancer(preview: bool) -> None:
     assert [c.name for c in found.children(component)] == ["c-lb-haproxy"]
     told = sent(found.named("c-lb-haproxy"))
     assert told.phase == "haproxy"
-    assert told.values == {"config": haproxy.configuration(plan.topology.clusters[0])}
+    assert told.values == {"config": haproxy.configuration(plan.topology.load_balancers[0])}
     assert found.named("c-lb-haproxy").secrets <= {"connection"}
-    assert found.outputs_of("c-lb") == {
-        "address": "192.168.72.12",
-        "api_url": "https://192.168.72.12:6443",
-        "registration_url": "https://192.168.72.12:9345",
-    }
+    assert found.outputs_of("c-lb") == {"addresses": {"standalone": "192.168.72.12"}}
 
 
 TWO = {"count": 2, "virtualAddress": "192.168.72.10", "addresses": ["192.168.72.12", "192.168.72.9"]}
@@ -76,26 +73,50 @@ TWO = {"count": 2, "virtualAddress": "192.168.72.10", "addresses": ["192.168.72.
 
 def test_two_load_balancers_share_an_address() -> None:
     plan = plan_of(changes={"clusters": {"standalone": {"loadBalancer": TWO}}})
-    cluster = plan.topology.clusters[0]
+    (planned,) = plan.topology.load_balancers
     found = balancer(plan)
     # Those of the first are called as if it were alone: it is not made anew when the second comes.
     names = {"c-lb-haproxy", "c-lb-keepalived", "c-lb-haproxy-2", "c-lb-keepalived-2"}
     assert {c.name for c in found.children(found.named("c-lb"))} == names
-    for host, suffix in zip(cluster.load_balancers, ("", "-2"), strict=True):
+    for host, suffix in zip(planned.hosts, ("", "-2"), strict=True):
         haproxy_of_it, command = found.named(f"c-lb-haproxy{suffix}"), found.named(f"c-lb-keepalived{suffix}")
         assert haproxy_of_it.inputs["connection"]["host"] == command.inputs["connection"]["host"] == str(host.address)
-        assert sent(haproxy_of_it).values == {"config": haproxy.configuration(cluster)}
+        assert sent(haproxy_of_it).values == {"config": haproxy.configuration(planned)}
         told = sent(command)
         assert told.phase == "keepalived"
-        assert told.values["config"] == keepalived.configuration(cluster, host)
-        assert (told.values["address"], told.values["virtual_address"]) == (str(host.address), "192.168.72.10")
-        (other,) = set(cluster.load_balancers) - {host}
+        assert told.values["config"] == keepalived.configuration(planned, host)
+        assert (told.values["address"], told.values["virtual_addresses"].split()) == (str(host.address), ["192.168.72.10"])
+        (other,) = set(planned.hosts) - {host}
         assert told.values["peers"].split() == [str(other.address)]
         # The address answers only where HAProxy runs already.
         assert found.before(haproxy_of_it, command)
         assert command.inputs["delete"].endswith(" bash -s -- keepalived-remove")
         assert "$PHASE == keepalived-remove" in told.program
-    assert found.outputs_of("c-lb")["api_url"] == "https://192.168.72.10:6443"
+    assert found.outputs_of("c-lb") == {"addresses": {"standalone": "192.168.72.10"}}
+
+
+SHARED = {
+    "first": {"loadBalancer": {"sharedWith": "second", "virtualAddress": "10.2.0.9"}},
+    "second": {"loadBalancer": {"count": 2, "virtualAddress": "10.2.0.10", "addresses": ["10.2.0.7", "10.2.0.8"]}},
+}
+
+
+def test_a_shared_load_balancer_is_one_component_of_one_clusters_machines() -> None:
+    room = {"cpu": 64, "memoryGb": 256, "count": 1}
+    clusters = {
+        name: {"subnet": f"10.{number}.0.0/24", "workers": room, **SHARED[name]} for number, name in enumerate(SHARED, 1)
+    }
+    plan = plan_of("custom", {"clusters": clusters})
+    (planned,) = plan.topology.load_balancers
+    found = balancer(plan)
+    names = {"c-lb-haproxy", "c-lb-keepalived", "c-lb-haproxy-2", "c-lb-keepalived-2"}
+    assert {c.name for c in found.children(found.named("c-lb"))} == names
+    for host, suffix in zip(planned.hosts, ("", "-2"), strict=True):
+        command = found.named(f"c-lb-keepalived{suffix}")
+        assert command.inputs["connection"]["host"] == str(host.address)
+        assert sent(command).values["virtual_addresses"].split() == ["10.2.0.10", "10.2.0.9"]
+        assert sent(found.named(f"c-lb-haproxy{suffix}")).values == {"config": haproxy.configuration(planned)}
+    assert found.outputs_of("c-lb") == {"addresses": {"first": "10.2.0.9", "second": "10.2.0.10"}}
 
 
 @pytest.mark.parametrize("kind", ["kernel", "ganesha"])

@@ -51,6 +51,21 @@ def _cluster(draw: st.DrawFn, number: int) -> dict[str, Any]:
     return cluster
 
 
+def _balance(draw: st.DrawFn, clusters: dict[str, dict[str, Any]]) -> None:
+    """Load balancers: of one machine or of two, each cluster's own or another one's."""
+    owners = draw(st.lists(st.sampled_from(list(clusters)), min_size=1, unique=True))
+    for number, (name, cluster) in enumerate(clusters.items()):
+        if name not in owners and draw(st.booleans()):
+            owner = draw(st.sampled_from(owners))
+            # Below the first address that is allocated.
+            address = str(IPv4Network(clusters[owner]["subnet"])[2 + number])
+            cluster["loadBalancer"] = {"sharedWith": owner, "virtualAddress": address}
+        elif draw(st.booleans()):
+            subnet = IPv4Network(cluster["subnet"])
+            addresses = [str(subnet[-3]), str(subnet[9])]
+            cluster["loadBalancer"] = {"count": 2, "virtualAddress": str(subnet[8]), "addresses": addresses}
+
+
 @st.composite
 def written(draw: st.DrawFn) -> dict[str, Any]:
     """Settings of the architecture `custom`; what is left out may still be needed."""
@@ -63,6 +78,7 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
     if out:
         clusters[out]["enabled"] = False
     there = [name for name in found if name != out]
+    _balance(draw, {name: clusters[name] for name in there})
     tools: dict[str, dict[str, Any]] = {}
     for tool, default in PLACES.items():
         if tool not in catalogue.NAMES:

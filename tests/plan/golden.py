@@ -20,8 +20,9 @@ TWO = {"count": 2, "virtualAddress": "192.168.75.10", "addresses": ["192.168.75.
 
 
 def rendered() -> dict[str, str]:
-    """Path below tests/golden to text: all of standalone, and of one cluster of multicluster what differs."""
-    return {**dict(_standalone()), **dict(_multicluster())}
+    """Path below tests/golden to text: all of standalone, of one cluster of multicluster what differs, and what two
+    clusters share."""
+    return {**dict(_standalone()), **dict(_multicluster()), **dict(_shared())}
 
 
 def _standalone() -> Iterator[tuple[str, str]]:
@@ -31,7 +32,7 @@ def _standalone() -> Iterator[tuple[str, str]]:
         gitlab={"version": GITLAB_VERSION},
     )
     (cluster,) = stack.topology.clusters
-    yield "standalone/haproxy.cfg", haproxy.configuration(cluster)
+    yield "standalone/haproxy.cfg", haproxy.configuration(stack.topology.load_balancers[0])
     yield "standalone/exports", nfs.exports(cluster)
     yield "standalone/nfs.conf", nfs.nfs_conf()
     yield "standalone/ganesha.conf", nfs.ganesha_conf(cluster)
@@ -58,16 +59,32 @@ def _multicluster() -> Iterator[tuple[str, str]]:
         kubernetes={"cisProfile": True},
         media={"registryMirror": "https://registry.example.com"},
     )
-    cluster = stack.topology.clusters[-1]
+    cluster, balancer = stack.topology.clusters[-1], stack.topology.load_balancers[-1]
     yield "multicluster/dns.txt", _zone(stack)
-    yield "multicluster/haproxy.cfg", haproxy.configuration(cluster)
+    yield "multicluster/haproxy.cfg", haproxy.configuration(balancer)
     yield "multicluster/registries.yaml", rke2.to_yaml(rke2.registries(stack.settings.media))
-    for host in cluster.load_balancers:
-        yield f"multicluster/{host.name}.keepalived.conf", keepalived.configuration(cluster, host)
+    for host in balancer.hosts:
+        yield f"multicluster/{host.name}.keepalived.conf", keepalived.configuration(balancer, host)
     for host in cluster.masters[:2]:
         yield f"multicluster/{host.name}.config.yaml", _node(stack, cluster, host)
     for host in (cluster.load_balancers[0], cluster.nfs, cluster.masters[0], cluster.workers[0]):
         yield f"multicluster/{host.role}.nft", network.ruleset(host, stack.settings, stack.topology)
+
+
+def _shared() -> Iterator[tuple[str, str]]:
+    stack = plan(
+        "multicluster",
+        clusters={
+            "dev": {"loadBalancer": {"sharedWith": "prd", "virtualAddress": "192.168.75.8"}},
+            "prd": {"loadBalancer": TWO},
+        },
+    )
+    balancer = stack.topology.load_balancers[-1]
+    host = balancer.hosts[0]
+    yield "shared/haproxy.cfg", haproxy.configuration(balancer)
+    yield "shared/keepalived.conf", keepalived.configuration(balancer, host)
+    yield "shared/haproxy.nft", network.ruleset(host, stack.settings, stack.topology)
+    yield "shared/dns.txt", _zone(stack)
 
 
 def _node(stack: Plan, cluster: ClusterHosts, host: Host) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -62,6 +62,7 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
     first_address = draw(st.integers(2, 12))
     names = draw(st.lists(st.sampled_from(["blue", "c1", "dev", "observability"]), min_size=1, max_size=3, unique=True))
     values: dict[str, Any] = {"machines": {"firstAddress": first_address}, "clusters": {}}
+    left: dict[str, list[str]] = {}
     for number, name in enumerate(names):
         counts = {"masters": draw(st.sampled_from([1, 3, 5])), "workers": draw(st.integers(1, most_workers))}
         machines = ["loadBalancer", "nfs", *(["bastion", "gitlab"] if number == 0 else [])]
@@ -104,7 +105,8 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
             if draw(st.booleans()):
                 node = f"{prefix_of_names}{group[:-1]}-{draw(st.integers(1, count))}"
                 cluster[group]["nodeLabels"] = {node: draw(_labels)}
-        values["clusters"][name] = cluster
+        values["clusters"][name], left[name] = cluster, list(given)
+    _share(draw, values["clusters"], left)
     values["firewall"] = {
         "operatorNetworks": draw(
             st.lists(st.sampled_from(["10.200.0.0/16", "10.200.7.0/24", "203.0.113.9/32"]), max_size=3)
@@ -112,6 +114,24 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
     }
     values["kubernetes"] = {"cisProfile": draw(st.booleans())}
     return values
+
+
+def _share(draw: st.DrawFn, clusters: dict[str, Any], left: dict[str, list[str]]) -> None:
+    """Some have the load balancer of another cluster, at an address that is `left` in its subnet."""
+    behind: dict[str, list[str]] = {}
+    for name, cluster in clusters.items():
+        owners = [n for n, c in clusters.items() if n != name and "sharedWith" not in c["loadBalancer"]]
+        if name in behind or not owners or not draw(st.booleans()):
+            continue
+        owner = draw(st.sampled_from(owners))
+        taken = behind.setdefault(owner, [clusters[owner]["loadBalancer"].get("virtualAddress", "")])
+        # Two machines tell addresses apart by their last numbers.
+        numbers = {int(IPv4Address(address)) % 256 or 255 for address in taken if address}
+        found = next((a for a in left[owner] if (int(IPv4Address(a)) % 256 or 255) not in numbers), None)
+        if found:
+            left[owner].remove(found)
+            taken.append(found)
+            cluster["loadBalancer"] = {"sharedWith": owner, "virtualAddress": found}
 
 
 def stacks(most_workers: int = 8) -> st.SearchStrategy[Plan]:

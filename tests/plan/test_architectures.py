@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from config.placement import clusters_of
 from config.reference import PLACES, SEVERAL
-from plan import network
+from plan import haproxy, keepalived, network
 from plan.plan import Plan
 from plan.tools import catalogue, telemetry, waves
 from plan.tools.inputs import tool_inputs
@@ -27,6 +28,7 @@ from tests.plan.packet_filter import parse
 from tests.plan.stacks import examples
 from tests.plan.test_network import PORTS, expected, peers
 from tests.plan.test_policies import Pod, passes
+from tests.plan.test_rendered import led_to
 from tests.support.platform import deployed
 from tests.support.stack import Recording
 
@@ -44,7 +46,8 @@ def figure(request: pytest.FixtureRequest) -> Iterator[None]:
     sizes = ", ".join(f"{count} of {size}" for size, count in sorted(drawn.items()) if size[0].isdigit())
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\narchitectures drawn: {drawn['planned']} planned ({sizes}), {drawn['deployed']} deployed")
+        shared = f"{drawn['shared']} with a shared load balancer"
+        print(f"\narchitectures drawn: {drawn['planned']} planned ({sizes}; {shared}), {drawn['deployed']} deployed")
 
 
 def every(stack: Plan) -> Iterator[tuple[str, Release]]:
@@ -57,9 +60,11 @@ def test_the_plan_of_any_architecture(drawn_one: Architecture, seed: int) -> Non
     values, stack = drawn_one
     drawn["planned"] += 1
     drawn[f"{len(stack.topology.clusters)} clusters"] += 1
+    drawn["shared"] += any(len(balancer.clusters) > 1 for balancer in stack.topology.load_balancers)
     every_host_once(values, stack)
     networks_are_disjoint(values, stack)
     every_tool_has_its_place_and_needs(stack)
+    every_load_balancer_leads_to_each_cluster_behind_it(stack)
     every_name_is_recorded_once(stack)
     every_password_has_an_owner(stack)
     logins_lead_to_names_of_the_platform(stack)
@@ -73,13 +78,17 @@ def every_host_once(values: dict[str, Any], stack: Plan) -> None:
     assert len({h.name for h in hosts}) == len({h.address for h in hosts}) == len(hosts)
     described = {name: c for name, c in values["clusters"].items() if c.get("enabled", True)}
     assert [c.name for c in stack.topology.clusters] == list(described)
-    assert len(hosts) == 2 + sum(2 + c["masters"]["count"] + c["workers"]["count"] for c in described.values())
+    balancers = [c.get("loadBalancer", {}) for c in described.values()]
+    own = sum(b.get("count", 1) for b in balancers if "sharedWith" not in b)
+    assert len(hosts) == 2 + own + sum(1 + c["masters"]["count"] + c["workers"]["count"] for c in described.values())
     for host in hosts:
         assert host.address in host.subnet
         assert host.address not in (host.subnet.network_address, host.subnet.broadcast_address)
     for cluster in stack.topology.clusters:
         assert len(cluster.masters) % 2 == 1
-        assert {h.cluster for h in (*cluster.nodes, *cluster.load_balancers, cluster.nfs)} == {cluster.name}
+        assert {h.cluster for h in (*cluster.nodes, cluster.nfs)} == {cluster.name}
+        owner = values["clusters"][cluster.name].get("loadBalancer", {}).get("sharedWith", cluster.name)
+        assert {b.cluster for b in cluster.load_balancers} == {owner}
 
 
 def networks_are_disjoint(values: dict[str, Any], stack: Plan) -> None:
@@ -92,6 +101,23 @@ def networks_are_disjoint(values: dict[str, Any], stack: Plan) -> None:
             assert not any(a.subnet.overlaps(n) for n in (b.subnet, b.pod_subnet, b.service_subnet))
             if values["network"]["mesh"]:
                 assert not any(a.pod_subnet.overlaps(n) for n in (b.pod_subnet, b.service_subnet))
+
+
+def every_load_balancer_leads_to_each_cluster_behind_it(stack: Plan) -> None:
+    clusters = stack.topology.clusters
+    entrances = [c.entrance for c in clusters]
+    assert len(set(entrances)) == len(entrances)
+    assert sorted(c.name for b in stack.topology.load_balancers for c in b.clusters) == sorted(c.name for c in clusters)
+    for balancer in stack.topology.load_balancers:
+        text = haproxy.configuration(balancer)
+        for cluster in balancer.clusters:
+            assert all(cluster.entrance in host.subnet for host in balancer.hosts)
+            held = [keepalived.values(balancer, host).get("virtual_addresses", []) for host in balancer.hosts]
+            assert all(str(cluster.entrance) in h for h in held) or [h.address for h in balancer.hosts] == [cluster.entrance]
+            for port, backend in led_to(text, str(cluster.entrance)).items():
+                nodes = cluster.masters if port in ("6443", "9345") else cluster.workers
+                (body,) = re.findall(rf"^backend {backend}\n((?: .+\n)*)", text, re.M)
+                assert re.findall(r"server \S+ (\S+):", body) == [str(n.address) for n in nodes]
 
 
 def every_tool_has_its_place_and_needs(stack: Plan) -> None:
@@ -224,3 +250,5 @@ def assert_deployed(stack: Plan, found: Recording) -> None:
     assert helm == sorted(f"{cluster}-tools-{release.name}" for cluster, release in every(stack))
     for cluster in stack.topology.clusters:
         assert {f"{cluster.name}-nodes-{node.name}-rke2" for node in cluster.nodes} <= names
+    balancers = sorted(r.name for r in found.of_type("opstella:network:LoadBalancer"))
+    assert balancers == sorted(f"{balancer.owner.name}-lb" for balancer in stack.topology.load_balancers)

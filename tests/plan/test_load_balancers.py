@@ -1,4 +1,5 @@
-"""One load balancer or two: names, addresses, what leads to them, and who may speak for their virtual address."""
+"""One load balancer or two, of one cluster or several: names, addresses, what leads to them, and who may speak for
+their virtual addresses."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_everything_leads_to_the_entrance_and_only_load_balancers_hold_it(stack:
     machines = {h.address for h in stack.topology.hosts}
     for cluster, data in zip(stack.topology.clusters, as_data(stack)["clusters"], strict=True):
         virtual = cluster.settings.load_balancer.virtual_address
-        own = {b.address for b in cluster.load_balancers}
+        before = {b.address for b in cluster.load_balancers}
+        own = {b.address for b in cluster.load_balancers if b.cluster == cluster.name}
         assert cluster.entrance == virtual or (virtual is None and {cluster.entrance} == own)
         assert virtual not in machines
         led = {r.address for r in stack.records if r.cluster == cluster.name}
@@ -59,7 +61,7 @@ def test_everything_leads_to_the_entrance_and_only_load_balancers_hold_it(stack:
         assert len(master["tls-san"]) == len(set(master["tls-san"]))
         # What they forward comes from their own addresses.
         admitted = {a for n in cluster.networks["haproxy"] for a in n}
-        assert admitted == own
+        assert admitted == before
 
 
 @examples(20)
@@ -80,23 +82,31 @@ def values_in(text: str, keyword: str) -> list[str]:
 @examples(20)
 @given(stacks())
 def test_two_agree_on_all_but_who_they_are(stack: Plan) -> None:
-    for cluster in stack.topology.clusters:
-        texts = [keepalived.configuration(cluster, b) for b in cluster.load_balancers]
-        if len(texts) == 1:
+    for balancer in stack.topology.load_balancers:
+        if len(balancer.hosts) == 1:
             continue
-        one, two = texts
-        for keyword in ("virtual_router_id", "advert_int", "vrrp_version", "state"):
-            assert values_in(one, keyword) == values_in(two, keyword) != []
-        assert values_in(one, "priority") != values_in(two, "priority")
-        # No preemption works only from this state.
-        assert values_in(one, "state") == ["BACKUP"] and "    nopreempt\n" in one and "    nopreempt\n" in two
-        first, second = cluster.load_balancers
-        assert values_in(one, "unicast_src_ip") == [str(first.address)]
-        assert f"unicast_peer {{\n        {second.address}\n    }}" in one
-        assert f"unicast_peer {{\n        {first.address}\n    }}" in two
-        virtual = cluster.settings.load_balancer.virtual_address
-        assert all(f"        {virtual}/32 dev @INTERFACE@\n" in text for text in texts)
-        assert 1 <= int(values_in(one, "virtual_router_id")[0]) <= 255
+        first, second = balancer.hosts
+        one, two = (instances(keepalived.configuration(balancer, host)) for host in balancer.hosts)
+        assert list(one) == list(two) and len(one) == len(balancer.clusters)
+        for cluster, name in zip(balancer.clusters, one, strict=True):
+            for keyword in ("virtual_router_id", "advert_int", "state"):
+                assert values_in(one[name], keyword) == values_in(two[name], keyword) != []
+            assert values_in(one[name], "priority") != values_in(two[name], "priority")
+            # No preemption works only from this state.
+            assert values_in(one[name], "state") == ["BACKUP"]
+            assert all("    nopreempt\n" in text for text in (one[name], two[name]))
+            assert values_in(one[name], "unicast_src_ip") == [str(first.address)]
+            assert f"unicast_peer {{\n        {second.address}\n    }}" in one[name]
+            assert f"unicast_peer {{\n        {first.address}\n    }}" in two[name]
+            held = f"virtual_ipaddress {{\n        {cluster.entrance}/32 dev @INTERFACE@\n    }}"
+            assert held in one[name] and held in two[name]
+        identifiers = [int(values_in(text, "virtual_router_id")[0]) for text in one.values()]
+        assert len(set(identifiers)) == len(identifiers) and all(1 <= number <= 255 for number in identifiers)
+
+
+def instances(text: str) -> dict[str, str]:
+    """The VRRP instances of keepalived.conf by their names."""
+    return dict(re.findall(r"^vrrp_instance (\S+) {\n(.*?)^}$", text, re.M | re.S))
 
 
 @given(st.integers(0, 2**32 - 1).map(IPv4Address))
@@ -105,9 +115,9 @@ def test_a_router_id_is_one(address: IPv4Address) -> None:
 
 
 def test_the_check_asks_what_haproxy_answers() -> None:
-    cluster = standalone(TWO).topology.clusters[0]
-    text = haproxy.configuration(cluster)
-    (asked,) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", keepalived.configuration(cluster, cluster.load_balancers[0]))
+    (balancer,) = standalone(TWO).topology.load_balancers
+    text = haproxy.configuration(balancer)
+    (asked,) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", keepalived.configuration(balancer, balancer.hosts[0]))
     assert f"bind 127.0.0.1:{asked[0]}\n" in text and f"monitor-uri {asked[1]}\n" in text
 
 
@@ -119,19 +129,19 @@ def test_the_time_to_take_over_is_within_what_clients_bear() -> None:
 
 
 def test_one_with_a_virtual_address_holds_it_alone() -> None:
-    cluster = standalone({"virtualAddress": "192.168.72.10"}).topology.clusters[0]
-    (host,) = cluster.load_balancers
-    assert (host.name, str(cluster.entrance)) == ("haproxy", "192.168.72.10")
-    text = keepalived.configuration(cluster, host)
+    (balancer,) = standalone({"virtualAddress": "192.168.72.10"}).topology.load_balancers
+    (host,) = balancer.hosts
+    assert (host.name, str(balancer.owner.entrance)) == ("haproxy", "192.168.72.10")
+    text = keepalived.configuration(balancer, host)
     assert "static_ipaddress {\n    192.168.72.10/32 dev @INTERFACE@\n}" in text
     assert "vrrp_instance" not in text
-    assert keepalived.values(cluster, host)["peers"] == []
+    assert keepalived.values(balancer, host)["peers"] == []
 
 
 def test_without_a_virtual_address_there_is_no_keepalived() -> None:
-    cluster = standalone({}).topology.clusters[0]
-    assert keepalived.values(cluster, cluster.load_balancers[0]) == {}
-    assert keepalived.configuration(cluster, cluster.load_balancers[0]) == ""
+    (balancer,) = standalone({}).topology.load_balancers
+    assert keepalived.values(balancer, balancer.hosts[0]) == {}
+    assert keepalived.configuration(balancer, balancer.hosts[0]) == ""
 
 
 def test_first_contact_does_not_count_the_address_that_passes_from_one_to_the_other() -> None:
@@ -151,3 +161,94 @@ def test_two_on_one_address_are_refused(values: dict[str, Any]) -> None:
     same = {**cluster["loadBalancer"], "addresses": [cluster["loadBalancer"]["addresses"][0]] * 2}
     with pytest.raises(ConfigurationError, match="is given to opstella:clusters"):
         plan("custom", **values | {"clusters": values["clusters"] | {name: {**cluster, "loadBalancer": same}}})
+
+
+# Of several clusters
+
+
+def cluster(number: int, balancer: dict[str, Any]) -> dict[str, Any]:
+    workers = {"count": 1, "cpu": 64, "memoryGb": 256}
+    return {"subnet": f"10.{number}.0.0/23", "loadBalancer": balancer, "masters": {"count": 1}, "workers": workers}
+
+
+def several(owner: dict[str, Any], *addresses: str) -> Plan:
+    """A cluster `own` with `owner` for its load balancer, and `c1`, `c2`, … behind that at `addresses`."""
+    others = {
+        f"c{number}": cluster(number, {"sharedWith": "own", "virtualAddress": address})
+        for number, address in enumerate(addresses, 1)
+    }
+    return plan("custom", clusters={**others, "own": cluster(0, owner)})
+
+
+PAIR = {"count": 2, "virtualAddress": "10.0.0.4", "addresses": ["10.0.0.2", "10.0.0.3"]}
+
+
+def test_a_cluster_that_shares_has_no_such_machine_and_everything_of_it_leads_to_its_own_address() -> None:
+    stack = several(PAIR, "10.0.0.5", "10.0.0.6")
+    balancers = [h.name for h in stack.topology.hosts if h.role == "haproxy"]
+    assert balancers == ["own-haproxy-1", "own-haproxy-2"]
+    (balancer,) = stack.topology.load_balancers
+    assert [c.name for c in balancer.clusters] == ["own", "c1", "c2"]
+    assert stack.total.nodes == len(stack.topology.hosts) == 2 + 2 + 3 * 3
+    for entry in as_data(stack)["clusters"]:
+        assert entry["load_balancers"] == balancers
+        assert entry["load_balancer"] == {"own": "10.0.0.4", "c1": "10.0.0.5", "c2": "10.0.0.6"}[entry["name"]]
+    # The machines' own addresses lead to the cluster whose machines they are.
+    names = {
+        c.name: set(rke2.node_config(c, c.masters[0], stack.settings.kubernetes, "api.x")["tls-san"])
+        for c in stack.topology.clusters
+    }
+    assert names["c1"] == {"10.0.0.5", "api.x", str(stack.topology.clusters[0].masters[0].address)}
+    assert names["own"] >= {"10.0.0.2", "10.0.0.3", "10.0.0.4"}
+
+
+def test_one_more_cluster_behind_it_changes_nothing_of_the_others_way() -> None:
+    """keepalived and HAProxy go on with what they have: the same instances, the same frontends' ports and backends."""
+    before, after = several(PAIR, "10.0.0.5"), several(PAIR, "10.0.0.5", "10.0.0.6")
+    (one,), (other,) = before.topology.load_balancers, after.topology.load_balancers
+    assert one.hosts == other.hosts
+    for host in one.hosts:
+        had, has = (instances(keepalived.configuration(b, host)) for b in (one, other))
+        assert has == had | {"entrance-c2": has["entrance-c2"]}
+    had, has = (dict(re.findall(r"^backend (\S+)\n((?: .+\n)*)", haproxy.configuration(b), re.M)) for b in (one, other))
+    assert {name: body for name, body in has.items() if not name.endswith("-c2")} == had
+
+
+def test_a_single_machine_holds_the_addresses_of_all_and_needs_none_for_its_own_cluster() -> None:
+    stack = several({"address": "10.0.0.2"}, "10.0.0.5", "10.0.0.6")
+    (balancer,) = stack.topology.load_balancers
+    (host,) = balancer.hosts
+    assert str(balancer.owner.entrance) == "10.0.0.2"
+    text = keepalived.configuration(balancer, host)
+    assert "static_ipaddress {\n    10.0.0.5/32 dev @INTERFACE@\n    10.0.0.6/32 dev @INTERFACE@\n}" in text
+    assert keepalived.values(balancer, host)["virtual_addresses"] == ["10.0.0.5", "10.0.0.6"]
+    assert hosts.preflight(host, stack.settings, stack.stack)["passing_addresses"] == ("10.0.0.5", "10.0.0.6")
+
+
+def test_the_addresses_of_all_are_kept_free_in_the_subnet_of_the_machines() -> None:
+    taken = {h.address for h in several({}, "10.0.0.11", "10.0.0.12").topology.hosts}
+    assert not taken & {IPv4Address("10.0.0.11"), IPv4Address("10.0.0.12")}
+
+
+def test_its_packet_filter_lets_in_the_nodes_of_all_and_each_clusters_nodes_let_it_in() -> None:
+    stack = several(PAIR, "10.0.0.5")
+    (balancer,) = stack.topology.load_balancers
+    for host in balancer.hosts:
+        rules = parse(network.ruleset(host, stack.settings, stack.topology))
+        for node in (node for c in balancer.clusters for node in c.nodes):
+            assert rules.lets_in(node.address, "tcp", 9345) and rules.lets_in(node.address, "tcp", 6443)
+        stranger = next(c.nfs.address for c in stack.topology.clusters)
+        assert not rules.lets_in(stranger, "tcp", 9345)
+        for c in balancer.clusters:
+            master = parse(network.ruleset(c.masters[0], stack.settings, stack.topology))
+            worker = parse(network.ruleset(c.workers[0], stack.settings, stack.topology))
+            assert master.lets_in(host.address, "tcp", 9345) and worker.lets_in(host.address, "tcp", 30443)
+
+
+def test_two_machines_cannot_tell_addresses_of_one_last_number_apart() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        several(PAIR, "10.0.1.4")
+    (problem,) = caught.value.problems
+    assert problem.key == "opstella:clusters.c1.loadBalancer.virtualAddress"
+    assert "10.0.1.4 and opstella:clusters.own.loadBalancer.virtualAddress have the same last number" in problem.what
+    assert several({"virtualAddress": "10.0.0.4"}, "10.0.1.4").topology.load_balancers, "a machine alone asks nobody"

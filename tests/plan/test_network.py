@@ -103,11 +103,19 @@ def is_source(source: str, host: Host, peer: Peer, stack: Plan) -> bool:
         return peer.role == "bastion"
     if source == "headlamp":
         serving = next(r.cluster for r in stack.records if r.service == "headlamp")
-        return peer.role == "worker" and peer.cluster == serving != host.cluster
+        return peer.role == "worker" and peer.cluster == serving != host.cluster != front(serving, stack)
     if source == "pods":
         return peer.address in stack.settings.clusters[host.cluster or ""].pod_subnet
-    own = peer.cluster == host.cluster
+    if "haproxy" in (host.role, peer.role):
+        own = front(host.cluster, stack) == front(peer.cluster, stack)
+    else:
+        own = peer.cluster == host.cluster
     return own and (peer.role == source or (source == "node" and peer.role in ("master", "worker")))
+
+
+def front(cluster: str | None, stack: Plan) -> str | None:
+    """Whose load balancer stands before `cluster`."""
+    return (stack.settings.clusters[cluster].load_balancer.shared_with or cluster) if cluster else None
 
 
 def expected(stack: Plan, host: Host, peer: Peer) -> set[tuple[str, int]]:

@@ -41,15 +41,15 @@ def accepted(command: list[str], text: str | None = None) -> None:
 @given(stacks())
 def test_haproxy_accepts_its_configuration(tmp_path_factory: pytest.TempPathFactory, stack: Plan) -> None:
     file = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
-    for cluster in stack.topology.clusters:
-        file.write_text(haproxy.configuration(cluster))
+    for balancer in stack.topology.load_balancers:
+        file.write_text(haproxy.configuration(balancer))
         accepted(["/usr/sbin/haproxy", "-c", "-f", str(file)])
 
 
 @needs("haproxy")
 def test_haproxy_refuses_a_broken_configuration(tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
-    file.write_text(haproxy.configuration(plan().topology.clusters[0]).replace("balance leastconn", "balance least"))
+    file.write_text(haproxy.configuration(plan().topology.load_balancers[0]).replace("balance leastconn", "balance least"))
     with pytest.raises(AssertionError, match="balance"):
         accepted(["/usr/sbin/haproxy", "-c", "-f", str(file)])
 

@@ -97,7 +97,8 @@ def test_a_second_cluster_gives_every_machine_of_a_cluster_its_clusters_name() -
 @given(stacks())
 def test_every_machine_is_there_once(stack: Plan) -> None:
     topology = stack.topology
-    counted = [(name, "haproxy", c.load_balancer.count) for name, c in stack.settings.clusters.items()]
+    own = {name: c.load_balancer for name, c in stack.settings.clusters.items() if not c.load_balancer.shared_with}
+    counted = [(name, "haproxy", balancer.count) for name, balancer in own.items()]
     counted += [(c, "nfs", 1) for c in stack.settings.clusters]
     counted += [(name, "master", c.masters.count) for name, c in stack.settings.clusters.items()]
     counted += [(name, "worker", c.workers.count) for name, c in stack.settings.clusters.items()]
@@ -114,8 +115,8 @@ def test_every_machine_is_there_once(stack: Plan) -> None:
     for cluster in topology.clusters:
         assert len(cluster.masters) % 2 == 1
         assert cluster.nodes == cluster.masters + cluster.workers
-        mine = {*cluster.load_balancers, cluster.nfs, *cluster.nodes}
-        assert mine == {h for h in topology.hosts if h.cluster == cluster.name}
+        mine = {cluster.nfs, *cluster.nodes, *(cluster.load_balancers if cluster.name in own else ())}
+        assert mine == set(cluster.own) == {h for h in topology.hosts if h.cluster == cluster.name}
 
 
 @examples(30)
@@ -155,7 +156,7 @@ def hosts_allocated(stack: Plan, name: str) -> list[int]:
     own, first = cluster.settings, cluster is topology.clusters[0]
     machines = [
         *([(settings.bastion.address, topology.bastion)] if first else []),
-        *((next(iter(own.load_balancer.given), None), b) for b in cluster.load_balancers),
+        *((next(iter(own.load_balancer.given), None), h) for h in cluster.own if h.role == "haproxy"),
         (own.nfs.address, cluster.nfs),
         *([(settings.gitlab.address, topology.gitlab)] if first else []),
         *((None, h) for h in cluster.masters[len(own.masters.addresses) :]),

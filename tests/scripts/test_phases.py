@@ -27,7 +27,7 @@ COMPLETE: dict[str, dict[str, str]] = {
     "gitlab-tokens": {"program": "x", "wanted": "x"},
     "haproxy": {"config": "x"},
     "hostkey": {"name": "h", "address": "127.0.0.1", "port": "22", "timeout_seconds": "0"},
-    "keepalived": {"config": "x", "address": "192.168.72.12", "virtual_address": "192.168.72.10", "peers": "192.168.72.9"},
+    "keepalived": {"config": "x", "address": "192.168.72.12", "virtual_addresses": "192.168.72.10\n192.168.72.8", "peers": "192.168.72.9"},
     "kubeconfig": {"server_url": "https://api.example.com:6443"},
     "nfs": dict.fromkeys(("server", "path", "exports", "ganesha_conf", "nfs_conf"), "x"),
     "node": dict.fromkeys(("node_name", "timeout_seconds", "labels", "taints"), "1"),
@@ -110,7 +110,7 @@ def test_a_missing_value_is_named(phase: str, missing: str) -> None:
         ("prepare", {"hostname": ""}, "sent an empty value for: hostname"),
         ("kubeconfig", {"server_url": "http://x|y"}, "the value 'server_url' is 'http://x|y'"),
         ("hostkey", {"expected": "0123"}, "the host key given for h is not one"),
-        ("keepalived", {"virtual_address": "api.example.com"}, "'api.example.com' is not an IPv4 address"),
+        ("keepalived", {"virtual_addresses": "192.168.72.10\napi.example.com"}, "'api.example.com' is not an IPv4 address"),
         ("keepalived", {"peers": "192.168.72.9\neth0"}, "'eth0' is not an IPv4 address"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plan.tools.needs import GITLAB
-from tests.support.platform import ARCHITECTURES, plan_of, reference
+from tests.support.platform import ARCHITECTURES, deployed, plan_of, reference
 from tests.support.stack import Recording, Registered
 
 HELM = "kubernetes:helm.sh/v3:Release"
@@ -73,6 +73,21 @@ def test_clusters_join_in_order(found: Recording, architecture: str) -> None:
             assert all(found.before(seen, agent) for seen in ready)
             for other in cluster.workers:
                 assert not found.before(found.named(f"{name}-{other.name}-rke2"), agent)
+
+
+def test_a_cluster_joins_through_the_load_balancer_that_it_shares() -> None:
+    """Its own address is put on the other cluster's machines before its first server looks for it."""
+    room = {"count": 1, "cpu": 64, "memoryGb": 256}
+    one = {"subnet": "10.1.0.0/24", "masters": {"count": 1}, "workers": room}
+    shared = {"loadBalancer": {"sharedWith": "two", "virtualAddress": "10.2.0.9"}}
+    plan = plan_of("custom", {"clusters": {"one": {**one, **shared}, "two": {**one, "subnet": "10.2.0.0/24"}}})
+    found = deployed(plan)
+    assert [r.name for r in found.of_type("opstella:network:LoadBalancer")] == ["two-lb"]
+    assert len(found.of_type("opstella:host:Host")) == len(plan.topology.hosts) == 2 + 1 + 2 * 3
+    for cluster in ("one", "two"):
+        for before in ("two-lb-haproxy", "two-lb-keepalived"):
+            assert found.before(found.named(before), found.named(f"{cluster}-nodes-{cluster}-master-1-rke2"))
+    assert found.exports["kubernetes_api"]["one"] == "https://10.2.0.9:6443"
 
 
 def test_clusters_do_not_wait_for_each_other() -> None:
