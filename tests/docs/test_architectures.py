@@ -31,8 +31,13 @@ def test_every_file_has_a_plan(title: str, tmp_path: Path) -> None:
     assert {r.name for rs in stack.releases.values() for r in rs} >= {"keycloak", "grafana", "vault", "argo-cd"}
 
 
-def test_there_are_three() -> None:
-    assert list(FILES) == ["One highly available cluster", "Three clusters", "Two sites, one object store, a mesh"]
+def test_there_are_four() -> None:
+    assert list(FILES) == [
+        "One highly available cluster",
+        "Three clusters",
+        "Two sites, one object store, a mesh",
+        "Three clusters behind one pair of load balancers",
+    ]
 
 
 def test_one_highly_available_cluster(tmp_path: Path) -> None:
@@ -52,6 +57,17 @@ def test_two_sites(tmp_path: Path) -> None:
     assert (carrying(stack, "vault"), carrying(stack, "minio")) == (["south"], ["north"])
     north, south = (c.settings for c in stack.topology.clusters)
     assert not north.pod_subnet.overlaps(south.pod_subnet)
+
+
+def test_three_clusters_behind_one_pair_of_load_balancers(tmp_path: Path) -> None:
+    stack = planned("Three clusters behind one pair of load balancers", tmp_path)
+    (balancer,) = stack.topology.load_balancers
+    assert [c.name for c in balancer.clusters] == ["platform", "staging", "production"]
+    assert [h.name for h in stack.topology.hosts if h.role == "haproxy"] == ["platform-haproxy-1", "platform-haproxy-2"]
+    records = {r.name.partition(".")[0]: str(r.address) for r in stack.records}
+    assert (records["grafana"], records["argocd-staging"], records["argocd-production"]) == (
+        "10.40.0.10", "10.40.0.7", "10.40.0.6",
+    )  # fmt: skip
 
 
 def test_the_figures_are_the_tests() -> None:
