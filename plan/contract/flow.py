@@ -16,7 +16,7 @@ from plan.topology import Host, Topology
 class Flow:
     """What `rule` lets into `targets`, which are all of one cluster or of none; no `sources`: from anyone.
 
-    `addresses` are the targets' own and the virtual one that they hold between them, as the fewest networks.
+    `addresses` are the targets' own and the virtual ones that they hold between them, as the fewest networks.
     """
 
     rule: Rule
@@ -43,11 +43,11 @@ def flows(settings: Settings, topology: Topology) -> tuple[Flow, ...]:
     for host in topology.hosts:
         for opening in network.openings(host, settings, topology):
             found.setdefault((opening.rule, host.cluster, host.role, opening.networks), []).append(host)
-    entrances = {cluster.name: cluster.entrance for cluster in topology.clusters}
+    entrances = {b.owner.name: [cluster.entrance for cluster in b.clusters] for b in topology.load_balancers}
     return tuple(
         Flow(
             rule=rule, cluster=cluster, role=role, targets=tuple(hosts), sources=sources,
-            addresses=_networks([*(h.address for h in hosts), *([entrances[cluster]] if cluster and role == "haproxy" else [])]),
+            addresses=_networks([*(h.address for h in hosts), *(entrances[cluster] if cluster and role == "haproxy" else [])]),
         )
         for (rule, cluster, role, sources), hosts in found.items()
     )  # fmt: skip

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
 from plan import haproxy, hosts, keepalived, network, rke2
+from plan.contract.flow import flows
 from plan.plan import Plan, as_data
 from tests.plan.packet_filter import parse
 from tests.plan.stacks import examples, plan, stacks, written
@@ -243,6 +244,12 @@ def test_its_packet_filter_lets_in_the_nodes_of_all_and_each_clusters_nodes_let_
             master = parse(network.ruleset(c.masters[0], stack.settings, stack.topology))
             worker = parse(network.ruleset(c.workers[0], stack.settings, stack.topology))
             assert master.lets_in(host.address, "tcp", 9345) and worker.lets_in(host.address, "tcp", 30443)
+
+
+def test_whoever_filters_in_front_of_the_machines_is_told_every_address() -> None:
+    stack = several({"address": "10.0.0.2"}, "10.0.0.5", "10.0.0.6")
+    told = [flow for flow in flows(stack.settings, stack.topology) if flow.role == "haproxy" and 443 in flow.rule.ports]
+    assert {str(a) for flow in told for network in flow.addresses for a in network} == {"10.0.0.2", "10.0.0.5", "10.0.0.6"}
 
 
 def test_two_machines_cannot_tell_addresses_of_one_last_number_apart() -> None:
