@@ -74,7 +74,8 @@ def once(address):
             said = connection.recv(64).decode() or "-"
     except OSError:
         said = "-"
-    print(f"{address} {began} {said}", flush=True)
+    sys.stdout.write(f"{address} {began} {said}\\n")  # at once, line end and all: others write too
+    sys.stdout.flush()
 while True:
     for address in sys.argv[1:]:
         threading.Thread(target=once, args=(address,), daemon=True).start()
