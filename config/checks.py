@@ -13,7 +13,7 @@ from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_
 from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
-from config.networks import check_addresses, check_overlaps, check_room, node_mask
+from config.networks import check_addresses, check_overlaps, check_room, check_rules, node_mask
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
@@ -43,6 +43,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", "network.**", *networks), check_overlaps),
+        (("network.rules.**",), check_rules),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (
             ("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**", "clusters.*.loadBalancer.sharedWith"),

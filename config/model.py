@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from config.clusters import Bastion, Cluster, GitLab
+from config.network_rules import NetworkRule
 from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
@@ -129,6 +130,8 @@ class Networking(Frozen):
     """The document whose firewall tables the machines open (docs/network.md)."""
     strict: Flag = False
     """Whether a row that is wider than need be is narrowed, and one that nothing uses left closed."""
+    rules: tuple[NetworkRule, ...] = ()
+    """What the machines let in beyond it."""
 
     mesh: Flag = False
     """Whether pod networks are routed between clusters, by whatever joins them: then they are disjoint."""

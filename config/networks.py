@@ -14,6 +14,11 @@ PODS_PER_NODE = 110
 # kube-controller-manager refuses node blocks more than 16 bits narrower than the pod network,
 # kube-apiserver a service network of more than 20 bits.
 WIDEST_POD_BITS, WIDEST_SERVICE_PREFIX = 16, 12
+# The API, the supervisor and etcd: who reaches them may try to take the cluster.
+_GUARDED = {6443: "the Kubernetes API", 9345: "RKE2's supervisor", 2379: "etcd", 2380: "etcd", 2381: "etcd's metrics"}
+_THERE = {"master": set(_GUARDED), "node": set(_GUARDED), "haproxy": {6443, 9345}}
+# A network of a shorter prefix is the world, or too much of it.
+_SHORTEST_PREFIX = 8
 
 
 def check_overlaps(settings: Settings) -> Iterator[Problem]:
@@ -142,3 +147,21 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
         yield from machine(key("clusters", name, "nfs"), cluster.nfs, cluster.subnet)
         yield from nodes(key("clusters", name, "masters"), cluster.masters, cluster.subnet)
         yield from nodes(key("clusters", name, "workers"), cluster.workers, cluster.subnet)
+
+
+def check_rules(settings: Settings) -> Iterator[Problem]:
+    """Rules that let nobody in, and those that open the cluster's own ports to the world without saying so."""
+    for number, rule in enumerate(settings.network.rules):
+        where = key(f"network.rules[{number}]")
+        for name, written in (("from", rule.sources), ("protocols", rule.protocols), ("ports", rule.ports)):
+            if not written:
+                yield Problem(f"{where}.{name}", "it is empty, so the rule lets nobody in", "name some, or remove the rule")
+        wide = [n for n in rule.sources if n.prefixlen < _SHORTEST_PREFIX]
+        opened = sorted(p for p in _THERE.get(rule.to, ()) if any(low <= p <= high for low, high in rule.ports))
+        if wide and opened and "tcp" in rule.protocols and not rule.open_to_anyone:
+            yield Problem(
+                where,
+                f"it opens {', '.join(dict.fromkeys(_GUARDED[p] for p in opened))} ({', '.join(map(str, opened))}) "
+                f"on {rule.to} to {', '.join(map(str, wide))}",
+                "name the networks that need it; or, if the whole world is to reach it, add openToAnyone: true",
+            )

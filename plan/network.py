@@ -3,11 +3,13 @@ the nftables ruleset of each host.
 
 A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`,
 or `any`; roles of a cluster mean the machines of the target's own cluster, or of every cluster behind a load balancer,
-`peers` its others of the target's own role, and `headlamp` the workers of the cluster that serves it.
+`peers` its others of the target's own role, `headlamp` the workers of the cluster that serves it, and `given` the
+networks that a rule of the user's names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
@@ -64,13 +66,33 @@ SEVERAL_CLUSTERS = (
 
 
 def rules(settings: Settings) -> tuple[Rule, ...]:
-    """Every allowed inbound flow: the profile's, and what the platform needs beyond it."""
-    return profiles.rules(settings.network.profile, settings.architecture, settings.network.strict, derived(settings))
+    """Every allowed inbound flow: the profile's, what the platform needs beyond it, and the user's own."""
+    contract = settings.network
+    return (*profiles.rules(contract.profile, settings.architecture, contract.strict, derived(settings)), *_custom(settings))
 
 
 def derived(settings: Settings) -> tuple[Rule, ...]:
     """What the platform's design asks for, and no row of the reference allows."""
     return (*DERIVED, *(SEVERAL_CLUSTERS if len(settings.enabled_clusters) > 1 else ()))
+
+
+def _custom(settings: Settings) -> Iterator[Rule]:
+    first, last = NODE_PORTS
+    for number, rule in enumerate(settings.network.rules):
+        # Collapsed: nft refuses a set whose elements overlap.
+        networks = tuple(collapse_addresses(rule.sources))
+        # NodePorts are guarded in a chain of their own, so a range that goes beyond them is two rules.
+        parts = (((1, first - 1), (last + 1, 65535)), (NODE_PORTS,))
+        for bounds in parts:
+            ports = [(max(a, low), min(b, high)) for a, b in rule.ports for low, high in bounds]
+            intervals = [(low, high) for low, high in ports if low <= high]
+            if intervals:
+                yield Rule(
+                    target=rule.to, protocols=rule.protocols, ports=tuple(a for a, b in intervals if a == b),
+                    ranges=tuple((a, b) for a, b in intervals if a < b), source="given", purpose=rule.purpose,
+                    origin="custom", why=f"opstella:network.rules[{number}]",
+                    networks=() if IPv4Network("0.0.0.0/0") in networks else networks,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +110,7 @@ def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Openin
         Opening(rule=rule, networks=networks)
         for rule in rules(settings)
         if _targets(rule.target, host)
-        and (networks := _networks(rule.source, host, served, settings, topology)) is not None
+        and (networks := _networks(rule, host, served, settings, topology)) is not None
     ]
     if host.role == "bastion":
         why = "the operator's way in"
@@ -110,11 +132,12 @@ def _peers(host: Host, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, .
 
 
 def _networks(
-    source: Source, host: Host, served: tuple[ClusterHosts, ...], settings: Settings, topology: Topology
+    rule: Rule, host: Host, served: tuple[ClusterHosts, ...], settings: Settings, topology: Topology
 ) -> tuple[IPv4Network, ...] | None:
-    """Where `source` is, seen from `host`: empty for anywhere, None where it is no machine."""
-    if source == "any":
-        return ()
+    """Where the rule's source is, seen from `host`: empty for anywhere, None where it is no machine."""
+    source = rule.source
+    if source in ("any", "given"):
+        return rule.networks
     if source == "bastion":
         # A machine is no source of its own.
         return None if host.role == "bastion" else (IPv4Network(topology.bastion.address),)

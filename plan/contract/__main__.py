@@ -83,8 +83,7 @@ def _why(source_text: str, target_text: str, port_text: str, settings: Settings,
 def _told(opening: network.Opening) -> str:
     rule = opening.rule
     places = ", ".join(str(n).removesuffix("/32") for n in opening.networks) or "anyone"
-    by = rule.row or f"derived: {rule.why}"
-    return f"  {rule.purpose}, from {rule.source if opening.networks else 'any'} ({places})\n  {by}"
+    return f"  {rule.purpose}, from {rule.source if opening.networks else 'any'} ({places})\n  {rule.reason}"
 
 
 def _port(text: str) -> tuple[int, str]:

@@ -32,9 +32,11 @@ def rows(flows: Sequence[Flow]) -> list[tuple[str, ...]]:
 
 
 def table(flows: Sequence[Flow]) -> str:
-    """In columns for a terminal, without addresses: those follow from the roles."""
-    shown = [(c, to, protocol, ports, source if networks != "anyone" else "anyone", purpose, by)
-             for c, to, _, protocol, ports, source, networks, purpose, by in rows(flows)]  # fmt: skip
+    """In columns for a terminal, without the addresses that follow from roles."""
+    shown = [
+        (c, to, protocol, ports, networks if source == "given" or networks == "anyone" else source, purpose, by)
+        for c, to, _, protocol, ports, source, networks, purpose, by in rows(flows)
+    ]
     every = [("CLUSTER", "TO", "PROTOCOL", "PORTS", "FROM", "PURPOSE", "BY"), *shown]
     widths = [max(len(row[column]) for row in every) for column in range(len(every[0]) - 1)]
     lines = ("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]) for row in every)

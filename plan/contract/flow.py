@@ -33,8 +33,8 @@ class Flow:
 
     @property
     def reason(self) -> str:
-        """The row it is by, or why it was derived."""
-        return self.rule.row or f"derived: {self.rule.why}"
+        """The row or the setting it is by, or why it was derived."""
+        return self.rule.reason
 
 
 def flows(settings: Settings, topology: Topology) -> tuple[Flow, ...]:

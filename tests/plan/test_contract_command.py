@@ -182,6 +182,18 @@ def test_the_virtual_address_is_one_of_the_load_balancers(form: str) -> None:
     assert judge(STRANGER, virtual, "tcp", 443) and not judge(STRANGER, virtual, "tcp", 9345)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_so_is_each_address_of_a_shared_one(form: str) -> None:
+    shared = {"dev": {"loadBalancer": {"sharedWith": "prd", "virtualAddress": "192.168.75.8"}}, "prd": {"loadBalancer": TWO}}
+    settings = read("multicluster", clusters=shared)
+    machines = topology(settings)
+    judge = JUDGES[form](FORMATS[form](flows(settings, machines)))
+    dev = machines.clusters[2]
+    for address in (dev.entrance, machines.clusters[3].entrance, *(b.address for b in dev.load_balancers)):
+        assert judge(STRANGER, address, "tcp", 443) and judge(dev.workers[0].address, address, "tcp", 9345), address
+        assert not judge(STRANGER, address, "tcp", 9345), address
+
+
 def test_a_firewall_in_front_leaves_alone_what_goes_elsewhere() -> None:
     for form in ("nftables", "iptables"):
         judge = JUDGES[form](FORMATS[form](stack()[2]))

@@ -69,7 +69,8 @@ def test_nft_accepts_every_ruleset(stack: Plan) -> None:
 @pytest.mark.parametrize("profile", ["opstella", "tectonic", "deckhouse", "rke2-cilium"])
 @pytest.mark.parametrize("strict", [False, True], ids=["as-written", "strict"])
 def test_nft_accepts_every_profile(profile: str, strict: bool) -> None:
-    stack = plan("multicluster", network={"profile": profile, "strict": strict})
+    own = {"purpose": "ours", "to": "node", "from": ["10.0.0.0/8", "10.9.0.0/16"], "ports": [9100, "29990-40000"]}
+    stack = plan("multicluster", network={"profile": profile, "strict": strict, "rules": [own]})
     rulesets = {network.ruleset(h, stack.settings, stack.topology) for h in stack.topology.hosts}
     in_front = firewalls.nftables(flows(stack.settings, stack.topology))
     for ruleset in (*rulesets, in_front):
