@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from plan.tools import traefik
 from verify import etcd
 from verify.kubernetes import Api, ready
 from verify.network import reachability
@@ -131,13 +132,17 @@ fi
 
 def _ingress_certificates(stack: Stack, cluster: dict[str, Any]) -> str:
     names = _served(stack, cluster)
+    if not names:
+        return "no name leads to an ingress of this cluster"
     for name in names:
         _verified(stack.outputs["ca_bundle"], cluster["load_balancer"], 443, name)
     return f"{len(names)} names verified to the root at {cluster['load_balancer']}:443"
 
 
 def _served(stack: Stack, cluster: dict[str, Any]) -> list[str]:
-    """The names that lead to the cluster's ingress; a cluster without a tool that users open has none."""
+    """The names that lead to the cluster's ingress; without one, or a tool that users open behind it, there are none."""
+    if not any(release.name == traefik.NAME for release in stack.releases[cluster["name"]]):
+        return []
     return [
         r["name"] for r in stack.plan["dns"]
         if r["address"] == cluster["load_balancer"] and r["service"] != "kubernetes-api"

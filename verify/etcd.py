@@ -94,7 +94,8 @@ def _ask(ssh: Ssh, master: str, script: str) -> Told:
     try:
         lines = ssh.run(master, "bash -s", stdin=script).splitlines()
     except CheckFailed as error:
-        return Told(fault=str(error).removeprefix(f"{master}: "))
+        # OpenSSH says what it means in its last line.
+        return Told(fault=str(error).removeprefix(f"{master}: ").splitlines()[-1])
     said = {name: answer for name, _, answer in (line.partition(" ") for line in lines)}
     leads = said["leads"] == "1"
     try:

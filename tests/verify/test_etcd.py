@@ -60,7 +60,7 @@ class Answering(Ssh):
         self.asked.append(host)
         answers = {**self.masters, **self.before} if first else self.masters
         if host not in answers:
-            raise CheckFailed(f"{host}: Connection timed out")
+            raise CheckFailed(f"{host}: Offending ED25519 key in known_hosts:5\nHost key verification failed.")
         return answers[host].said()
 
 
@@ -144,7 +144,7 @@ ALL = "by dev-master-1, dev-master-2, dev-master-3: "
         ),
         pytest.param(
             {name: ORDER[name] for name in ("dev-master-1", "dev-master-2")},
-            "dev-master-3: Connection timed out",
+            "dev-master-3: Host key verification failed.",
             id="one that cannot be asked",
         ),
     ],
