@@ -356,9 +356,7 @@ def down(names: Names, quiet: bool = False) -> None:
     kernel.kill_all(spaces, names.cgroup)
     machine_names = {*spaces, *(names.namespace(p.name) for p in Path(names.folder).glob("hosts/*"))}
     mounts = kernel.mounts_under(names.folder)
-    # nspawn's lock of a root file system is named after its device and inode; killed, it leaves it.
-    roots = [os.stat(mount) for mount in mounts]
-    locks = [Path(f"/run/systemd/nspawn/locks/inode-{root.st_dev}:{root.st_ino}") for root in roots]
+    locks = kernel.nspawn_locks(mounts)
     kernel.unmount_under(names.folder)
     for space in spaces:
         with contextlib.suppress(KernelError):
@@ -470,6 +468,12 @@ def start(machines: Machines, host: Host) -> None:
     machines.wait([host])
 
 
+def wipe(machines: Machines, host: Host) -> None:
+    machines.erase(host)
+    start(machines, host)
+    machines.write_ssh_files()
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="lab/lab", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -483,6 +487,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (
         ("stop", "cut a host's power (its disk stays)"),
         ("start", "boot a stopped host"),
+        ("wipe", "put an empty machine in a host's place, with a host key of its own, and boot it"),
         ("cut", "pull a host's network cable"),
         ("heal", "plug it in again"),
     ):
@@ -542,6 +547,8 @@ def main(arguments: list[str]) -> int:
                     on_hosts(names, options.hosts, Machines.stop, "is off")
                 case "start":
                     on_hosts(names, options.hosts, start, "is up")
+                case "wipe":
+                    on_hosts(names, options.hosts, wipe, "is a new machine, and empty")
                 case "cut":
                     on_hosts(names, options.hosts, lambda m, h: m.set_link(h, False), "is cut off")
                 case "heal":

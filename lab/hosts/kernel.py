@@ -161,6 +161,15 @@ def unmount_under(folder: str) -> None:
             time.sleep(0.1)
 
 
+def nspawn_locks(mounts: Iterable[str]) -> list[Path]:
+    """The locks that nspawn has of the root file systems at `mounts`; killed, it leaves them.
+
+    They are named after device and inode, so they can be told only while it is mounted.
+    """
+    roots = [os.stat(mount) for mount in mounts]
+    return [Path(f"/run/systemd/nspawn/locks/inode-{root.st_dev}:{root.st_ino}") for root in roots]
+
+
 def kill_all(namespaces: Iterable[str], cgroup: str, seconds: float = 15) -> dict[int, str]:
     """Kills what runs in the namespaces and the cgroup; returns what is left after `seconds`."""
     names = list(namespaces)

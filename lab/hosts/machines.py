@@ -230,6 +230,25 @@ class Machines:
             raise KernelError(f"host {host.name}: processes {left} did not die")
         kernel.remove_cgroup(self.cgroup(host))
 
+    def erase(self, host: Host) -> None:
+        """Takes the host away, with its disk and its place in the network; `start` makes an empty one in its place."""
+        self.stop(host)
+        name, mounts = self.names.namespace(host.name), kernel.mounts_under(str(self.folder(host)))
+        locks = kernel.nspawn_locks(mounts)
+        kernel.unmount_under(str(self.folder(host)))
+        if left := kernel.mounts_under(str(self.folder(host))):
+            raise KernelError(f"host {host.name}: its disk is in use ({', '.join(left)}); `fuser -vm PATH` names by whom")
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+        if self.folder(host).exists():
+            shutil.rmtree(self.folder(host))
+        # What the kernel keeps for it (addresses, packet filter) goes with its namespace. Its cable would go some time
+        # after it, and be in the way of the next one.
+        if host.link in {link["ifname"] for link in kernel.ip_json("-n", self.names.operator, "link", "show")}:
+            run("ip", "-n", self.names.operator, "link", "del", host.link)
+        if name in kernel.namespaces(name):
+            run("ip", "netns", "del", name)
+
     def execute(self, host: Host, command: list[str]) -> int:
         """Runs a command as root inside the host, as from its console; returns its exit status."""
         leader = self.leader(host)

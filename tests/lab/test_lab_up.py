@@ -152,6 +152,18 @@ def test_up_starts_only_the_dead(lab: Lab) -> None:
     assert "starting" not in lab.up().stderr
 
 
+def test_a_wiped_host_is_another_machine_in_the_same_place(lab: Lab) -> None:
+    look = "cat /etc/machine-id; cut -d ' ' -f 2 /etc/ssh/ssh_host_ed25519_key.pub"
+    before = lab("ssh", "worker-1", f"sudo touch /var/mark /srv/mark; {look}").stdout.split()
+    lab("exec", "worker-1", "nft", "add table inet of_the_old_machine")
+    lab("wipe", "worker-1")
+    # Also its key is known: nobody has to be asked.
+    after = lab("ssh", "worker-1", look).stdout.split()
+    assert len(after) == 2 and not set(before) & set(after)
+    assert lab("ssh", "worker-1", "ls /var/mark /srv/mark 2>/dev/null; sudo nft list tables", check=False).stdout == ""
+    assert set(lab.states().values()) == {"up"}
+
+
 def test_a_cable_can_be_pulled(lab: Lab) -> None:
     lab("cut", "gitlab")
     assert lab.states()["gitlab"] == "cut"
