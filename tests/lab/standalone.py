@@ -34,14 +34,15 @@ _STEP = re.compile(r"^ *([+~\-]+|\+-) +(\S+:\S+) (\S+) (created|updated|deleted|
 
 @dataclass
 class Lab:
-    """A lab called `name`, with its files in `folder`; `environment` is what its commands get."""
+    """A lab called `name` for the stack `stack`, with its files in `folder`; `environment` is what its commands get."""
 
     name: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    stack: str = STACK
 
     @classmethod
-    def of_this_process(cls, prefix: str) -> Lab:
+    def of_this_process(cls, prefix: str, stack: str = STACK) -> Lab:
         """A lab that no other on this machine is mixed up with. Fails the test without root."""
         if os.geteuid() != 0:
             pytest.fail("the lab needs root: sudo -E make test-lab")
@@ -49,7 +50,8 @@ class Lab:
         folder = Path(f"/var/lib/{name}-lab")
         # Nothing of the user's own engine: neither backend nor passphrase.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")}
-        return cls(name, folder, {**inherited, "OPSTELLA_LAB_NAME": name, "OPSTELLA_LAB": str(folder), "STACK": STACK})
+        own = {"OPSTELLA_LAB_NAME": name, "OPSTELLA_LAB": str(folder), "STACK": stack}
+        return cls(name, folder, {**inherited, **own}, stack)
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -82,10 +84,10 @@ class Lab:
         """Standard output of a script run as root on the host, as from its console."""
         return self("exec", host, "bash", "-c", script, check=check, seconds=seconds).stdout
 
-    def kubectl(self, *arguments: str, check: bool = True) -> Done:
-        """kubectl of the first server, as its administrator."""
+    def kubectl(self, *arguments: str, check: bool = True, server: str = "master-1") -> Done:
+        """kubectl of a server, as its administrator."""
         return self(
-            "exec", "master-1", "/var/lib/rancher/rke2/bin/kubectl", "--kubeconfig", "/etc/rancher/rke2/rke2.yaml",
+            "exec", server, "/var/lib/rancher/rke2/bin/kubectl", "--kubeconfig", "/etc/rancher/rke2/rke2.yaml",
             "--request-timeout=20s", *arguments, check=check,
         )  # fmt: skip
 
@@ -99,7 +101,7 @@ class Lab:
 
     @property
     def settings_file(self) -> Path:
-        return self.folder / f"Pulumi.{STACK}.yaml"
+        return self.folder / f"Pulumi.{self.stack}.yaml"
 
     @contextlib.contextmanager
     def settings(self, changes: Mapping[str, Any]) -> Iterator[None]:
