@@ -23,13 +23,15 @@ import yaml
 from bench.ansible_inventory import Material, inventory
 from bench.engine import ROOT, EngineFailed
 from bench.lab import BenchLab
+from bench.profile import Profile
 from config.load import from_stack_file
 from plan.plan import Plan, build
 from plan.tools.catalogue import NAMES
 
 _PLAYBOOK = ROOT / "bench/ansible/site.yaml"
 _TARGETS = {"first": 1 / 2, "unchanged": 1 / 50, "one machine": 1 / 10}
-_TASK = re.compile(r"^(.+?) -{3,} ([\d.]+)s$", re.M)
+_TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.+?)\] \*+$")
+_MOST_TASKS = 5
 
 
 def figures(stack: str) -> Iterator[str]:
@@ -113,12 +115,17 @@ class _Ansible:
                   "apt-get -q update && apt-get -q -y --no-install-recommends install python3 python3-apt")  # fmt: skip
 
     def play(self, *arguments: str) -> Iterator[str]:
-        """Runs the playbook; then the tasks that took longest."""
-        output = self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
-        for task, seconds in sorted(_TASK.findall(output), key=lambda found: -float(found[1]))[:5]:
-            yield f"  {task:<40} {float(seconds):7.1f} s"
+        """Runs the playbook; then who used the processors, and the tasks that took longest."""
+        profile = self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
+        yield profile.processors()
+        begun = [(at, found[1]) for at, line in profile.said if (found := _TASK.match(line))]
+        ends = [*(at for at, _ in begun[1:]), profile.seconds]
+        took = sorted(((end - at, task) for (at, task), end in zip(begun, ends, strict=True)), reverse=True)
+        yield f"  {len(took)} tasks, one after the other; the longest:"
+        for seconds, task in took[:_MOST_TASKS]:
+            yield f"  {task:<40} {seconds:7.1f} s"
 
-    def _run(self, *command: str) -> str:
+    def _run(self, *command: str) -> Profile:
         hosts = self._folder / "inventory.json"
         ssh_config = str(self._lab.folder / "ssh_config")
         with os.fdopen(os.open(hosts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -129,7 +136,7 @@ class _Ansible:
             "ANSIBLE_LOCAL_TEMP": str(self._folder / "ansible/tmp"),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._folder / "cp"),
         }
-        return self._lab.command(
+        return self._lab.watch(
             "run", "--", str(self._bin / command[0]), "--inventory", str(hosts), *command[1:], environment=environment
         )
 

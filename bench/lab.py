@@ -50,9 +50,14 @@ class BenchLab:
 
     def up(self, environment: Mapping[str, str] | None = None) -> Profile:
         """`pulumi up` of the stack, watched. Raises EngineFailed."""
+        return self.watch(*_UP, environment=environment)
+
+    def watch(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Profile:
+        """`lab/lab ARGUMENTS`, watched. Raises EngineFailed."""
         return watch(
-            [str(_LAB), *_UP], environment={**self._environment, **(environment or {})}, folder=ROOT, seconds=_SECONDS
-        )
+            [str(_LAB), *arguments], environment={**self._environment, **(environment or {})}, folder=ROOT,
+            seconds=_SECONDS,
+        )  # fmt: skip
 
     def down(self) -> None:
         subprocess.run([_LAB, "down"], env=self._environment, cwd=ROOT, capture_output=True, timeout=300)

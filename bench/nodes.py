@@ -90,7 +90,7 @@ class _Cluster:
         kwok = artifact("kwok")
         stages = self._folder / "stages.yaml"
         documents = yaml.safe_load_all((kwok / "stages.yaml").read_text())
-        of_machines = [s for s in documents if s["spec"]["resourceRef"]["kind"] in ("Node", "Pod")]
+        of_machines = [s for s in documents if s and s["spec"]["resourceRef"]["kind"] in ("Node", "Pod")]
         stages.write_text(yaml.safe_dump_all(of_machines))
         return self._lab.spawn(
             "run", "--", str(kwok / "kwok"), f"--kubeconfig={self._kubeconfig}", f"--config={stages}",

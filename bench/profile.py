@@ -27,17 +27,25 @@ class Profile:
     began and ended, in seconds since the run's own begin."""
 
     seconds: float = 0.0
-    output: str = ""
+    said: list[tuple[float, str]] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
     idle: float = 0.0
     steps: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def output(self) -> str:
+        return "".join(line for _, line in self.said)
+
+    def processors(self) -> str:
+        """Who used them, in seconds."""
+        others = max(0.0, self.busy - sum(self.cpu.values()))
+        users = "".join(f"{user} {seconds:.1f}, " for user, seconds in sorted(self.cpu.items()))
+        return f"  seconds of processor: {users}hosts and all else {others:.1f}, idle {self.idle:.1f}"
+
     def lines(self) -> Iterator[str]:
         """What is worth reading: processors, then the kinds of steps that ran longest."""
-        others = max(0.0, self.busy - sum(self.cpu.values()))
-        users = ", ".join(f"{user} {seconds:.1f}" for user, seconds in sorted(self.cpu.items()))
-        yield f"  seconds of processor: {users}, hosts and all else {others:.1f}, idle {self.idle:.1f}"
+        yield self.processors()
         if not self.steps:
             return
         first = min(begin for begin, _ in self.steps.values())
@@ -66,18 +74,18 @@ def watch(command: list[str], *, environment: Mapping[str, str], folder: Path, s
     sampler.start()
     limit = threading.Timer(seconds, process.kill)
     limit.start()
-    said = []
     assert process.stdout is not None
     try:
         for line in process.stdout:
-            said.append(line)
-            _note(profile.steps, line, time.monotonic() - begin)
+            at = time.monotonic() - begin
+            profile.said.append((at, line))
+            _note(profile.steps, line, at)
         process.wait()
     finally:
         limit.cancel()
         process.kill()  # of one that has ended, nothing
         sampler.stop()
-    profile.seconds, profile.output = time.monotonic() - begin, "".join(said)
+    profile.seconds = time.monotonic() - begin
     if process.returncode:
         raise EngineFailed(f"{' '.join(command)}: exit {process.returncode}\n{profile.output[-3000:]}")
     busy, idle = _machine()
@@ -88,7 +96,7 @@ def watch(command: list[str], *, environment: Mapping[str, str], folder: Path, s
 
 def _note(steps: dict[tuple[str, str], tuple[float, float]], line: str, at: float) -> None:
     found = _STEP.match(line)
-    if found:
+    if found and found[1] != "pulumi:pulumi:Stack":  # which lasts as long as the run
         key = (found[1], found[2])
         begin = at if found[4] == "ing" or key not in steps else steps[key][0]
         steps[key] = (begin, at)
@@ -124,10 +132,18 @@ class _Sampler(threading.Thread):
                 except OSError:
                     continue
                 user = _user(command)
-                if user:
+                if user and not (user == "ansible" and self._is_fork(numbers[1])):
                     own, waited = sum(map(int, numbers[11:13])), sum(map(int, numbers[13:15]))
                     ticks = own if user in _OF_ITSELF else own + waited
                     self._found[pid] = (user, ticks / _TICK)
+
+    @staticmethod
+    def _is_fork(parent: str) -> bool:
+        """Whether a process of Ansible's is one that another has made, and so waits for."""
+        try:
+            return _user(Path(f"/proc/{parent}/cmdline").read_text().replace("\0", " ")) == "ansible"
+        except OSError:
+            return True
 
     def stop(self) -> None:
         self._end.set()
@@ -141,7 +157,9 @@ class _Sampler(threading.Thread):
 
 
 def _user(command: str) -> str:
-    """Which part of the engine a command line is; "" of any other."""
+    """Which part of the engine, or Ansible, a command line is; "" of any other."""
+    if re.match(r"\S*python\S* \S*/ansible-playbook ", command):
+        return "ansible"
     if re.search(r"/plugins/resource-|pulumi-resource-", command):
         return "providers"
     if re.search(r"language_host|pulumi-language-", command):

@@ -53,8 +53,24 @@ def test_processor_time_of_a_provider_holds_the_sessions_that_it_waited_for(tmp_
     provider = tmp_path / "pulumi-resource-command"
     work = "n = 0\nwhile n < 6_000_000: n += 1"
     provider.write_text(
-        f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {work!r}])\ntime.sleep(1)"
+        f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {work!r}])\ntime.sleep(2)"
     )
     profile = _watch(f"import subprocess, sys; subprocess.run([sys.executable, {str(provider)!r}])")
     assert profile.cpu["providers"] > 0.05
     assert profile.busy >= profile.cpu["providers"]
+
+
+def test_forks_of_ansible_are_counted_once(tmp_path: Path) -> None:
+    """By the process that waits for them."""
+    playbook = tmp_path / "ansible-playbook"
+    playbook.write_text(
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        "    end = time.process_time() + 0.6\n"
+        "    while time.process_time() < end: pass\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "time.sleep(2)\n"
+    )
+    profile = _watch(f"import subprocess, sys; subprocess.run([sys.executable, {str(playbook)!r}, 'site.yaml'])")
+    assert 0.55 <= profile.cpu["ansible"] <= 1.0
