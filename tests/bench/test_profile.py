@@ -49,6 +49,7 @@ def test_a_run_that_does_not_end_is_ended() -> None:
         _watch("import time; time.sleep(600)", seconds=0.5)
 
 
+@pytest.mark.toolchain
 def test_processor_time_of_a_provider_holds_the_sessions_that_it_waited_for(tmp_path: Path) -> None:
     provider = tmp_path / "pulumi-resource-command"
     work = "n = 0\nwhile n < 6_000_000: n += 1"
@@ -60,6 +61,7 @@ def test_processor_time_of_a_provider_holds_the_sessions_that_it_waited_for(tmp_
     assert profile.busy >= profile.cpu["providers"]
 
 
+@pytest.mark.toolchain
 def test_forks_of_ansible_are_counted_once(tmp_path: Path) -> None:
     """By the process that waits for them."""
     playbook = tmp_path / "ansible-playbook"
