@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, collapse_addresses
 from config.model import Settings
 from config.placement import clusters_of
 from plan.contract import profiles
-from plan.contract.rule import Rule, Source, Target
+from plan.contract.rule import Rule, Source, Target, listed
 from plan.topology import ClusterHosts, Host, Topology
 
 NODE_PORTS = (30000, 32767)
@@ -199,7 +199,7 @@ def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
             what = f"meta l4proto {VRRP}"
         else:
             layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
-            what = f"{layer} dport {{ {_ports(intervals)} }}"
+            what = f"{layer} dport {{ {listed(intervals)} }}"
         line = f'{match}{what} counter accept comment "{opening.rule.purpose}"'
         node_ports = bool(intervals) and all(NODE_PORTS[0] <= low and high <= NODE_PORTS[1] for low, high in intervals)
         lines.append(line)
@@ -210,10 +210,6 @@ def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
         body += _node_ports(node_port_lines)
     text = "".join(f"    {line}\n" if line else "\n" for line in body)
     return f"table inet opstella {{}}\ndelete table inet opstella\ntable inet opstella {{\n{text}}}\n"
-
-
-def _ports(intervals: tuple[tuple[int, int], ...]) -> str:
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in intervals)
 
 
 def _sets(sets: dict[tuple[IPv4Network, ...], str]) -> list[str]:

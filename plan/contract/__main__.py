@@ -17,7 +17,7 @@ from config.load import from_stack_file
 from config.model import Settings
 from plan import network
 from plan.contract import export, firewalls
-from plan.contract.flow import flows, why
+from plan.contract.flow import flows, short, why
 from plan.topology import Host, Topology, topology
 
 FORMATS = {
@@ -82,7 +82,7 @@ def _why(source_text: str, target_text: str, port_text: str, settings: Settings,
 
 def _told(opening: network.Opening) -> str:
     rule = opening.rule
-    places = ", ".join(str(n).removesuffix("/32") for n in opening.networks) or "anyone"
+    places = ", ".join(map(short, opening.networks)) or "anyone"
     return f"  {rule.purpose}, from {rule.source if opening.networks else 'any'} ({places})\n  {rule.reason}"
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from plan.contract.flow import Flow
+from plan.contract.flow import Flow, short
 
 COLUMNS = ("cluster", "to", "addresses", "protocol", "ports", "from", "networks", "purpose", "by")
 
@@ -19,11 +19,11 @@ def rows(flows: Sequence[Flow]) -> list[tuple[str, ...]]:
         (
             flow.cluster or "",
             flow.role,
-            " ".join(map(_short, flow.addresses)),
+            " ".join(map(short, flow.addresses)),
             "/".join(flow.rule.protocols),
             flow.ports,
             flow.rule.source,
-            " ".join(map(_short, flow.sources)) or "anyone",
+            " ".join(map(short, flow.sources)) or "anyone",
             flow.rule.purpose,
             flow.reason,
         )
@@ -75,7 +75,3 @@ def _object(flow: Flow) -> dict[str, Any]:
         "origin": flow.rule.origin,
         "by": flow.reason,
     }
-
-
-def _short(network: object) -> str:
-    return str(network).removesuffix("/32")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Network, collapse_addresses
 
-from plan.contract.flow import Flow
+from plan.contract.flow import Flow, short
 
 # multiport takes 15 ports, of which a range is two.
 _MULTIPORT = 15
@@ -47,7 +47,7 @@ def _nft(flow: Flow) -> str:
 
 
 def _set(networks: Sequence[IPv4Network]) -> str:
-    return f"{{ {', '.join(map(_short, networks))} }}"
+    return f"{{ {', '.join(map(short, networks))} }}"
 
 
 def iptables(flows: Sequence[Flow]) -> str:
@@ -101,7 +101,3 @@ def _routed(flows: Sequence[Flow]) -> list[Flow]:
 
 def _machines(flows: Sequence[Flow]) -> tuple[IPv4Network, ...]:
     return tuple(collapse_addresses(address for flow in flows for address in flow.addresses))
-
-
-def _short(network: IPv4Network) -> str:
-    return str(network).removesuffix("/32")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from config.model import Settings
 from plan import network
-from plan.contract.rule import Rule
+from plan.contract.rule import Rule, listed
 from plan.topology import Host, Topology
 
 
@@ -29,7 +29,7 @@ class Flow:
     @property
     def ports(self) -> str:
         """As `80, 443, 30000-32767`; empty where the protocol has none."""
-        return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in self.rule.intervals)
+        return listed(self.rule.intervals)
 
     @property
     def reason(self) -> str:
@@ -55,6 +55,11 @@ def flows(settings: Settings, topology: Topology) -> tuple[Flow, ...]:
 
 def _networks(addresses: Iterable[IPv4Address]) -> tuple[IPv4Network, ...]:
     return tuple(collapse_addresses(map(IPv4Network, addresses)))
+
+
+def short(network: IPv4Network) -> str:
+    """A network as people write it: of a single machine, the address alone."""
+    return str(network).removesuffix("/32")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from plan.contract.entry import entries
 from plan.contract.findings import findings
 from plan.contract.profiles import document, unused
-from plan.contract.rule import Rule
+from plan.contract.rule import Rule, listed
 
 _STRICT = " (network.strict: true)"
 
@@ -27,14 +27,9 @@ def _remarks(profile: str, architecture: str, derived: tuple[Rule, ...]) -> Iter
     corrected = {(f.table, row) for f in found if f.always and f.protocols for row in f.rows}
     rows = [e for e in entries(chosen) if e.direction == "in" and not e.as_for and (e.table, e.row) not in corrected]
     if without := [e for e in rows if not e.protocols]:
-        yield f"{head}: no protocol is named for {_ports(r for e in without for r in e.intervals)}; taken as TCP"
+        yield f"{head}: no protocol is named for {listed(dict.fromkeys(r for e in without for r in e.intervals))}; taken as TCP"
     known = {f"{entries(chosen)[0].title}: {f.table}, row {row}" for f in found for row in f.rows}
     idle = [rule for rule in unused(profile, architecture, False, derived) if rule.row not in known]
     for target in dict.fromkeys(rule.target for rule in idle):
-        ports = _ports(r for rule in idle if rule.target == target for r in rule.intervals)
+        ports = listed(dict.fromkeys(r for rule in idle if rule.target == target for r in rule.intervals))
         yield f"{head}: nothing of the platform uses {ports} on {target}, which the profile opens; proposal: leave it closed{_STRICT}"
-
-
-def _ports(intervals: Iterable[tuple[int, int]]) -> str:
-    texts = (f"{low}-{high}" if low < high else str(low) for low, high in intervals)
-    return ", ".join(dict.fromkeys(texts))

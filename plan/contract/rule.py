@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Literal
@@ -9,6 +10,11 @@ from typing import Literal
 Target = Literal["master", "worker", "node", "gitlab", "nfs", "haproxy", "all"]
 Source = Literal["any", "master", "worker", "node", "haproxy", "bastion", "operator", "pods", "peers", "headlamp", "given"]
 Protocol = Literal["tcp", "udp", "vrrp"]
+
+
+def listed(intervals: Iterable[tuple[int, int]]) -> str:
+    """Ports by the first and last of each range, as `80, 443, 30000-32767`."""
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in intervals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,4 +48,4 @@ class Rule:
 
     def opens(self, protocol: str, port: int) -> bool:
         """Whether `port` is one of the rule's, by `protocol`."""
-        return protocol in self.protocols and (port in self.ports or any(a <= port <= b for a, b in self.ranges))
+        return protocol in self.protocols and any(low <= port <= high for low, high in self.intervals)
