@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from bench import against_ansible, bastion, deploy, nodes, preview, state
-from bench.engine import EngineFailed
+from bench.profile import EngineFailed
 
 
 def main() -> int:

@@ -16,17 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bench.ansible_inventory import Material, inventory
-from bench.engine import ROOT, EngineFailed
+from bench.engine import ROOT, WITHOUT_SAVING, artifact, without_tools
 from bench.lab import BenchLab
 from bench.profile import Profile
 from config.load import from_stack_file
 from plan.plan import Plan, build
-from plan.tools.catalogue import NAMES
 
 _PLAYBOOK = ROOT / "bench/ansible/site.yaml"
 _TARGETS = {"first": 1 / 2, "unchanged": 1 / 50, "one machine": 1 / 10}
@@ -40,21 +38,23 @@ def figures(stack: str) -> Iterator[str]:
     lab = BenchLab(stack)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"Pulumi.{stack}.yaml")
-        file.write_text(yaml.safe_dump(without_tools(ROOT / f"Pulumi.{stack}.yaml")))
+        document = yaml.safe_load((ROOT / file.name).read_text())
+        document["config"] |= without_tools()
+        file.write_text(yaml.safe_dump(document))
         ours: dict[str, float] = {}
         theirs: dict[str, float] = {}
         try:
             lab.start(file)
-            yield from _measure("pulumi up", ours, lab, lambda: list(lab.up().lines()))
+            yield from _measure("pulumi up", ours, lab, lab.up, Profile.lines)
             yield from _without_checkpoints(lab)
             yield from _login(lab)
             lab.down()
             lab.start(file)
             ansible = _Ansible(lab, Path(folder))
-            yield f"{'Python onto every host, for Ansible':<42} {_seconds(ansible.bootstrap):7.1f} s"
-            yield from _measure("ansible-playbook", theirs, lab, lambda: list(ansible.play()))
+            yield f"{'Python onto every host, for Ansible':<42} {ansible.bootstrap().seconds:7.1f} s"
+            yield from _measure("ansible-playbook", theirs, lab, ansible.play, _tasks)
             node = _changed_node(_plan(lab))
-            limited = _seconds(lambda: list(ansible.play("--limit", ",".join(node))))
+            limited = ansible.play("--limit", ",".join(node)).seconds
             yield f"{'ansible-playbook --limit to that machine':<42} {limited:7.1f} s"
         finally:
             lab.down()
@@ -64,23 +64,28 @@ def figures(stack: str) -> Iterator[str]:
         yield f"{what:<42} {share:7.3f} of Ansible's time (target: at most {target:.3f}: {met})"
 
 
-def _measure(who: str, times: dict[str, float], lab: BenchLab, run: Callable[[], list[str]]) -> Iterator[str]:
-    """Three runs, each with its connections and with what `run` tells of where its time went."""
+def _measure(
+    who: str,
+    times: dict[str, float],
+    lab: BenchLab,
+    run: Callable[[], Profile],
+    told: Callable[[Profile], Iterator[str]],
+) -> Iterator[str]:
+    """Three runs, each with its connections and what is `told` of where its time went."""
+    plan = _plan(lab)
+    hosts = [host.name for host in plan.topology.hosts]
 
     def measured(what: str, label: str) -> Iterator[str]:
-        hosts = [host.name for host in _plan(lab).topology.hosts]
         before = lab.connections(hosts)
-        start = time.monotonic()
         profile = run()
-        times[what] = time.monotonic() - start
+        times[what] = profile.seconds
         logins = lab.connections(hosts) - before
         yield f"{who + ', ' + label:<42} {times[what]:7.1f} s   {logins} SSH connections"
-        yield from profile
+        yield from told(profile)
 
     yield from measured("first", "bare hosts to clusters")
     yield from measured("unchanged", "nothing changed")
     document = yaml.safe_load(lab.file.read_text())
-    plan = _plan(lab)
     first = plan.topology.clusters[0]
     cluster = document["config"].setdefault("opstella:clusters", {}).setdefault(first.name, {})
     cluster.setdefault("workers", {})["nodeLabels"] = {first.workers[0].name: {"opstella.io/bench": "changed"}}
@@ -90,8 +95,7 @@ def _measure(who: str, times: dict[str, float], lab: BenchLab, run: Callable[[],
 
 def _without_checkpoints(lab: BenchLab) -> Iterator[str]:
     """What saving the state costs: a run without a change has nothing to lose by leaving it out."""
-    off = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
-    yield f"{'pulumi up, nothing changed or saved':<42} {lab.up(off).seconds:7.1f} s"
+    yield f"{'pulumi up, nothing changed or saved':<42} {lab.up(WITHOUT_SAVING).seconds:7.1f} s"
 
 
 def _login(lab: BenchLab) -> Iterator[str]:
@@ -110,20 +114,12 @@ class _Ansible:
         self._bin = artifact("ansible") / "bin"
         self._material = _material(_plan(lab), folder)
 
-    def bootstrap(self) -> None:
-        self._run("ansible", "all", "--become", "-m", "ansible.builtin.raw", "-a",
+    def bootstrap(self) -> Profile:
+        return self._run("ansible", "all", "--become", "-m", "ansible.builtin.raw", "-a",
                   "apt-get -q update && apt-get -q -y --no-install-recommends install python3 python3-apt")  # fmt: skip
 
-    def play(self, *arguments: str) -> Iterator[str]:
-        """Runs the playbook; then who used the processors, and the tasks that took longest."""
-        profile = self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
-        yield profile.processors()
-        begun = [(at, found[1]) for at, line in profile.said if (found := _TASK.match(line))]
-        ends = [*(at for at, _ in begun[1:]), profile.seconds]
-        took = sorted(((end - at, task) for (at, task), end in zip(begun, ends, strict=True)), reverse=True)
-        yield f"  {len(took)} tasks, one after the other; the longest:"
-        for seconds, task in took[:_MOST_TASKS]:
-            yield f"  {task:<40} {seconds:7.1f} s"
+    def play(self, *arguments: str) -> Profile:
+        return self._run("ansible-playbook", str(_PLAYBOOK), *arguments)
 
     def _run(self, *command: str) -> Profile:
         hosts = self._folder / "inventory.json"
@@ -141,11 +137,15 @@ class _Ansible:
         )
 
 
-def without_tools(stack_file: Path) -> dict[str, Any]:
-    """A stack file that is the machines and clusters of another."""
-    document = yaml.safe_load(stack_file.read_text())
-    document["config"]["opstella:tools"] = {name: {"enabled": False} for name in NAMES}
-    return document
+def _tasks(profile: Profile) -> Iterator[str]:
+    """Who used the processors, and the tasks of a playbook that took longest."""
+    yield profile.processors()
+    begun = [(at, found[1]) for at, line in profile.said if (found := _TASK.match(line))]
+    ends = [*(at for at, _ in begun[1:]), profile.seconds]
+    took = sorted(((end - at, task) for (at, task), end in zip(begun, ends, strict=True)), reverse=True)
+    yield f"  {len(took)} tasks, one after the other; the longest:"
+    for seconds, task in took[:_MOST_TASKS]:
+        yield f"  {task:<40} {seconds:7.1f} s"
 
 
 def _plan(lab: BenchLab) -> Plan:
@@ -174,14 +174,6 @@ def _material(plan: Plan, folder: Path) -> Material:
         tokens={cluster.name: secrets.token_hex(32) for cluster in plan.topology.clusters},
         gitlab_password=secrets.token_hex(16),
     )
-
-
-def artifact(name: str) -> Path:
-    """Folder of a built artifact. Raises EngineFailed."""
-    done = subprocess.run([ROOT / "lab/toolchain/build", name], cwd=ROOT, capture_output=True, text=True, timeout=1800)
-    if done.returncode:
-        raise EngineFailed(f"the artifact {name} cannot be built\n{done.stderr[-2000:]}")
-    return Path(done.stdout.strip())
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -68,12 +68,11 @@ def _waves(file: Path, output: str) -> Iterator[str]:
 def _up(lab: BenchLab, what: str, hosts: list[str]) -> tuple[str, str]:
     """The line of figures of a run, and what it printed."""
     before = lab.connections(hosts)
-    start = time.monotonic()
-    output = lab.up().output
-    seconds = time.monotonic() - start
+    run = lab.up()
+    output = run.output
     counted = lab.connections(hosts) - before
     touched = ", ".join(re.findall(r"^ +[+~-]+ (\d+ \w+)", output.partition("\nResources:")[2], re.M)) or "none touched"
     # A run that makes everything would name hundreds.
     names = sorted(set(_STEP.findall(output)))
     named = f" ({', '.join(names)})" if 0 < len(names) <= _MOST_NAMES else ""
-    return f"{what:<42} {seconds:6.1f} s   {counted:4} SSH connections   resources: {touched}{named}", output
+    return f"{what:<42} {run.seconds:6.1f} s   {counted:4} SSH connections   resources: {touched}{named}", output

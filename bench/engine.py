@@ -1,4 +1,4 @@
-"""Runs the engine and watches what it costs: wall time, and the peak memory of the program and of the engine."""
+"""The engine, and what else the benchmarks share: artifacts, settings without tools, growth."""
 
 from __future__ import annotations
 
@@ -6,96 +6,39 @@ import math
 import os
 import statistics
 import subprocess
-import threading
-import time
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+from bench.profile import EngineFailed, Profile, watch
+from plan.tools.catalogue import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ROOT / "lab/toolchain/pulumi"
+WITHOUT_SAVING = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
+"""Environment of an `up` that writes no state before its end: what saving costs is the difference."""
+_SECONDS = 3600
 
 
-class EngineFailed(Exception):
-    """A run of the engine failed; the message holds the end of what it printed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Wall time in seconds; peak resident memory in MiB of the Python program, and of all its processes together."""
-
-    seconds: float
-    program_mib: float
-    processes_mib: float
-    output: str
-
-
-def run(arguments: list[str], *, folder: Path, environment: dict[str, str], prefix: tuple[str, ...] = ()) -> Run:
+def run(arguments: list[str], *, folder: Path, environment: Mapping[str, str]) -> Profile:
     """`pulumi ARGUMENTS` in `folder`. Raises EngineFailed."""
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [*prefix, str(ENGINE), *arguments, "--non-interactive"],
-        cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    return watch(
+        [str(ENGINE), *arguments, "--non-interactive"],
+        environment={**os.environ, **environment}, folder=folder, seconds=_SECONDS,
     )  # fmt: skip
-    watch = _Watch(process.pid)
-    watch.start()
-    output, _ = process.communicate(timeout=3600)
-    seconds = time.monotonic() - start
-    watch.stop()
-    if process.returncode:
-        raise EngineFailed(f"pulumi {' '.join(arguments)}: exit {process.returncode}\n{output[-3000:]}")
-    return Run(seconds=seconds, program_mib=watch.program / 1024, processes_mib=watch.total / 1024, output=output)
 
 
-class _Watch(threading.Thread):
-    """Samples /proc ten times a second: the kernel's own high-water marks of every process below `root`."""
-
-    def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self._root, self._end = root, threading.Event()
-        self._peaks: dict[int, tuple[bool, int]] = {}
-
-    def run(self) -> None:
-        while not self._end.wait(0.1):
-            for pid in descendants(self._root):
-                try:
-                    status = Path(f"/proc/{pid}/status").read_text()
-                    command = Path(f"/proc/{pid}/cmdline").read_text()
-                except OSError:
-                    continue
-                peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
-                if peak:  # a process that has ended shows none
-                    self._peaks[pid] = ("language" in command, peak)
-
-    def stop(self) -> None:
-        self._end.set()
-        self.join()
-
-    @property
-    def program(self) -> int:
-        return max((peak for host, peak in self._peaks.values() if host), default=0)
-
-    @property
-    def total(self) -> int:
-        return sum(peak for _, peak in self._peaks.values())
+def artifact(name: str) -> Path:
+    """Folder of a built artifact. Raises EngineFailed."""
+    done = subprocess.run([ROOT / "lab/toolchain/build", name], cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    if done.returncode:
+        raise EngineFailed(f"the artifact {name} cannot be built\n{done.stderr[-2000:]}")
+    return Path(done.stdout.strip())
 
 
-def descendants(root: int) -> list[int]:
-    """The processes below `root`, itself among them."""
-    parents: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(entry))
-    found, queue = [], [root]
-    while queue:
-        pid = queue.pop()
-        found.append(pid)
-        queue += parents.get(pid, [])
-    return found
+def without_tools(keep: Collection[str] = ()) -> dict[str, Any]:
+    """Settings that switch off every tool but those of `keep`."""
+    return {"opstella:tools": {name: {"enabled": False} for name in NAMES if name not in keep}}
 
 
 def exponent(counts: tuple[int, ...], times: list[float]) -> float:

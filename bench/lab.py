@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.engine import ROOT, EngineFailed
-from bench.profile import Profile, watch
+from bench.engine import ROOT
+from bench.profile import EngineFailed, Profile, watch
 
 _LAB = ROOT / "lab/lab"
 _SECONDS = 5400  # of one command; the first deployment of 36 hosts is the longest

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from bench.against_ansible import artifact, without_tools
-from bench.engine import ROOT
+from bench.engine import ROOT, artifact, without_tools
 from bench.lab import BenchLab
 
 _STACK = "standalone"
@@ -22,6 +21,7 @@ _NODES = (100, 360, 1000)
 _PODS_EACH = 10
 _SETTLE_SECONDS, _WATCH_SECONDS = 45, 60
 _TICKS, _PAGE_KIB = 100, 4
+# As the kernel names them, in 15 letters at most.
 _SERVERS = ("kube-apiserver", "etcd", "kube-controller", "kube-scheduler")
 _STAT = re.compile(r"^\d+ \((.+)\) (.*)$", re.M)
 _LABEL = "opstella.io/bench"
@@ -34,10 +34,9 @@ def figures() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = folder / f"Pulumi.{_STACK}.yaml"
-        document = without_tools(ROOT / f"Pulumi.{_STACK}.yaml")
-        document["config"]["opstella:clusters"] = {
-            _STACK: {"podSubnet": "10.128.0.0/13", "serviceSubnet": "10.96.0.0/16"}
-        }
+        document = yaml.safe_load((ROOT / file.name).read_text())
+        networks = {"podSubnet": "10.128.0.0/13", "serviceSubnet": "10.96.0.0/16"}
+        document["config"] |= {**without_tools(), "opstella:clusters": {_STACK: networks}}
         file.write_text(yaml.safe_dump(document))
         try:
             lab.start(file)
@@ -103,30 +102,7 @@ class _Cluster:
         for number in numbers:
             node = f"bench-{number}"
             items.append({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {_LABEL: "node"}}})
-            for pod in range(_PODS_EACH):
-                items.append(
-                    {
-                        "apiVersion": "v1",
-                        "kind": "Pod",
-                        "metadata": {"name": f"{node}-{pod}", "namespace": "default", "labels": {_LABEL: "pod"}},
-                        "spec": {
-                            "nodeName": node,
-                            "containers": [
-                                {
-                                    "name": "c",
-                                    "image": "none",
-                                    "securityContext": {
-                                        "allowPrivilegeEscalation": False,
-                                        "capabilities": {"drop": ["ALL"]},
-                                        "runAsNonRoot": True,
-                                        "seccompProfile": {"type": "RuntimeDefault"},
-                                    },
-                                }
-                            ],
-                            "automountServiceAccountToken": False,
-                        },
-                    }
-                )
+            items += [_pod(f"{node}-{pod}", node) for pod in range(_PODS_EACH)]
         for part in range(0, len(items), 1100):
             file = self._folder / "items.json"
             file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items[part : part + 1100]}))
@@ -137,13 +113,32 @@ class _Cluster:
         stats = self._lab.command("exec", "master-1", "--", "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null || true")
         found = dict.fromkeys(_SERVERS, (0.0, 0))
         for name, rest in _STAT.findall(stats):
-            numbers = rest.split()
-            for server in _SERVERS:
-                if name.startswith(server[:15]):
-                    found[server] = ((int(numbers[11]) + int(numbers[12])) / _TICKS, int(numbers[21]) * _PAGE_KIB)
+            if name in found:
+                numbers = rest.split()
+                found[name] = ((int(numbers[11]) + int(numbers[12])) / _TICKS, int(numbers[21]) * _PAGE_KIB)
         return found
 
     def requests(self) -> int:
         """How many the API server has answered since it began."""
         counts = re.findall(r"^apiserver_request_total\{.*\} ([\d.e+]+)$", self.kubectl("get", "--raw=/metrics"), re.M)
         return int(sum(map(float, counts)))
+
+
+def _pod(name: str, node: str) -> dict[str, Any]:
+    """One that pod security admits under its profile `restricted`."""
+    closed = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {_LABEL: "pod"}},
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "c", "image": "none", "securityContext": closed}],
+        },
+    }

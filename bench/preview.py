@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from bench.engine import ROOT, Run, exponent, run
+from bench.engine import ROOT, exponent, run, without_tools
+from bench.profile import Profile
 from config.reference import ARCHITECTURES
-from plan.tools import catalogue
 
 # The same SDKs, with those of their lazily loaded parts that the program uses.
 _EMPTY = """\
@@ -41,7 +41,7 @@ _WORKERS = (10, 100, 1000)
 _MACHINES = (36, 360, 1000)
 # What stands before everything else: storage, certificates, ingress, databases, login, deployments.
 _BASE = ("csi-driver-nfs", "cert-manager", "traefik", "cloudnative-pg", "keycloak", "argo-cd")
-_ONLY_BASE = {"opstella:tools": {name: {"enabled": False} for name in catalogue.NAMES if name not in _BASE}}
+_ONLY_BASE = without_tools(keep=_BASE)
 
 
 def figures() -> Iterator[str]:
@@ -56,7 +56,7 @@ def figures() -> Iterator[str]:
 
         def preview(
             name: str, settings: dict[str, Any], architecture: str = "standalone", repeats: int = _REPEATS
-        ) -> Run:
+        ) -> Profile:
             project = _copy(folder, name, architecture, settings)
             return _median(project, environment, name, repeats)
 
@@ -90,7 +90,7 @@ def figures() -> Iterator[str]:
             )
 
 
-def _resources(run: Run) -> int:
+def _resources(run: Profile) -> int:
     """How many a first preview says that it would make."""
     return int(_TO_CREATE.findall(run.output)[0])
 
@@ -140,7 +140,7 @@ def _copy(folder: Path, name: str, architecture: str, settings: dict[str, Any]) 
     return project
 
 
-def _median(folder: Path, environment: dict[str, str], stack: str, repeats: int = _REPEATS) -> Run:
+def _median(folder: Path, environment: dict[str, str], stack: str, repeats: int = _REPEATS) -> Profile:
     run(["stack", "init", stack], folder=folder, environment=environment)
     arguments = ["preview", "--stack", stack]
     warm_up = repeats > 1

@@ -1,4 +1,4 @@
-"""Where the time of a `pulumi up` goes: the processors' by who used them, the clock's by what ran."""
+"""What a run costs: the time of the processors by who used them, of the clock by what ran, and memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.engine import EngineFailed, descendants
-
 _STEP = re.compile(r"^ *[+~-]+ +(\S+:\S+) (\S+) (creat|updat|delet)(ing|ed)\b")
 _TICK = os.sysconf("SC_CLK_TCK")
 _MOST_KINDS = 8
@@ -21,16 +19,23 @@ _OF_ITSELF = ("engine", "program")
 """Of a provider the processes that it has waited for count too: each SSH session is one."""
 
 
+class EngineFailed(Exception):
+    """A run failed; the message holds the end of what it printed."""
+
+
 @dataclass(kw_only=True)
 class Profile:
     """`cpu`: seconds by user; `busy` and `idle`: seconds of all processors together; `steps`: by resource, when it
-    began and ended, in seconds since the run's own begin."""
+    began and ended, in seconds since the run's own begin; `program_mib` and `processes_mib`: the peak resident memory of
+    the program, and of all processes together."""
 
     seconds: float = 0.0
     said: list[tuple[float, str]] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
     idle: float = 0.0
+    program_mib: float = 0.0
+    processes_mib: float = 0.0
     steps: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -91,6 +96,7 @@ def watch(command: list[str], *, environment: Mapping[str, str], folder: Path, s
     busy, idle = _machine()
     profile.busy, profile.idle = busy - machine[0], idle - machine[1]
     profile.cpu = sampler.users()
+    profile.program_mib, profile.processes_mib = sampler.program_mib, sampler.processes_mib
     return profile
 
 
@@ -116,22 +122,28 @@ def _machine() -> tuple[float, float]:
 
 
 class _Sampler(threading.Thread):
-    """Five times a second: the processor time of every process below the one that was started, by who it is."""
+    """Ten times a second, of every process below the one that was started: processor time by who it is, and the kernel's
+    own high-water mark of its memory."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)
         self._root, self._end = process.pid, threading.Event()
         self._found: dict[int, tuple[str, float]] = {}
+        self._peaks: dict[int, tuple[bool, int]] = {}
 
     def run(self) -> None:
-        while not self._end.wait(0.2):
-            for pid in descendants(self._root):
+        while not self._end.wait(0.1):
+            for pid in _descendants(self._root):
                 try:
                     command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
                     numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    status = Path(f"/proc/{pid}/status").read_text()
                 except OSError:
                     continue
                 user = _user(command)
+                peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+                if peak:  # a process that has ended shows none
+                    self._peaks[pid] = (user == "program", peak)
                 if user and not (user == "ansible" and self._is_fork(numbers[1])):
                     own, waited = sum(map(int, numbers[11:13])), sum(map(int, numbers[13:15]))
                     ticks = own if user in _OF_ITSELF else own + waited
@@ -154,6 +166,32 @@ class _Sampler(threading.Thread):
         for user, seconds in self._found.values():
             sums[user] += seconds
         return dict(sums)
+
+    @property
+    def program_mib(self) -> float:
+        return max((peak for program, peak in self._peaks.values() if program), default=0) / 1024
+
+    @property
+    def processes_mib(self) -> float:
+        return sum(peak for _, peak in self._peaks.values()) / 1024
+
+
+def _descendants(root: int) -> list[int]:
+    """The processes below `root`, itself among them."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry))
+    found, queue = [], [root]
+    while queue:
+        pid = queue.pop()
+        found.append(pid)
+        queue += parents.get(pid, [])
+    return found
 
 
 def _user(command: str) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.engine import exponent, run
+from bench.engine import WITHOUT_SAVING, exponent, run
 
 _RESOURCES = (100, 200, 400)
 _KIB_EACH = 20
@@ -14,15 +14,12 @@ _KIB_EACH = 20
 _PROGRAM = """\
 import secrets
 
-import pulumi
 import pulumi_random
 
-count = pulumi.Config().require_int("count")
 text = secrets.token_hex({size})
-for number in range(count):
+for number in range({count}):
     pulumi_random.RandomId(f"row-{{number}}", byte_length=8, keepers={{"text": text}})
 """
-_OFF = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
 
 
 def figures() -> Iterator[str]:
@@ -31,21 +28,17 @@ def figures() -> Iterator[str]:
         folder = Path(name)
         (folder / "state").mkdir()
         (folder / "Pulumi.yaml").write_text("name: opstella\nruntime: python\n")
-        (folder / "__main__.py").write_text(_PROGRAM.format(size=_KIB_EACH * 512))
         environment = {"PULUMI_BACKEND_URL": f"file://{folder}/state", "PULUMI_CONFIG_PASSPHRASE": "bench"}
-        saved, size = [], 0
+        saved = []
         for count in _RESOURCES:
+            (folder / "__main__.py").write_text(_PROGRAM.format(count=count, size=_KIB_EACH * 512))
             seconds = []
-            for which, more in (("saved", {}), ("unsaved", _OFF)):
+            for which, more in (("saved", {}), ("unsaved", WITHOUT_SAVING)):
                 stack = f"{which}-{count}"
-                for arguments in (
-                    ["stack", "init", stack],
-                    ["config", "set", "count", str(count), "--stack", stack],
-                ):
-                    run(arguments, folder=folder, environment=environment)
+                run(["stack", "init", stack], folder=folder, environment=environment)
                 up = ["up", "--stack", stack, "--yes", "--skip-preview", "--suppress-outputs"]
                 seconds.append(run(up, folder=folder, environment={**environment, **more}).seconds)
-            size = sum(file.stat().st_size for file in (folder / "state/.pulumi/stacks").rglob(f"saved-{count}.json"))
+            size = (folder / f"state/.pulumi/stacks/opstella/saved-{count}.json").stat().st_size
             saved.append(seconds[0] - seconds[1])
             yield (
                 f"{count:5} resources of {_KIB_EACH} KiB, state {size / 2**20:5.1f} MiB   up {seconds[0]:6.1f} s"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine import EngineFailed
-from bench.profile import Profile, watch
+from bench.profile import EngineFailed, Profile, watch
 
 _STEPS = """\
 import time
