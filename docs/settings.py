@@ -34,7 +34,7 @@ has the same settings with four clusters; `architecture: custom` takes clusters 
 - A certificate or key may be `file:PATH`, relative to the project's folder. A private key is a file or encrypted
   (`lab/toolchain/pulumi config set --secret --path opstella:ssh.privateKey < KEY`), never in clear.
 - An unknown key is an error that names the nearest known one.
-- `python -m plan --config-file Pulumi.standalone.yaml` prints the plan that follows from a file, as JSON, without an engine.
+- `./opstella plan` prints the plan that follows from a file, as JSON, without an engine.
 """
 
 

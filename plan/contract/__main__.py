@@ -1,4 +1,4 @@
-"""`python -m plan.contract --config-file Pulumi.standalone.yaml`: who may talk to whom, without the engine.
+"""`opstella network`: who may talk to whom by a stack file, without the engine.
 
 `why gitlab worker-1 443` says which rule lets a connection in, or that none does (exit status 1); `export FORMAT` writes
 the contract for the network team and for a firewall in front of the machines.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import signal
 import sys
 from ipaddress import AddressValueError, IPv4Address
-from pathlib import Path
 
 from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.model import Settings
+from config.stack_choice import add_arguments, stack_file
 from plan import network
 from plan.contract import export, firewalls
 from plan.contract.flow import flows, short, why
@@ -36,8 +37,8 @@ class Mistake(ValueError):
 
 def main(arguments: list[str] | None = None) -> int:
     """0: done, or let in; 1: not let in; 2: what was asked, or the stack file, makes no sense."""
-    parser = argparse.ArgumentParser(prog="python -m plan.contract", description=__doc__)
-    parser.add_argument("--config-file", type=Path, required=True, help="a stack file")
+    parser = argparse.ArgumentParser(prog="opstella network", description=__doc__)
+    add_arguments(parser)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("table", help="every flow, a line each (without a command, too)")
     asked = commands.add_parser("why", help="which rule lets a connection in, or that none does")
@@ -46,9 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked.add_argument("port", metavar="PORT", help="443 or 443/tcp, 2049/udp")
     written = commands.add_parser("export", help="the contract for others")
     written.add_argument("format", choices=FORMATS)
+    for command in commands.choices.values():
+        add_arguments(command, default=False)
     given = parser.parse_args(arguments)
     try:
-        settings = from_stack_file(given.config_file)
+        settings = from_stack_file(stack_file(given))
         machines = topology(settings)
         if given.command == "why":
             return _why(given.source, given.target, given.port, settings, machines)
@@ -120,4 +123,5 @@ def _first(machines: Topology, roles: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops, such as `head`, is no error
     sys.exit(main())
