@@ -104,13 +104,21 @@ def _policy() -> Manifest:
 def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     """To the API, the nodes' exporters, the stores here or behind another cluster's ingress, and one another."""
     ports = {"loki": telemetry.LOKI_PORT, "mimir": telemetry.MIMIR_PORT, "tempo": telemetry.OTLP_HTTP}
-    here = [Flow(peer=store, ports=(ports[store],)) for store in STORES if store in inputs.present]
+    here = [
+        Flow(peer=store, ports=(ports[store],), why=f"hands on {telemetry.SIGNALS[store]}")
+        for store in STORES
+        if store in inputs.present
+    ]
     return (
-        Flow(peer=KUBERNETES_API, ports=(6443,)),
-        Flow(peer=NODES, ports=(EXPORTER, KUBELET, ETCD_METRICS)),
-        Flow(peer=ITSELF, ports=(HTTP,)),
+        Flow(peer=KUBERNETES_API, ports=(6443,), why="watches pods, nodes and events"),
+        Flow(peer=NODES, ports=(EXPORTER, KUBELET, ETCD_METRICS), why="metrics of machines, kubelets and etcd"),
+        Flow(peer=ITSELF, ports=(HTTP,), why="its pods share out what they scrape"),
         *here,
-        *((Flow(peer=PUBLIC, ports=(443,)),) if agents.keys(inputs) else ()),
+        *(
+            (Flow(peer=PUBLIC, ports=(443,), why="stores of other clusters: logs, metrics, traces"),)
+            if agents.keys(inputs)
+            else ()
+        ),
     )
 
 

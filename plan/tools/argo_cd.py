@@ -187,10 +187,10 @@ def release(inputs: ToolInputs) -> Release:
         after=argo_cd_objects.manifests(inputs),
         clients=_clients(inputs, host),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=ITSELF, ports=(6379, 8080, 8081)),
-            Flow(peer=PUBLIC, ports=(443,)),
-            Flow(peer=OUTSIDE, ports=(443,)),  # Git and chart repositories
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="keeps applications as Git has them"),
+            Flow(peer=ITSELF, ports=(6379, 8080, 8081), why="its parts: cache, API server, repository server"),
+            Flow(peer=PUBLIC, ports=(443,), why="repositories of GitLab, charts of Harbor"),
+            Flow(peer=OUTSIDE, ports=(443,), why="Git and chart repositories"),
         ),
         ports_for_ingress=(8080,),
         workloads=tuple(

@@ -58,9 +58,9 @@ def release(inputs: ToolInputs) -> Release:
         ),
         after=(issuer, *(vault_issuer.from_elsewhere(inputs) if vault else ())),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=WEBHOOK),
-            *((Flow(peer=PUBLIC, ports=(443,), pods=CONTROLLER),) if vault else ()),
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="watches certificates and writes their Secrets"),
+            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=WEBHOOK, why="admission"),
+            *((Flow(peer=PUBLIC, ports=(443,), pods=CONTROLLER, why="Vault signs certificates"),) if vault else ()),
         ),
         ports_for_metrics=(9402,),
         crds=(

@@ -144,15 +144,16 @@ def backup_secret(archive: Archive, user: str, namespace: str) -> Secret:
 def flows(database: Database, archive: Archive | None) -> tuple[Flow, ...]:
     """Connections of a database: its tool's, its instances' among themselves, the operator's, the archive's."""
     pods = {"cnpg.io/cluster": database.name}
-    store = () if archive is None else (Flow(peer="minio", ports=(9000,), pods=pods),)
+    archived = "backups and write-ahead logs into the object store"
+    store = () if archive is None else (Flow(peer="minio", ports=(9000,), pods=pods, why=archived),)
     if archive is not None and archive.foreign is not None:
-        store = (Flow(peer=PUBLIC, ports=(443,), pods=pods),)
+        store = (Flow(peer=PUBLIC, ports=(443,), pods=pods, why=archived),)
     return (
-        Flow(peer=ITSELF, ports=(5432,), peer_pods=pods),
-        Flow(peer=ITSELF, ports=(STATUS_PORT,), pods=pods, peer_pods=pods),
-        Flow(peer=NAME, ports=(5432, STATUS_PORT), inbound=True, pods=pods),
-        Flow(peer=KUBERNETES_API, ports=(6443,), pods=pods),
-        *(Flow(peer=monitor, ports=(METRICS_PORT,), inbound=True, pods=pods) for monitor in MONITORS),
+        Flow(peer=ITSELF, ports=(5432,), peer_pods=pods, why="the tool's queries, and replication"),
+        Flow(peer=ITSELF, ports=(STATUS_PORT,), pods=pods, peer_pods=pods, why="status of instances"),
+        Flow(peer=NAME, ports=(5432, STATUS_PORT), inbound=True, pods=pods, why="set-up and status of instances"),
+        Flow(peer=KUBERNETES_API, ports=(6443,), pods=pods, why="instances learn who is primary"),
+        *(Flow(peer=m, ports=(METRICS_PORT,), inbound=True, pods=pods, why="metrics of a database") for m in MONITORS),
         *store,
     )
 
@@ -178,8 +179,8 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True),
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="makes databases, and watches over them"),
+            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, why="admission of databases and backups"),
         ),
         ports_for_metrics=(8080,),
     )

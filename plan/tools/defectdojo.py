@@ -37,7 +37,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, Cache, Database, Flow, Job, OidcClient
+from plan.tools.needs import ITSELF, OUTSIDE, Cache, Database, Flow, Job, OidcClient
 
 NAME = NAMESPACE = DOMAIN_KEY = "defectdojo"
 PORT = 8080
@@ -211,7 +211,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         rules=keeping(TOKENS_SECRET),
         # SonarQube's Secret lies in another namespace, where a Role of this one does not reach.
         cluster_rules=(reading,) if beside else (),
-        flows=(Flow(peer=ITSELF, ports=(PORT,)), Flow(peer=KUBERNETES_API, ports=(6443,))),
+        flows=(Flow(peer=ITSELF, ports=(PORT,), why="sets DefectDojo up by its API"),),
         needs=(sonarqube.NAME,) if beside else (),
         timeout_seconds=900,
     )
@@ -240,7 +240,11 @@ def release(inputs: ToolInputs) -> Release:
     )
     keys = {"DD_SECRET_KEY": 64, "DD_CREDENTIAL_AES_256_KEY": 64, "METRICS_HTTP_AUTH_PASSWORD": 32}
     internal = {key: f"defectdojo-{key.lower().replace('_', '-')}" for key in keys}
-    beside = (Flow(peer=sonarqube.NAME, ports=(sonarqube.PORT,)),) if sonarqube.NAME in inputs.present else ()
+    beside = (
+        (Flow(peer=sonarqube.NAME, ports=(sonarqube.PORT,), why="imports what SonarQube found"),)
+        if sonarqube.NAME in inputs.present
+        else ()
+    )
     return Release.of(
         versions.DEFECTDOJO,
         name=NAME,
@@ -269,7 +273,7 @@ def release(inputs: ToolInputs) -> Release:
             Password(name=CI_SECRET, length=40, special=True),
             *(Password(name=internal[key], length=length) for key, length in keys.items()),
         ),
-        flows=(Flow(peer=OUTSIDE, ports=(443,)), *beside),
+        flows=(Flow(peer=OUTSIDE, ports=(443,), why="trackers, scanners and webhooks that people connect"), *beside),
         ports_for_ingress=(PORT,),
         workloads=tuple(
             Workload(

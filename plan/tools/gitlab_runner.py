@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from plan import toml, versions
-from plan.tools import minio_buckets, policies
+from plan.tools import minio_buckets
 from plan.tools.common import image, keeping, provision_files, python_image, resources, trusting
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
@@ -184,7 +184,10 @@ def release(inputs: ToolInputs) -> Release:
     store = inputs.hosts.get("minioApi") or next(
         (name for service, name in inputs.all_hosts.items() if service.startswith("minioApi")), ""
     )
-    jobs = (Flow(peer=OUTSIDE, ports=(80, 443)), Flow(peer=PUBLIC, ports=(443,)))
+    pipelines = (
+        Flow(peer=OUTSIDE, ports=(80, 443), why="what pipelines download: packages, images, sources"),
+        Flow(peer=PUBLIC, ports=(443,), why="GitLab, Harbor, SonarQube and whatever else pipelines use"),
+    )
     return Release.of(
         versions.GITLAB_RUNNER,
         name=NAME,
@@ -192,7 +195,8 @@ def release(inputs: ToolInputs) -> Release:
         values=_values(inputs, host, store),
         further_namespaces={JOBS_NAMESPACE: "baseline"},  # images of jobs run as root, as most do
         secrets=(Secret(name=CERTIFICATES_SECRET, namespace=NAMESPACE, data={f"{host}.crt": CaBundle()}),),
-        before=(*_rights(), policies.of_namespace(inputs, JOBS_NAMESPACE, jobs)),
+        further_flows={JOBS_NAMESPACE: pipelines},
+        before=_rights(),
         gitlab=(GitLabAccess(purpose="runners", secret=ACCESS_SECRET),),
         storage=(
             StorageAccess(
@@ -204,7 +208,7 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         jobs=(_registration(inputs, host),),
-        flows=(Flow(peer=KUBERNETES_API, ports=(6443,)),),
+        flows=(Flow(peer=KUBERNETES_API, ports=(6443,), why="makes a pod for each job of a pipeline"),),
         ports_for_metrics=(METRICS,),
         workloads=(
             Workload(kind="Deployment", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS),

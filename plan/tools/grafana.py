@@ -151,8 +151,15 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
 def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
     ports = {"loki": telemetry.LOKI_PORT, "tempo": telemetry.TEMPO_PORT, "mimir": telemetry.MIMIR_PORT}
     ports |= {"kube-prometheus-stack": telemetry.ALERTMANAGER_PORT}
-    near = tuple(Flow(peer=peer, ports=(port,)) for peer, port in ports.items() if peer in inputs.present)
-    return (*near, *((Flow(peer=PUBLIC, ports=(443,)),) if readers.keys(inputs) else ()))
+    near = tuple(
+        Flow(peer=peer, ports=(port,), why=f"data source: {telemetry.SIGNALS[peer]}")
+        for peer, port in ports.items()
+        if peer in inputs.present
+    )
+    return (
+        *near,
+        *((Flow(peer=PUBLIC, ports=(443,), why="data sources of other clusters"),) if readers.keys(inputs) else ()),
+    )
 
 
 def release(inputs: ToolInputs) -> Release:

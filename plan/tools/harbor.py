@@ -214,7 +214,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
             **({"ROBOT": ROBOT} if ci.there(inputs) else {}),
         },
         secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
-        flows=(Flow(peer=ITSELF, ports=(8080,)),),
+        flows=(Flow(peer=ITSELF, ports=(8080,), why="sets Harbor up by its API"),),
     )
     return ci.publishing(job, inputs, _variables(host))
 
@@ -267,8 +267,8 @@ def release(inputs: ToolInputs) -> Release:
         gitlab=ci.access(inputs),
         jobs=(_provisioning(inputs, host),),
         flows=(
-            Flow(peer=ITSELF, ports=(5000, 8080, METRICS)),
-            Flow(peer=OUTSIDE, ports=(443,)),  # Keycloak, the registries it hands on, Trivy's list of vulnerabilities
+            Flow(peer=ITSELF, ports=(5000, 8080, METRICS), why="its parts: core, registry, job service, scanner"),
+            Flow(peer=OUTSIDE, ports=(443,), why="Keycloak, registries it hands on, Trivy's list of vulnerabilities"),
         ),
         ports_for_ingress=(8080,),
         ports_for_metrics=(METRICS,),

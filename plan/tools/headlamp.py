@@ -163,9 +163,8 @@ def release(inputs: ToolInputs) -> Release:
         clients=(client,),
         secrets=_clusters(inputs),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(API_PORT,)),
-            # The other clusters' APIs, behind their load balancers.
-            *((Flow(peer=PUBLIC, ports=(API_PORT,)),) if others(inputs) else ()),
+            Flow(peer=KUBERNETES_API, ports=(API_PORT,), why="what people see and change, by their own rights"),
+            *((Flow(peer=PUBLIC, ports=(API_PORT,), why="APIs of other clusters"),) if others(inputs) else ()),
         ),
         ports_for_ingress=(PORT,),
         workloads=(

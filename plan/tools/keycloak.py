@@ -104,7 +104,7 @@ def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
         },
         environment={"KEYCLOAK_URL": f"http://{NAME}-http", "KEYCLOAK_ADMIN": ADMIN_USER},
         secret_files={"admin": ADMIN_SECRET, "clients": CLIENTS_SECRET, "users": USERS_SECRET},
-        flows=(Flow(peer=ITSELF, ports=(HTTP,)),),
+        flows=(Flow(peer=ITSELF, ports=(HTTP,), why="sets the realm up by the administration API"),),
     )
 
 
@@ -137,7 +137,7 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         passwords=(Password(name=ADMIN_PASSWORD), *(Password(name=_user_password(name)) for name in users)),
-        flows=(Flow(peer=ITSELF, ports=CLUSTER, pods=LABELS, peer_pods=LABELS),),
+        flows=(Flow(peer=ITSELF, ports=CLUSTER, pods=LABELS, peer_pods=LABELS, why="sessions that its pods share"),),
         ports_for_ingress=(HTTP,),
         ports_for_metrics=(MANAGEMENT,),
         workloads=(

@@ -156,6 +156,8 @@ def release(inputs: ToolInputs) -> Release:
     data = _secret_data(inputs) if replicas else {}
     mail = inputs.alerts.mail
     out = ((443,) if inputs.alerts.webhook else ()) + ((int(mail.smarthost.rpartition(":")[2]),) if mail else ())
+    ports = tuple(sorted(set(out)))
+    receivers = Flow(peer=OUTSIDE, ports=ports, pods=ALERTMANAGER_LABELS, why="those who get alerts: mail, webhook")
     return Release.of(
         versions.KUBE_PROMETHEUS_STACK,
         name=NAME,
@@ -171,11 +173,11 @@ def release(inputs: ToolInputs) -> Release:
             "servicemonitors.monitoring.coreos.com",
         ),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=KUBERNETES_API, ports=(10250,), inbound=True),  # asks the operator whether a rule is valid
-            Flow(peer=ITSELF, ports=(telemetry.ALERTMANAGER_PORT, 9094)),
-            Flow(peer=ITSELF, ports=(9094,), protocol="UDP"),  # several Alertmanagers gossip by both
-            *((Flow(peer=OUTSIDE, ports=tuple(sorted(set(out))), pods=ALERTMANAGER_LABELS),) if out else ()),
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="watches rules, and the objects that it has metrics of"),
+            Flow(peer=KUBERNETES_API, ports=(10250,), inbound=True, why="admission: whether a rule is valid"),
+            Flow(peer=ITSELF, ports=(telemetry.ALERTMANAGER_PORT, 9094), why="Alertmanagers, and their gossip"),
+            Flow(peer=ITSELF, ports=(9094,), protocol="UDP", why="Alertmanagers' gossip, which is by both protocols"),
+            *((receivers,) if ports else ()),
         ),
         ports_for_metrics=(8080, 8081, 10250, telemetry.ALERTMANAGER_PORT),
         workloads=_workloads(replicas),

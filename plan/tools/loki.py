@@ -103,7 +103,7 @@ def release(inputs: ToolInputs) -> Release:
         needs=cloudnative_pg.storage_needs(inputs),
         storage=(telemetry.storage(NAME, S3_SECRET, CHUNKS, RULER),),
         flows=(
-            Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP)),
+            Flow(peer=ITSELF, ports=(telemetry.LOKI_PORT, GRPC, GOSSIP), why="its parts, and the ring that they form"),
             *telemetry.to_alertmanager(inputs),
         ),
         ports_for_ingress=(telemetry.LOKI_PORT, *door.ports),

@@ -60,9 +60,9 @@ def release(inputs: ToolInputs) -> Release:
         needs=(cert_manager.NAME,),
         api_services=("v1beta1.metrics.k8s.io",),
         flows=(
-            Flow(peer=NODES, ports=(KUBELET,)),
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=KUBERNETES_API, ports=(PORT,), inbound=True),
+            Flow(peer=NODES, ports=(KUBELET,), why="the kubelets know what pods and nodes use"),
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="watches nodes and pods, and has tokens reviewed"),
+            Flow(peer=KUBERNETES_API, ports=(PORT,), inbound=True, why="the part of the API that it serves"),
         ),
         workloads=(
             Workload(

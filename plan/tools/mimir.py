@@ -133,7 +133,7 @@ def release(inputs: ToolInputs) -> Release:
         needs=cloudnative_pg.storage_needs(inputs),
         storage=(telemetry.storage(NAME, S3_SECRET, BLOCKS, RULES),),
         flows=(
-            Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP)),
+            Flow(peer=ITSELF, ports=(telemetry.MIMIR_PORT, GRPC, GOSSIP), why="its parts, and the ring that they form"),
             *telemetry.to_alertmanager(inputs),
         ),
         ports_for_ingress=(telemetry.MIMIR_PORT, *door.ports),

@@ -166,8 +166,8 @@ def release(inputs: ToolInputs) -> Release:
         path="/login",
         clients=(client,) if _login(inputs) else (),
         flows=(
-            Flow(peer=ITSELF, ports=(PORT,)),
-            *((Flow(peer=OUTSIDE, ports=(443,)),) if _login(inputs) else ()),  # Keycloak, by its public name
+            Flow(peer=ITSELF, ports=(PORT,), why="Jobs of its chart, where values turn them on"),
+            *((Flow(peer=OUTSIDE, ports=(443,), why="Keycloak, by its public name"),) if _login(inputs) else ()),
         ),
         ports_for_ingress=(PORT, CONSOLE_PORT),
         ports_for_metrics=(PORT,),

@@ -118,7 +118,7 @@ def provisioning(accesses: Sequence[StorageAccess], inputs: ToolInputs) -> Job:
         },
         environment={"ENDPOINT": f"http://{ENDPOINT}"},
         secret_files={"root": ROOT_SECRET, "users": USERS_SECRET},
-        flows=(Flow(peer=ITSELF, ports=(PORT,)),),
+        flows=(Flow(peer=ITSELF, ports=(PORT,), why="makes buckets, users and policies"),),
     )
 
 

@@ -102,6 +102,8 @@ class Release:
     pod_security: PodSecurity = "restricted"
     further_namespaces: Mapping[str, PodSecurity] = field(default_factory=lambda: MappingProxyType({}))
     """Namespaces of its own beside `namespace`, each with its level and the CA bundle."""
+    further_flows: Mapping[str, tuple[Flow, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """By further namespace, what its pods open, to peers by address. They take no connection."""
     secrets: tuple[Secret, ...] = ()
     passwords: tuple[Password, ...] = ()
     before: tuple[Manifest, ...] = ()

@@ -17,6 +17,7 @@ OUTSIDE = "outside"  # any address that is neither a pod's nor a service's: the 
 PUBLIC = "public"  # the platform's own public names, as users reach them: its load balancers, and GitLab
 ITSELF = "itself"  # the tool's own namespace
 NODES = "nodes"  # the cluster's machines: kubelets, node exporters
+DNS = "dns"  # the cluster's own name service
 
 GITLAB = "gitlab"
 EXTERNAL = (GITLAB,)
@@ -42,10 +43,12 @@ class Flow:
     `peer` is a release's name (its namespace), or one of the words above. Ports are the target pods' own, not the
     services'. `pods` narrows this tool's side by labels, `peer_pods` the other's; empty means all of the namespace. A
     flow to another release opens both sides. DNS, and the ingress to a tool with `ports_for_ingress`, need no flow.
+    `why` is a short phrase for those who read policies and tables: `data source: logs`.
     """
 
     peer: str
     ports: tuple[int, ...]
+    why: str
     inbound: bool = False
     protocol: Literal["TCP", "UDP"] = "TCP"
     pods: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

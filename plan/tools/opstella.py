@@ -214,9 +214,8 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=(
-            Flow(peer=ITSELF, ports=ports),
-            # The platform's public names, Keycloak's and GitLab's among them.
-            Flow(peer=PUBLIC, ports=(443,)),
+            Flow(peer=ITSELF, ports=ports, why="its parts among themselves"),
+            Flow(peer=PUBLIC, ports=(443,), why="the tools it drives, by their public names"),
         ),
         ports_for_ingress=ports,
         workloads=tuple(

@@ -2,23 +2,30 @@
 
 Each release has one policy for all pods of its namespace (deny both ways, name resolution, and the flows of no
 particular pods), and one for each set of pods that flows name. Policies add up, so releases may share a namespace.
+The annotation WHY of each lists its flows' reasons.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any, Literal
 
 from plan.tools import jobs
 from plan.tools.model import Manifest, Release, ToolInputs
-from plan.tools.needs import ITSELF, KUBERNETES_API, MONITORS, NODES, OUTSIDE, PUBLIC, Flow
+from plan.tools.needs import DNS, ITSELF, KUBERNETES_API, MONITORS, NODES, OUTSIDE, PUBLIC, Flow
 
 API_PORT = 6443
 INGRESS = "traefik"
-WORDS = (KUBERNETES_API, OUTSIDE, ITSELF, NODES, PUBLIC)
+WORDS = (KUBERNETES_API, OUTSIDE, ITSELF, NODES, PUBLIC, DNS)
+WHY = "opstella.io/why"
+RESOLUTION = (
+    Flow(peer=DNS, ports=(53,), protocol="UDP", why="name resolution"),
+    Flow(peer=DNS, ports=(53,), why="name resolution, of long answers"),
+)
+"""Of every pod."""
 Direction = Literal["ingress", "egress"]
 Labels = tuple[tuple[str, str], ...]
 Peer = Mapping[str, Any]
@@ -26,13 +33,16 @@ Peer = Mapping[str, Any]
 
 @dataclass
 class _Rules:
-    """Of one set of pods: (direction, protocol, ports) to peers."""
+    """Of one set of pods: (direction, protocol, ports) to peers, and the reasons."""
 
     peers: dict[tuple[Direction, str, tuple[int, ...]], list[Peer]] = field(default_factory=dict)
+    reasons: set[str] = field(default_factory=set)
 
-    def add(self, direction: Direction, protocol: str, ports: Sequence[int], peers: Sequence[Peer]) -> None:
-        known = self.peers.setdefault((direction, protocol, tuple(sorted(set(ports)))), [])
+    def add(self, direction: Direction, flow: Flow, other: str, peers: Sequence[Peer]) -> None:
+        """What `flow` opens to or from `peers`, which people call `other`."""
+        known = self.peers.setdefault((direction, flow.protocol, tuple(sorted(set(flow.ports)))), [])
         known += [peer for peer in peers if peer not in known]
+        self.reasons.add(f"{'from' if direction == 'ingress' else 'to'} {other}: {flow.why}")
 
     def of(self, direction: Direction) -> list[dict[str, Any]]:
         word = "from" if direction == "ingress" else "to"
@@ -48,63 +58,65 @@ def policies(inputs: ToolInputs, releases: Sequence[Release]) -> dict[str, tuple
     by_name = {release.name: release for release in releases}
     rules: dict[str, dict[Labels, _Rules]] = {name: {(): _Rules()} for name in by_name}
 
-    def open_(release: str, pods: Mapping[str, str], direction: Direction, flow: Flow, peers: Sequence[Peer]) -> None:
-        chosen = rules[release].setdefault(tuple(sorted(pods.items())), _Rules())
-        chosen.add(direction, flow.protocol, flow.ports, peers)
+    def open_(
+        release: str, pods: Mapping[str, str], direction: Direction, flow: Flow, other: str, peers: Sequence[Peer]
+    ) -> None:
+        rules[release].setdefault(tuple(sorted(pods.items())), _Rules()).add(direction, flow, other, peers)
 
     for release in releases:
-        base = rules[release.name][()]
-        for protocol in ("UDP", "TCP"):
-            base.add("egress", protocol, (53,), [_namespace("kube-system", {})])
-        for flow in _flows(release, by_name):
+        for flow in flows_of(release):
             own: Direction = "ingress" if flow.inbound else "egress"
             other: Direction = "egress" if flow.inbound else "ingress"
             if flow.peer in by_name:
                 there = by_name[flow.peer]
-                open_(release.name, flow.pods, own, flow, [_namespace(there.namespace, flow.peer_pods)])
-                open_(flow.peer, flow.peer_pods, other, flow, [_namespace(release.namespace, flow.pods)])
+                open_(release.name, flow.pods, own, flow, flow.peer, [_namespace(there.namespace, flow.peer_pods)])
+                open_(flow.peer, flow.peer_pods, other, flow, release.name, [_namespace(release.namespace, flow.pods)])
             elif flow.peer == ITSELF:
-                open_(release.name, flow.pods, own, flow, [_pods(flow.peer_pods)])
-                open_(release.name, flow.peer_pods, other, flow, [_pods(flow.pods)])
+                open_(release.name, flow.pods, own, flow, ITSELF, [_pods(flow.peer_pods)])
+                open_(release.name, flow.peer_pods, other, flow, ITSELF, [_pods(flow.pods)])
             elif flow.peer == KUBERNETES_API:
                 for one, peers in _api(inputs, flow):
-                    open_(release.name, one.pods, own, one, peers)
+                    open_(release.name, one.pods, own, one, flow.peer, peers)
             elif flow.peer in WORDS:
-                open_(release.name, flow.pods, own, flow, _blocks(inputs, flow))
+                open_(release.name, flow.pods, own, flow, flow.peer, _addresses(inputs, flow))
     return {
-        name: tuple(_manifest(name, by_name[name].namespace, labels, own) for labels, own in of_pods.items())
+        name: (
+            *(_manifest(name, by_name[name].namespace, labels, own) for labels, own in of_pods.items()),
+            *(_further(inputs, by_name[name], namespace) for namespace in by_name[name].further_namespaces),
+        )
         for name, of_pods in rules.items()
     }
 
 
-def of_namespace(inputs: ToolInputs, namespace: str, flows: Sequence[Flow]) -> Manifest:
-    """The policy of a further namespace, whose pods open connections and take none: `flows` to peers by address."""
+def _further(inputs: ToolInputs, release: Release, namespace: str) -> Manifest:
+    """The policy of a further namespace."""
     rules = _Rules()
-    for protocol in ("UDP", "TCP"):
-        rules.add("egress", protocol, (53,), [_namespace("kube-system", {})])
-    for flow in flows:
-        rules.add("egress", flow.protocol, flow.ports, _blocks(inputs, flow))
+    for flow in flows_of_further(release, namespace):
+        rules.add("egress", flow, flow.peer, _addresses(inputs, flow))
     return _manifest(namespace, namespace, (), rules)
 
 
-def _flows(release: Release, by_name: Mapping[str, Release]) -> Iterator[Flow]:
-    """All that `release` declares, in the words of flows."""
+def flows_of(release: Release) -> Iterator[Flow]:
+    """All that the pods of `release`'s own namespace need: what it declares, and what follows from that."""
+    yield from RESOLUTION
     yield from release.flows
     for job in release.jobs:
-        for flow in job.flows:
-            yield Flow(
-                peer=flow.peer, ports=flow.ports, inbound=flow.inbound, protocol=flow.protocol,
-                pods={jobs.LABEL: job.name}, peer_pods=flow.peer_pods,
-            )  # fmt: skip
+        pods = {jobs.LABEL: job.name}
+        yield from (replace(flow, pods=pods) for flow in job.flows)
         if job.rules or job.cluster_rules:
-            yield Flow(peer=KUBERNETES_API, ports=(API_PORT,), pods={jobs.LABEL: job.name})
+            yield Flow(peer=KUBERNETES_API, ports=(API_PORT,), pods=pods, why="objects that the Job has rights to")
     if release.ports_for_ingress:
-        yield Flow(peer=INGRESS, ports=release.ports_for_ingress, inbound=True)
+        yield Flow(peer=INGRESS, ports=release.ports_for_ingress, inbound=True, why="what comes in by its public names")
     if release.ports_for_metrics:
         for monitor in MONITORS:
             # Its own metrics too: one who scrapes is scraped.
             peer = ITSELF if monitor == release.name else monitor
-            yield Flow(peer=peer, ports=release.ports_for_metrics, inbound=True)
+            yield Flow(peer=peer, ports=release.ports_for_metrics, inbound=True, why="metrics")
+
+
+def flows_of_further(release: Release, namespace: str) -> tuple[Flow, ...]:
+    """All that pods of a further namespace need."""
+    return (*RESOLUTION, *release.further_flows.get(namespace, ()))
 
 
 def _api(inputs: ToolInputs, flow: Flow) -> Iterator[tuple[Flow, list[Peer]]]:
@@ -116,10 +128,12 @@ def _api(inputs: ToolInputs, flow: Flow) -> Iterator[tuple[Flow, list[Peer]]]:
         return
     yield flow, masters
     service = ip_network(inputs.service_network)[1]
-    yield Flow(peer=KUBERNETES_API, ports=(443,), pods=flow.pods), [_block(str(service))]
+    yield replace(flow, ports=(443,)), [_block(str(service))]
 
 
-def _blocks(inputs: ToolInputs, flow: Flow) -> list[Peer]:
+def _addresses(inputs: ToolInputs, flow: Flow) -> list[Peer]:
+    if flow.peer == DNS:
+        return [_namespace("kube-system", {})]
     if flow.peer == OUTSIDE:
         inside = [inputs.pod_network, inputs.service_network]
         return [{"ipBlock": {"cidr": "0.0.0.0/0", **({} if flow.inbound else {"except": inside})}}]
@@ -159,7 +173,7 @@ def _manifest(release: str, namespace: str, labels: Labels, rules: _Rules) -> Ma
         body={
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace, "annotations": {WHY: "; ".join(sorted(rules.reasons))}},
             "spec": {"podSelector": _selector(dict(labels)), "policyTypes": types, **ways},
         },
     )

@@ -36,7 +36,6 @@ from plan.tools.model import (
 from plan.tools.needs import (
     GITLAB,
     ITSELF,
-    KUBERNETES_API,
     OUTSIDE,
     PUBLIC,
     Database,
@@ -166,9 +165,8 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         secret_files={"admin": ADMIN_SECRET, **({"gitlab": GITLAB_SECRET} if ci.there(inputs) else {})},
         rules=keeping(TOKENS_SECRET),
         flows=(
-            Flow(peer=ITSELF, ports=(PORT,)),
-            Flow(peer=PUBLIC, ports=(443,)),
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
+            Flow(peer=ITSELF, ports=(PORT,), why="sets SonarQube up by its API"),
+            Flow(peer=PUBLIC, ports=(443,), why="Keycloak's certificate for SAML"),
         ),
         timeout_seconds=900,
     )
@@ -207,7 +205,7 @@ def release(inputs: ToolInputs) -> Release:
         ),
         # SonarQube wants letters of both cases, a digit and a special character in it.
         passwords=(Password(name=ADMIN_PASSWORD, length=64, special=True), Password(name=MONITORING_PASSCODE)),
-        flows=(Flow(peer=OUTSIDE, ports=(443,)),),
+        flows=(Flow(peer=OUTSIDE, ports=(443,), why="plugins, updates, and repositories that people import"),),
         ports_for_ingress=(PORT,),
         workloads=(
             Workload(kind="StatefulSet", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS),

@@ -19,6 +19,8 @@ TENANT_HEADER = "X-Scope-OrgID"
 LOKI_PORT, TEMPO_PORT, MIMIR_PORT = 3100, 3200, 8080
 """Ports of their pods: Mimir's is its gateway's, whose service answers at 80."""
 OTLP_GRPC, OTLP_HTTP = 4317, 4318
+SIGNALS = {"loki": "logs", "tempo": "traces", "mimir": "metrics", "kube-prometheus-stack": "alerts"}
+"""What each release keeps, or hands on to people."""
 ALERTMANAGER_NAMESPACE, ALERTMANAGER_PORT = "monitoring", 9093
 ALERTMANAGER = (
     f"http://kube-prometheus-stack-alertmanager.{ALERTMANAGER_NAMESPACE}.svc.cluster.local:{ALERTMANAGER_PORT}"
@@ -89,4 +91,4 @@ def to_alertmanager(inputs: ToolInputs) -> tuple[Flow, ...]:
     """Of a ruler: to Alertmanager, where the cluster carries it."""
     if "kube-prometheus-stack" not in inputs.present:
         return ()
-    return (Flow(peer="kube-prometheus-stack", ports=(ALERTMANAGER_PORT,)),)
+    return (Flow(peer="kube-prometheus-stack", ports=(ALERTMANAGER_PORT,), why="alerts of its rules"),)

@@ -81,7 +81,11 @@ def _values(inputs: ToolInputs) -> Values:
 def release(inputs: ToolInputs) -> Release:
     """One process: the chart's Tempo has no ring to share traces over several."""
     door = agents.door(inputs, "tempo") + readers.door(inputs, "tempo")
-    to_mimir = (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,)),) if "mimir" in inputs.present else ()
+    to_mimir = (
+        (Flow(peer="mimir", ports=(telemetry.MIMIR_PORT,), why="metrics that it makes of traces"),)
+        if "mimir" in inputs.present
+        else ()
+    )
     return Release.of(
         versions.TEMPO,
         name=NAME,

@@ -91,8 +91,8 @@ def release(inputs: ToolInputs) -> Release:
             "tlsstores.traefik.io",
         ),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer=OUTSIDE, ports=(8000, 8443), inbound=True),  # the load balancer, by the workers' NodePorts
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="watches ingresses, routes and certificates"),
+            Flow(peer=OUTSIDE, ports=(8000, 8443), inbound=True, why="the load balancer, by the workers' NodePorts"),
         ),
         ports_for_metrics=(9100,),
         workloads=(Workload(kind="DaemonSet", name="traefik", namespace=NAMESPACE, cpu="100m", memory="128Mi"),),

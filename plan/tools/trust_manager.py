@@ -55,8 +55,8 @@ def release(inputs: ToolInputs) -> Release:
         after=(Manifest(name=BUNDLE, needs=(NAME,), body=bundle),),
         crds=("bundles.trust.cert-manager.io",),
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,), pods=LABELS),
-            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=LABELS),
+            Flow(peer=KUBERNETES_API, ports=(6443,), pods=LABELS, why="writes the CA bundle into namespaces"),
+            Flow(peer=KUBERNETES_API, ports=(WEBHOOK_PORT,), inbound=True, pods=LABELS, why="admission of bundles"),
         ),
         ports_for_metrics=(METRICS_PORT,),
         workloads=(

@@ -223,7 +223,7 @@ def _seal_flows(inputs: ToolInputs) -> tuple[Flow, ...]:
         return ()
     address = urlsplit(seal.parameters.get("address", ""))
     port = address.port or {"http": 80}.get(address.scheme, 443)
-    return (Flow(peer=OUTSIDE, ports=(port,), pods=LABELS),)
+    return (Flow(peer=OUTSIDE, ports=(port,), pods=LABELS, why="the key service of the automatic seal"),)
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -268,10 +268,10 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         flows=(
-            Flow(peer=ITSELF, ports=(PORT, CLUSTER_PORT)),
-            Flow(peer=KUBERNETES_API, ports=(6443,), pods=LABELS),  # its pods' labels; reviews of tokens
-            Flow(peer=PUBLIC, ports=(443,), pods=LABELS),  # Keycloak, by the name that browsers use
-            Flow(peer=cert_manager.NAME, ports=(PORT,), inbound=True, pods=LABELS),
+            Flow(peer=ITSELF, ports=(PORT, CLUSTER_PORT), why="its pods replicate, and its Jobs set it up"),
+            Flow(peer=KUBERNETES_API, ports=(6443,), pods=LABELS, why="labels of its pods, and reviews of tokens"),
+            Flow(peer=PUBLIC, ports=(443,), pods=LABELS, why="Keycloak, by the name that browsers use"),
+            Flow(peer=cert_manager.NAME, ports=(PORT,), inbound=True, pods=LABELS, why="signs certificates"),
             *_seal_flows(inputs),
         ),
         ports_for_ingress=(PORT,),

@@ -75,8 +75,8 @@ def release(inputs: ToolInputs) -> Release:
         },
         ca_bundle=inputs.ca_bundle,
         flows=(
-            Flow(peer=KUBERNETES_API, ports=(6443,)),
-            Flow(peer="vault", ports=(8200,)),
+            Flow(peer=KUBERNETES_API, ports=(6443,), why="reads and keeps the shares"),
+            Flow(peer="vault", ports=(8200,), why="opens replicas that are sealed"),
         ),
         workloads=(
             Workload(kind="Deployment", name=NAME, namespace=NAMESPACE, cpu="10m", memory="48Mi", selector=LABELS),

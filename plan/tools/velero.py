@@ -193,7 +193,7 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         crds=("backupstoragelocations.velero.io", "schedules.velero.io"),
-        flows=(Flow(peer=KUBERNETES_API, ports=(6443,)),),
+        flows=(Flow(peer=KUBERNETES_API, ports=(6443,), why="backs objects up, and restores them"),),
         ports_for_metrics=(METRICS_PORT,),
         workloads=(
             Workload(

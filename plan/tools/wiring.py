@@ -35,6 +35,14 @@ DATABASES, CACHE, STORE, LOGIN = cloudnative_pg.NAME, valkey.NAME, minio_buckets
 # A Secret of each provider, with the password of everybody it serves: key is the user, or the client's id.
 SECRETS = {CACHE: valkey.USERS_SECRET, STORE: minio_buckets.USERS_SECRET, LOGIN: keycloak.CLIENTS_SECRET}
 
+ASKED = {
+    CACHE: "its keys in the cache",
+    STORE: "its buckets in the object store",
+    LOGIN: "logins: the realm's keys and tokens",
+    GITLAB: "the API of GitLab",
+}
+"""Why a tool speaks to a provider."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
@@ -220,7 +228,10 @@ def _archive(member: Member, members: Mapping[str, Member], namespace: str) -> c
 def _flow(provider: str, *, here: bool) -> Flow:
     """To a provider. Keycloak is spoken to by its public name also where it is near: that is the tokens' issuer."""
     ports = {CACHE: 6379, STORE: 9000}
-    return Flow(peer=provider, ports=(ports[provider],)) if here and provider in ports else Flow(peer=PUBLIC, ports=(443,))
+    why = ASKED[provider]
+    if here and provider in ports:
+        return Flow(peer=provider, ports=(ports[provider],), why=why)
+    return Flow(peer=PUBLIC, ports=(443,), why=why)
 
 
 def _elsewhere(provider: str, inputs: ToolInputs, members: Mapping[str, Member]) -> bool:

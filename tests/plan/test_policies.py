@@ -5,6 +5,8 @@ A small model of how Kubernetes weighs policies says what may pass; it is not ho
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plan.tools import flow_table
 from plan.tools import policies as module
 from plan.tools.catalogue import NAMES
 from plan.tools.model import Release, ToolInputs
@@ -100,18 +103,18 @@ def test_names_can_always_be_resolved() -> None:
 
 
 def test_a_flow_opens_both_sides_and_one_direction() -> None:
-    bodies = made(release("a", flows=(Flow(peer="b", ports=(80,)),)), release("b"))
+    bodies = made(release("a", flows=(Flow(peer="b", ports=(80,), why="w"),)), release("b"))
     assert passes(bodies, A, B, 80)
     assert not passes(bodies, B, A, 80) and not passes(bodies, A, B, 81) and not passes(bodies, C, B, 80)
 
 
 def test_an_inbound_flow_opens_both_sides_too() -> None:
-    bodies = made(release("a"), release("b", flows=(Flow(peer="a", ports=(80,), inbound=True),)))
+    bodies = made(release("a"), release("b", flows=(Flow(peer="a", ports=(80,), inbound=True, why="w"),)))
     assert passes(bodies, A, B, 80) and not passes(bodies, B, A, 80)
 
 
 def test_pods_narrow_each_side() -> None:
-    flow = Flow(peer="b", ports=(5432,), pods={"app": "web"}, peer_pods={"app": "db"})
+    flow = Flow(peer="b", ports=(5432,), pods={"app": "web"}, peer_pods={"app": "db"}, why="w")
     bodies = made(release("a", flows=(flow,)), release("b"))
     web, db = Pod("a-space", {"app": "web"}), Pod("b-space", {"app": "db"})
     assert passes(bodies, web, db, 5432)
@@ -121,16 +124,16 @@ def test_pods_narrow_each_side() -> None:
 
 
 def test_a_namespace_of_its_own() -> None:
-    bodies = made(release("a", flows=(Flow(peer=ITSELF, ports=(6379,), peer_pods={"app": "cache"}),)))
+    bodies = made(release("a", flows=(Flow(peer=ITSELF, ports=(6379,), peer_pods={"app": "cache"}, why="w"),)))
     assert passes(bodies, A, Pod("a-space", {"app": "cache"}), 6379)
     assert not passes(bodies, A, A, 6379) and not passes(bodies, C, Pod("a-space", {"app": "cache"}), 6379)
 
 
 def test_the_api_server() -> None:
-    out = made(release("a", flows=(Flow(peer=KUBERNETES_API, ports=(6443,)),)))
+    out = made(release("a", flows=(Flow(peer=KUBERNETES_API, ports=(6443,), why="w"),)))
     assert passes(out, A, "192.168.72.15", 6443) and passes(out, A, "172.16.76.1", 443)
     assert not passes(out, A, "192.168.72.16", 6443) and not passes(out, A, "172.16.76.2", 443)
-    into = made(release("a", flows=(Flow(peer=KUBERNETES_API, ports=(9443,), inbound=True),)))
+    into = made(release("a", flows=(Flow(peer=KUBERNETES_API, ports=(9443,), inbound=True, why="w"),)))
     assert passes(into, "192.168.72.15", A, 9443)
     # From a master to another node's pod, by way of the overlay.
     assert passes(into, "172.16.72.1", A, 9443)
@@ -138,15 +141,15 @@ def test_the_api_server() -> None:
 
 
 def test_outside_public_names_and_nodes() -> None:
-    bodies = made(release("a", flows=(Flow(peer=OUTSIDE, ports=(443,)),)))
+    bodies = made(release("a", flows=(Flow(peer=OUTSIDE, ports=(443,), why="w"),)))
     assert passes(bodies, A, "203.0.113.9", 443) and passes(bodies, A, "192.168.72.12", 443)
     assert not passes(bodies, A, "172.16.72.9", 443) and not passes(bodies, A, "172.16.76.9", 443)
-    bodies = made(release("a", flows=(Flow(peer=PUBLIC, ports=(443,)),)))
+    bodies = made(release("a", flows=(Flow(peer=PUBLIC, ports=(443,), why="w"),)))
     assert passes(bodies, A, "192.168.72.12", 443) and passes(bodies, A, "192.168.72.14", 443)
     assert not passes(bodies, A, "203.0.113.9", 443)
-    bodies = made(release("a", flows=(Flow(peer=NODES, ports=(10250,)),)))
+    bodies = made(release("a", flows=(Flow(peer=NODES, ports=(10250,), why="w"),)))
     assert passes(bodies, A, "192.168.72.16", 10250) and not passes(bodies, A, "192.168.72.12", 10250)
-    bodies = made(release("a", flows=(Flow(peer=OUTSIDE, ports=(8443,), inbound=True),)))
+    bodies = made(release("a", flows=(Flow(peer=OUTSIDE, ports=(8443,), inbound=True, why="w"),)))
     assert passes(bodies, "192.168.72.12", A, 8443)
 
 
@@ -167,10 +170,10 @@ def test_one_who_reads_metrics_reads_its_own() -> None:
 
 def test_a_job_has_what_its_tool_has_and_its_own() -> None:
     job = Job(
-        name="provision", image="i", command=(), files={}, flows=(Flow(peer="b", ports=(80,)),),
+        name="provision", image="i", command=(), files={}, flows=(Flow(peer="b", ports=(80,), why="w"),),
         rules=({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},),
     )  # fmt: skip
-    bodies = made(release("a", jobs=(job,), flows=(Flow(peer="b", ports=(81,)),)), release("b"))
+    bodies = made(release("a", jobs=(job,), flows=(Flow(peer="b", ports=(81,), why="w"),)), release("b"))
     pod = Pod("a-space", {"opstella.io/job": "provision"})
     assert passes(bodies, pod, B, 80) and passes(bodies, pod, B, 81)
     assert not passes(bodies, A, B, 80)
@@ -184,6 +187,7 @@ flows = st.builds(
     inbound=st.booleans(),
     pods=st.sampled_from(({}, {"app": "x"})),
     peer_pods=st.sampled_from(({}, {"app": "x"})),
+    why=st.sampled_from(("a reason", "another")),
 )
 
 
@@ -245,6 +249,61 @@ def test_every_namespace_of_a_tool_denies_and_every_flow_has_a_known_peer(archit
             for flow in (*one.flows, *(f for job in one.jobs for f in job.flows)):
                 assert flow.peer in (*NAMES, *module.WORDS), f"{one.name}: {flow}"
                 assert flow.ports, f"{one.name}: {flow}"
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_every_flow_says_why_and_is_declared_once(architecture: str) -> None:
+    for releases in plan(architecture).releases.values():
+        for one in releases:
+            flows = [*module.flows_of(one), *(f for of_one in one.further_flows.values() for f in of_one)]
+            for flow in flows:
+                assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 .,:/()'_-]{4,69}(?<![. ])", flow.why), f"{one.name}: {flow}"
+            declared = [
+                (f.peer, f.ports, f.protocol, f.inbound, tuple(f.pods.items()), tuple(f.peer_pods.items()))
+                # Of the public names there are many, for as many reasons.
+                + ((f.why,) if f.peer == PUBLIC else ())
+                for f in module.flows_of(one)
+            ]
+            assert not [flow for flow, times in Counter(declared).items() if times > 1], one.name
+
+
+def test_a_policy_says_why_on_both_sides() -> None:
+    flow = Flow(peer="b", ports=(5432,), pods={"app": "web"}, why="its data")
+    bodies = made(release("a", flows=(flow,)), release("b"))
+    a, web, b = (body["metadata"]["annotations"][module.WHY] for body in bodies)
+    names = "to dns: name resolution; to dns: name resolution, of long answers"
+    assert (a, web, b) == (names, "to b: its data", f"from a: its data; {names}")
+
+
+def test_the_table_has_a_row_for_each_flow_that_opens_something() -> None:
+    data = Flow(peer="b", ports=(81, 80), peer_pods={"app": "db"}, why="its data")
+    there = release(
+        "a", flows=(data, Flow(peer="gone", ports=(1,), why="w")),
+        ports_for_metrics=(9000,), further_namespaces={"jobs": "baseline"},
+        further_flows={"jobs": (Flow(peer=OUTSIDE, ports=(443,), protocol="UDP", pods={"x": "y"}, why="downloads"),)},
+    )  # fmt: skip
+    found = [row for row in flow_table.rows({"blue": [there, release("b"), release("alloy")]}) if row[5] != "dns"]
+    assert all(len(row) == len(flow_table.COLUMNS) for row in found)
+    assert found == [
+        ("blue", "a", "a-space", "", "out", "b (app=db)", "tcp", "80, 81", "its data"),
+        ("blue", "a", "a-space", "", "in", "alloy", "tcp", "9000", "metrics"),
+        ("blue", "a", "jobs", "x=y", "out", "outside", "udp", "443", "downloads"),
+    ]
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_the_table_has_all_that_policies_open(architecture: str) -> None:
+    """Every port of a tool's policies stands in a row of its namespace, or in one that another's flow opened there."""
+    made_of = plan(architecture)
+    rows = flow_table.rows(made_of.releases)
+    for cluster, releases in made_of.releases.items():
+        told = {int(port) for row in rows if row[0] == cluster for port in row[7].split(", ")} | {443}
+        own = {name for release in releases for name in (release.namespace, *release.further_namespaces)}
+        assert {row[2] for row in rows if row[0] == cluster} == own
+        bodies = [m.body for r in releases for m in r.before]
+        for policy in (body for body in bodies if module.WHY in body["metadata"].get("annotations", {})):
+            for way in ("ingress", "egress"):
+                assert {p["port"] for rule in policy["spec"].get(way, []) for p in rule["ports"]} <= told
 
 
 def test_what_the_ingress_serves_can_be_reached() -> None:

@@ -439,6 +439,6 @@ def test_a_pod_too_large_for_any_worker() -> None:
 
 def test_only_a_flow_to_a_known_word_or_release_is_one() -> None:
     """A flow to a tool that is left out opens nothing; it is optional."""
-    tool = wired(release("tool", flows=(Flow(peer="harbor", ports=(80,)),)))["tool"]
+    tool = wired(release("tool", flows=(Flow(peer="harbor", ports=(80,), why="w"),)))["tool"]
     (policy,) = kinds(tool, "NetworkPolicy")
     assert [rule["ports"][0]["port"] for rule in policy["spec"]["egress"]] == [53, 53]
