@@ -148,3 +148,28 @@ def _fits(values: dict[str, Any]) -> bool:
             return False
         raise
     return True
+
+
+_ports = st.lists(st.sampled_from([7999, "8000-8010", 6443, 30080, "29990-30010", "32760-40000"]), min_size=1, max_size=3, unique=True)
+_rules = st.lists(
+    st.fixed_dictionaries(
+        {
+            "purpose": st.just("ours"),
+            "to": st.sampled_from(["master", "worker", "node", "gitlab", "nfs", "haproxy"]),
+            "from": st.lists(st.sampled_from(["10.200.0.0/16", "10.200.7.0/24", "10.0.0.0/9", "0.0.0.0/0"]), min_size=1, unique=True),
+            "protocols": st.sampled_from([["tcp"], ["udp"], ["tcp", "udp"]]),
+            "ports": _ports,
+            "openToAnyone": st.just(True),
+        }
+    ),
+    max_size=2,
+)  # fmt: skip
+
+
+@st.composite
+def contracts(draw: st.DrawFn) -> Plan:
+    """The plan of any valid stack under any profile, with rules of the user's own."""
+    values = draw(written(most_workers=4).filter(_fits))
+    profiles = ["opstella", "tectonic", "deckhouse", "rke2-cilium"]
+    values["network"] = {"profile": draw(st.sampled_from(profiles)), "strict": draw(st.booleans()), "rules": draw(_rules)}
+    return plan("custom", **values)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from ipaddress import IPv4Network
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from plan import chrony, haproxy, network
 from plan.contract import firewalls
 from plan.contract.flow import flows
 from plan.plan import Plan
 from plan.topology import Host
-from tests.plan.probe import start
-from tests.plan.stacks import examples, plan, stacks
+from tests.plan.probe import Machine, start
+from tests.plan.stacks import contracts, examples, plan, stacks
 from tests.plan.test_network import PORTS, STRANGER
 
 pytestmark = pytest.mark.toolchain
@@ -96,43 +98,86 @@ def test_chronyd_accepts_its_configuration(tmp_path: Path) -> None:
     accepted(["/usr/sbin/chronyd", "-p", "-f", str(file)])
 
 
-STACK = plan(
-    "custom",
-    clusters={
-        "one": {"subnet": "192.168.72.0/24", "masters": {"count": 3}, "workers": {"count": 2, "cpu": 16, "memoryGb": 32}},
-        "two": {"subnet": "192.168.73.0/24", "masters": {"count": 1}, "workers": {"count": 1, "cpu": 16, "memoryGb": 32}},
-    },
-    firewall={"operatorNetworks": ["10.200.0.0/16", "10.200.7.0/24"]},
-)
-HOSTS = {h.name: h for h in STACK.topology.hosts if h.cluster in (None, "one") and not h.name.endswith(("-2", "-3"))}
+ECHO: list[str | int] = ["icmp", 0]
+STRANGER_6 = IPv6Address("fd00:198:51::7")
+
+
+def let_in(found: Iterable[network.Opening], source: IPv4Address, ports: Iterable[int]) -> list[list[str | int]]:
+    """By the plan, and an echo."""
+    every = tuple(found)
+    pairs = [(protocol, port) for protocol in ("tcp", "udp") for port in ports]
+    return [ECHO, *([p, port] for p, port in pairs if network.allows(every, IPv4Network(source), p, port))]
+
+
+def probed(stack: Plan, hosts: Sequence[Host], peers: Iterable[IPv4Address], ports: Iterable[int]) -> None:
+    """What gets through to `hosts` from their `peers` and from a stranger with IPv6 is what the plan allows."""
+    sources, knocked = tuple(dict.fromkeys(peers)), sorted(set(ports))
+    addresses_6 = {host: IPv6Address(f"fd00:198:51:1::{number:x}") for number, host in enumerate(hosts, 1)}
+    machines: list[Machine] = [
+        {
+            "addresses": [str(host.address), str(addresses_6[host])],
+            "ruleset": network.ruleset(host, stack.settings, stack.topology),
+        }
+        for host in hosts
+    ]
+    through = start({"machines": machines, "outside": [*map(str, sources), str(STRANGER_6)], "ports": knocked})
+    allowed = {}
+    for host in hosts:
+        found = network.openings(host, stack.settings, stack.topology)
+        # Of networks the plan knows only IPv4's: IPv6 is for what anyone may. An echo says that neighbours find one another.
+        allowed[f"{STRANGER_6} > {addresses_6[host]}"] = let_in([o for o in found if not o.networks], STRANGER, knocked)
+        allowed |= {f"{s} > {host.address}": let_in(found, s, knocked) for s in sources if s != host.address}
+    assert any(found != [ECHO] for found in allowed.values()), "nothing is allowed: the comparison would prove nothing"
+    assert through == allowed
+
+
+def somebody(stack: Plan) -> list[IPv4Address]:
+    """A pod of each cluster, an operator, a stranger."""
+    operators = [networks[-2] for networks in stack.settings.firewall.operator_networks if networks.num_addresses > 2]
+    return [*(cluster.settings.pod_subnet[7] for cluster in stack.topology.clusters), *operators, STRANGER]
 
 
 @needs("nft")
 @as_root
-@pytest.mark.parametrize("name", HOSTS)
-def test_the_kernel_lets_in_what_the_plan_allows_and_nothing_else(name: str) -> None:
-    """Every port of the plan and some more, by TCP and UDP, from every machine, a pod, an operator and a stranger."""
-    host: Host = HOSTS[name]
-    others = [h.address for h in STACK.topology.hosts if h is not host]
-    pod = STACK.settings.clusters["one"].pod_subnet[7]
-    sources = [*others, pod, IPv4Network("10.200.0.0/16")[9], STRANGER]
-    found = network.openings(host, STACK.settings, STACK.topology)
-    through = start(
-        {
-            "address": str(host.address),
-            "ruleset": network.ruleset(host, STACK.settings, STACK.topology),
-            "sources": [str(s) for s in sources],
-            "ports": PORTS,
-        }
+def test_the_kernel_lets_in_what_the_plan_allows_and_nothing_else() -> None:
+    """Every port of the plan and some more, by TCP and UDP, from every machine and somebody else."""
+    stack = plan(
+        "custom",
+        clusters={
+            "one": {"subnet": "192.168.72.0/24", "masters": {"count": 3}, "workers": {"count": 2, "cpu": 16, "memoryGb": 32}},
+            "two": {"subnet": "192.168.73.0/24", "masters": {"count": 1}, "workers": {"count": 1, "cpu": 16, "memoryGb": 32}},
+        },
+        firewall={"operatorNetworks": ["10.200.0.0/16", "10.200.7.0/24"]},
     )
-    allowed = {
-        str(source): sorted(
-            [protocol, port]
-            for protocol in ("tcp", "udp")
-            for port in PORTS
-            if network.allows(found, IPv4Network(source), protocol, port)
-        )
-        for source in sources
-    }
-    assert any(allowed.values()), "nothing is allowed: the comparison would prove nothing"
-    assert through == allowed
+    hosts = [h for h in stack.topology.hosts if h.cluster in (None, "one") and not h.name.endswith(("-2", "-3"))]
+    probed(stack, hosts, [*(h.address for h in stack.topology.hosts), *somebody(stack)], PORTS)
+
+
+def edges(openings: Iterable[network.Opening]) -> set[int]:
+    """The ports at both ends of every range, and those beside them."""
+    ends = {end for o in openings for low, high in o.rule.intervals for end in (low - 1, low, high, high + 1)}
+    return {port for port in ends if 0 < port < 65536}
+
+
+@st.composite
+def encounters(draw: st.DrawFn) -> tuple[Plan, list[Host], list[IPv4Address], list[int]]:
+    """A host of each role of any stack, some who speak to them, and ports of which most mean something."""
+    stack = draw(contracts())
+    roles: dict[str, list[Host]] = {}
+    for host in stack.topology.hosts:
+        roles.setdefault(host.role, []).append(host)
+    hosts = [draw(st.sampled_from(group)) for group in roles.values()]
+    others = [draw(st.sampled_from(group)).address for group in roles.values()]
+    others += draw(st.lists(st.sampled_from([h.address for h in stack.topology.hosts]), max_size=4))
+    meant = sorted(set().union(*(edges(network.openings(host, stack.settings, stack.topology)) for host in hosts)))
+    ports = draw(st.lists(st.sampled_from(meant), min_size=min(30, len(meant)), max_size=40, unique=True))
+    return stack, hosts, [*others, *somebody(stack)], [*ports, draw(st.integers(1, 65535))]
+
+
+@needs("nft")
+@as_root
+@examples(12)
+@given(encounters())
+def test_the_kernel_agrees_about_any_stack(encounter: tuple[Plan, list[Host], list[IPv4Address], list[int]]) -> None:
+    """Under any profile, strict or not, with rules of the user's own."""
+    probed(*encounter)
