@@ -19,6 +19,8 @@ from config.stack_choice import add_arguments, stack_file
 from plan import network
 from plan.contract import export, firewalls
 from plan.contract.flow import flows, short, why
+from plan.plan import build
+from plan.tools import flow_table
 from plan.topology import Host, Topology, topology
 
 FORMATS = {
@@ -39,8 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     """0: done, or let in; 1: not let in; 2: what was asked, or the stack file, makes no sense."""
     parser = argparse.ArgumentParser(prog="opstella network", description=__doc__)
     add_arguments(parser)
+    parser.set_defaults(tools=False)
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("table", help="every flow, a line each (without a command, too)")
+    table = commands.add_parser("table", help="every flow, a line each (without a command, too)")
+    for either in (parser, table):
+        either.add_argument(
+            "--tools", action="store_true", default=argparse.SUPPRESS,
+            help="and the flows of the tools' pods, which NetworkPolicies of their clusters open",
+        )  # fmt: skip
     asked = commands.add_parser("why", help="which rule lets a connection in, or that none does")
     asked.add_argument("source", metavar="FROM", help="a host's name, or an IPv4 address")
     asked.add_argument("target", metavar="TO", help="a host's name or address")
@@ -57,10 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
             return _why(given.source, given.target, given.port, settings, machines)
         write = FORMATS[given.format] if given.command == "export" else export.table
         sys.stdout.write(write(flows(settings, machines)))
+        if given.tools and given.command in (None, "table"):
+            sys.stdout.write(f"\n{_tools(settings)}")
     except (ConfigurationError, Mistake) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _tools(settings: Settings) -> str:
+    head = tuple(name.upper() for name in flow_table.COLUMNS)
+    return export.in_columns([head, *flow_table.rows(build(settings, "opstella/network").releases)])
 
 
 def _why(source_text: str, target_text: str, port_text: str, settings: Settings, machines: Topology) -> int:

@@ -37,7 +37,11 @@ def table(flows: Sequence[Flow]) -> str:
         (c, to, protocol, ports, networks if source == "given" or networks == "anyone" else source, purpose, by)
         for c, to, _, protocol, ports, source, networks, purpose, by in rows(flows)
     ]
-    every = [("CLUSTER", "TO", "PROTOCOL", "PORTS", "FROM", "PURPOSE", "BY"), *shown]
+    return in_columns([("CLUSTER", "TO", "PROTOCOL", "PORTS", "FROM", "PURPOSE", "BY"), *shown])
+
+
+def in_columns(every: Sequence[tuple[str, ...]]) -> str:
+    """Lines of equal widths, but for the last column's."""
     widths = [max(len(row[column]) for row in every) for column in range(len(every[0]) - 1)]
     lines = ("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]) for row in every)
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -19,8 +19,9 @@ from plan.contract import export, firewalls
 from plan.contract.__main__ import FORMATS, main
 from plan.contract.flow import Flow, flows
 from plan.contract.rule import Rule
+from plan.tools import flow_table
 from plan.topology import Topology, topology
-from tests.plan.stacks import read
+from tests.plan.stacks import plan, read
 
 ROOT = Path(__file__).resolve().parents[2]
 STRANGER = IPv4Address("198.51.100.7")
@@ -250,6 +251,19 @@ def test_the_table_has_a_line_for_each_flow(capsys: pytest.CaptureFixture[str]) 
         "Opstella Reference Architecture, standalone: Kubernetes Worker Nodes, row 1",
     ]  # fmt: skip
     assert all(re.search(r"(, row \d+|derived: .+)$", line) for line in lines)
+
+
+def test_the_tools_flows_stand_below_the_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    machines = capsys.readouterr().out
+    assert run("--tools") == 0
+    both = capsys.readouterr().out
+    assert run("table", "--tools") == 0 and capsys.readouterr().out == both
+    assert both.startswith(f"{machines}\n")
+    head, *lines = both.removeprefix(f"{machines}\n").splitlines()
+    assert head.split() == ["CLUSTER", "TOOL", "NAMESPACE", "PODS", "DIRECTION", "PEER", "PROTOCOL", "PORTS", "WHY"]
+    assert len(lines) == len(flow_table.rows(plan().releases))
+    assert any(re.match(r"standalone  harbor +harbor +out +minio +tcp +[0-9]+ ", line) for line in lines), lines
 
 
 @pytest.mark.parametrize("form", FORMATS)
