@@ -1,0 +1,122 @@
+"""Cilium's host policies: what they let into a node is what the plan lets in, weighed by another evaluation."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plan import network
+from plan.contract import cilium
+from plan.contract.flow import flows
+from plan.plan import Plan
+from plan.topology import ClusterHosts, Host, topology
+from tests.plan.host_firewall import Peer, lets_in, opened
+from tests.plan.stacks import contracts, examples, read
+
+STRANGER = IPv4Address("198.51.100.7")
+LABELS = {"master": {cilium.CONTROL_PLANE: "true"}, "worker": {}}
+
+
+def edges(openings: tuple[network.Opening, ...]) -> set[int]:
+    """Every port at which the answer may change, and those beside it."""
+    bounds = {bound for opening in openings for interval in opening.rule.intervals for bound in interval}
+    return {port for bound in bounds for port in (bound - 1, bound, bound + 1) if 1 <= port <= 65535}
+
+
+@examples(25)
+@given(contracts(), st.data())
+def test_what_the_policies_let_in_is_what_the_plan_lets_in(stack: Plan, data: st.DataObject) -> None:
+    settings, machines = stack.settings, stack.topology
+    told = flows(settings, machines)
+    for cluster in machines.clusters:
+        policies = cilium.host_policies(told, cluster)
+        pod = Peer(next(cluster.settings.pod_subnet.hosts()), pod=True)
+        outside = [Peer(address) for address in (STRANGER, IPv4Address("10.200.7.9"))]
+        for node in (cluster.masters[-1], data.draw(st.sampled_from(cluster.workers))):
+            openings = network.openings(node, settings, machines)
+            # What a machine says to itself is judged by neither.
+            hosts = data.draw(st.lists(st.sampled_from([h for h in machines.hosts if h != node]), min_size=2, max_size=3))
+            for peer in (pod, *outside, *(Peer(host.address) for host in hosts)):
+                found = opened(policies, LABELS[node.role], peer)
+                for port in edges(openings):
+                    for protocol in ("tcp", "udp"):
+                        planned = network.allows(openings, IPv4Network(peer.address), protocol, port) is not None
+                        let_in = any(low <= port <= high for low, high in found.get(protocol, ()))
+                        assert let_in == planned, (node.name, peer, protocol, port)
+
+
+def of(cluster_name: str = "standalone", **sections: Any) -> tuple[ClusterHosts, list[dict[str, Any]]]:
+    settings = read("standalone" if cluster_name == "standalone" else "multicluster", **sections)
+    machines = topology(settings)
+    cluster = next(c for c in machines.clusters if c.name == cluster_name)
+    return cluster, cilium.host_policies(flows(settings, machines), cluster)
+
+
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_icmp_is_taken_as_the_packet_filter_takes_it(role: str) -> None:
+    _, policies = of()
+    taken = {kind for kind in range(256) if lets_in(policies, LABELS[role], Peer(STRANGER), "icmp", kind)}
+    assert taken == {3, 8, 11, 12}  # unreachable, echo request, time exceeded, a parameter's problem
+    settings = read()
+    machines = topology(settings)
+    node: Host = next(h for h in machines.hosts if h.role == role)
+    names = "icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept"
+    assert names in network.ruleset(node, settings, machines)
+
+
+def test_every_node_is_selected_by_one_policy() -> None:
+    _, policies = of()
+    assert [p["metadata"]["name"] for p in policies] == ["opstella-masters", "opstella-workers"]
+    for role, labels in LABELS.items():
+        mine = [p for p in policies if not lets_in([p], labels, Peer(STRANGER), "tcp", 2379)]
+        assert [p["metadata"]["name"] for p in mine] == [f"opstella-{role}s"]
+
+
+def test_a_rule_has_the_reason_of_its_flow() -> None:
+    rule = {"purpose": "Prometheus of ours", "to": "worker", "from": ["10.9.0.0/16"], "ports": [9100, "9400-9410"]}
+    _, (masters, workers) = of(network={"rules": [rule]})
+    (ours,) = [s for s in workers["specs"] if s["description"] == "Prometheus of ours: opstella:network.rules[0]"]
+    assert ours["ingress"] == [
+        {
+            "fromCIDRSet": [{"cidr": "10.9.0.0/16"}],
+            "toPorts": [
+                {"ports": [{"port": "9100", "protocol": "TCP"}, {"port": "9400", "endPort": 9410, "protocol": "TCP"}]}
+            ],
+        }
+    ]
+    assert not [s for s in masters["specs"] if "ours" in s["description"]]
+
+
+def test_many_ports_are_several_lists() -> None:
+    ports = list(range(20000, 20100, 2))
+    rule = {"purpose": "many", "to": "worker", "from": ["10.9.0.0/16"], "ports": ports, "protocols": ["tcp", "udp"]}
+    _, policies = of(network={"rules": [rule]})
+    near = Peer(IPv4Address("10.9.0.1"))
+    assert [p for p in range(19999, 20101) if lets_in(policies, {}, near, "udp", p)] == ports
+
+
+def test_pods_are_let_in_by_a_network_that_holds_them_all() -> None:
+    cluster, _ = of()
+    pods = cluster.settings.pod_subnet
+    pod, rule = Peer(pods[5], pod=True), {"purpose": "wide", "to": "worker", "ports": [9999]}
+    for networks, expected in (([str(pods.supernet())], True), ([str(pods)], True), (["10.9.0.0/16"], False)):
+        _, policies = of(network={"rules": [{**rule, "from": networks}]})
+        assert lets_in(policies, {}, pod, "tcp", 9999) == expected, networks
+    # Part of them is nothing that Cilium could tell from the rest.
+    _, policies = of(network={"rules": [{**rule, "from": [str(next(pods.subnets()))]}]})
+    assert not lets_in(policies, {}, pod, "tcp", 9999)
+
+
+def test_the_text_has_every_cluster() -> None:
+    settings = read("multicluster")
+    machines = topology(settings)
+    told = flows(settings, machines)
+    text = cilium.as_yaml(told, machines.clusters)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [f"# cluster {c.name}" for c in machines.clusters]
+    every = [policy for c in machines.clusters for policy in cilium.host_policies(told, c)]
+    assert list(yaml.safe_load_all(text)) == every and "&id" not in text
