@@ -14,7 +14,7 @@ main() {
   if [[ -f $candidate && $(sha256_of "$candidate") == "$wanted" ]]; then
     [[ -e /run/opstella/firewall/pending ]] || try_again "$candidate"
     install_staged "$candidate" "$confirmed" 0600
-    nft -s list table inet opstella >/run/opstella/firewall/listing
+    firewall_listing >/run/opstella/firewall/listing
     rm -f /run/opstella/firewall/pending "$candidate"
     systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
     changed "firewall confirmed"

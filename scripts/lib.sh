@@ -512,6 +512,11 @@ firewall_text() {
   cat "$1"
 }
 
+# firewall_listing: the table as the kernel holds it, without its counters, and without who dialled SSH lately.
+firewall_listing() {
+  nft -s list table inet opstella | awk '/^\tset ssh_rate \{/ { inside = 1 } !inside { print } /^\t\}/ { inside = 0 }'
+}
+
 # firewall_try CANDIDATE SECONDS: puts it in force until it is confirmed. The timer is systemd's, so it
 # outlives this connection, and it runs before the rules do: whatever happens, the host opens again.
 firewall_try() {

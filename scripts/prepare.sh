@@ -8,6 +8,7 @@ main() {
   require hosts_file time_servers dns_servers chrony_conf modules sysctl ca_bundle proxy_http proxy_https proxy_no packages_debian packages_rhel ruleset
   optional rollback_seconds 300
   optional cis false
+  optional ssh_from ''
   one_of cis true false
   number rollback_seconds
   must_be_root
@@ -215,8 +216,51 @@ apply_firewall() {
     unchanged "firewall"
     return
   fi
+  operator_stays_in
   install -m 0600 /run/opstella/firewall/ruleset.nft "$candidate"
   firewall_try "$candidate" "${V[rollback_seconds]}"
+}
+
+# The roll-back would open the host again; who would be locked out by what is known beforehand need not wait for it.
+operator_stays_in() {
+  local client network
+  client=$(ssh_client)
+  list ssh_from
+  if [[ -z $client ]] || ((${#LIST[@]} == 0)); then return; fi
+  if [[ $client != *:* ]]; then
+    for network in "${LIST[@]}"; do
+      ! in_network "$client" "$network" || return 0
+    done
+  fi
+  die "the new rules would lock you out of ${V[hostname]}: this connection comes from $client, and they let SSH in from ${LIST[*]} only; the firewall stays as it is" \
+    "on the bastion, add the network that you come from to opstella:firewall.operatorNetworks; behind it, opstella:bastion.address must be the address that the machines see"
+}
+
+# ssh_client: where this run was dialled from. sudo takes that from our environment, so it is sought in those above us.
+ssh_client() {
+  local pid=$$ entry
+  while [[ -n $pid ]] && ((pid > 1)); do
+    while IFS= read -r -d '' entry; do
+      [[ $entry == SSH_CONNECTION=* ]] || continue
+      entry=${entry#*=}
+      entry=${entry%% *}
+      printf '%s' "${entry#::ffff:}"
+      return
+    done <"/proc/$pid/environ"
+    pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
+  done
+}
+
+# in_network ADDRESS NETWORK: whether the IPv4 address is one of the network's, which is written as 10.0.0.0/8.
+in_network() {
+  local bits=${2#*/}
+  ((($(ipv4_number "$1") ^ $(ipv4_number "${2%/*}")) >> (32 - bits) == 0))
+}
+
+ipv4_number() {
+  local first second third fourth
+  IFS=. read -r first second third fourth <<<"$1"
+  printf '%s' $(((first << 24) + (second << 16) + (third << 8) + fourth))
 }
 
 # No ruleset means no firewall of ours: one from before goes, now and at the next boot.
@@ -246,7 +290,7 @@ firewall_check() {
 # firewall_live: the confirmed ruleset is what the kernel holds, as far as nft's listing tells.
 firewall_live() {
   local listing mark=/run/opstella/firewall/listing
-  listing=$(nft -s list table inet opstella 2>/dev/null) || return 1
+  listing=$(firewall_listing 2>/dev/null) || return 1
   [[ -e $mark ]] || systemctl is-active --quiet opstella-firewall || return 1
   [[ -e $mark ]] || printf '%s' "$listing" >"$mark"
   [[ $listing == "$(<"$mark")" ]]

@@ -23,8 +23,10 @@ pytestmark = pytest.mark.lab
 def rules(*ports: int) -> str:
     opened = ", ".join(map(str, ports))
     return (
-        "table inet opstella {}\ndelete table inet opstella\ntable inet opstella {\n chain input {\n"
+        "table inet opstella {}\ndelete table inet opstella\ntable inet opstella {\n"
+        " set ssh_rate {\n  type ipv4_addr\n  size 65535\n  flags dynamic,timeout\n  timeout 5m\n }\n chain input {\n"
         "  type filter hook input priority 0; policy drop;\n  ct state established,related accept\n"
+        "  ct state new tcp dport 22 update @ssh_rate { ip saddr limit rate over 1200/minute burst 120 packets } drop\n"
         f'  iif "lo" accept\n  tcp dport {{ {opened} }} accept\n }}\n}}\n'
     )
 
@@ -53,14 +55,14 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
         container.down()
 
 
-def prepare(host: Container, authority: str, ruleset: str, rollback_seconds: int = 30, identity: str = "p/s/shared/test") -> Result:
+def prepare(host: Container, authority: str, ruleset: str, rollback_seconds: int = 30, identity: str = "p/s/shared/test", ssh_from: str = "") -> Result:
     return host.send(
         "prepare",
         {
             "hostname": "h1", "identity": identity, "hosts_file": f"{ADDRESS} h1\n", "time_servers": SERVICES, "dns_servers": "",
             "chrony_conf": f"server {SERVICES} iburst\ndriftfile /var/lib/chrony/chrony.drift\nport 0\ncmdport 0\n", "modules": "", "sysctl": "",
             "ca_bundle": authority, "proxy_http": "", "proxy_https": "", "proxy_no": "", "packages_debian": ["chrony", "nftables"],
-            "packages_rhel": "", "ruleset": ruleset, "rollback_seconds": rollback_seconds, "cis": True,
+            "packages_rhel": "", "ruleset": ruleset, "rollback_seconds": rollback_seconds, "cis": True, "ssh_from": ssh_from,
         },
     )  # fmt: skip
 
@@ -122,6 +124,22 @@ def test_rules_that_lock_the_operator_out_are_rolled_back(host: Container, autho
     assert host.ssh("true").returncode == 0
     assert "tcp dport { 22, 80" in host.ssh("nft list table inet opstella").stdout
     assert host.ssh("sha256sum /etc/opstella/firewall.nft").stdout.startswith(digest(OPEN))
+
+
+def test_rules_that_are_known_to_lock_the_operator_out_are_never_in_force(host: Container, authority: str) -> None:
+    others = f"192.0.2.0/24\n{OPERATOR}1/32"  # its text begins as the address does
+    refused = prepare(host, authority, rules(22, 8443), ssh_from=others)
+    assert refused.status == 1 and not [step for step in refused.changed if "firewall" in step]
+    assert f"this connection comes from {OPERATOR}, and they let SSH in from 192.0.2.0/24" in refused.stderr
+    assert "what to do: on the bastion, add the network" in refused.stderr
+    assert "8443" not in host.ssh("nft list table inet opstella; cat /etc/opstella/firewall*.nft").stdout
+    for networks in (f"192.0.2.0/24\n{OPERATOR}/32", "0.0.0.0/0", f"{OPERATOR.rpartition('.')[0]}.0/24"):
+        assert prepare(host, authority, OPEN, ssh_from=networks).status == 0
+
+
+def test_who_dialled_lately_is_no_change_of_the_rules(host: Container, authority: str) -> None:
+    assert OPERATOR in host.ssh("nft list set inet opstella ssh_rate").stdout
+    assert prepare(host, authority, OPEN).changed == []
 
 
 def test_a_confirmation_that_comes_too_late_is_told_so_and_can_come_again(host: Container, authority: str) -> None:
