@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.model import Settings
-from plan import chrony, dns, gitlab, haproxy, hosts, media, network, nfs, rke2
+from plan import chrony, dns, gitlab, haproxy, hosts, media, nfs, nftables, rke2
 from plan.plan import Plan
 from plan.topology import ClusterHosts, Host
 
@@ -69,7 +69,7 @@ def inventory(plan: Plan, material: Material, ssh_config: str) -> dict[str, Any]
 
 
 def _base(host: Host, plan: Plan, material: Material) -> dict[str, Any]:
-    values = hosts.prepare(host, plan.settings, plan.topology, plan.stack)
+    values = hosts.prepare(host, plan.contract, plan.stack)
     servers = [str(address) for address in plan.settings.dns.servers]
     return {
         "hosts_file": values["hosts_file"],
@@ -77,7 +77,7 @@ def _base(host: Host, plan: Plan, material: Material) -> dict[str, Any]:
         "chrony_conf": chrony.configuration(plan.settings.time),
         "modules": values["modules"],
         "sysctl": values["sysctl"],
-        "ruleset": network.ruleset(host, plan.settings, plan.topology),
+        "ruleset": nftables.ruleset(host, plan.contract),
         "resolv_conf": "".join(f"nameserver {server}\n" for server in servers),
     }
 

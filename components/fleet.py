@@ -79,7 +79,7 @@ class Fleet(pulumi.ComponentResource):
         self, name: str, host: Host, plan: Plan, ca_bundle: pulumi.Input[str], after: Sequence[pulumi.Resource]
     ) -> None:
         """The base of the machine; a new ruleset stays only if a second connection confirms it."""
-        values = hosts.prepare(host.plan, plan.settings, plan.topology, plan.stack)
+        values = hosts.prepare(host.plan, plan.contract, plan.stack)
         prepared = host.run(
             "prepare",
             {**values, "ca_bundle": ca_bundle},

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from config.clusters import Bastion, Cluster, GitLab
-from config.network_rules import NetworkRule
+from config.network_rules import Egress, NetworkRule
 from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
@@ -132,7 +132,8 @@ class Networking(Frozen):
     """Whether a row that is wider than need be is narrowed, and one that nothing uses left closed."""
     rules: tuple[NetworkRule, ...] = ()
     """What the machines let in beyond it."""
-
+    egress: Egress = Egress()
+    """What the machines may open themselves."""
     mesh: Flag = False
     """Whether pod networks are routed between clusters, by whatever joins them: then they are disjoint."""
 
@@ -191,6 +192,9 @@ class Firewall(Frozen):
     enabled: Flag = True
     operator_networks: tuple[Network, ...] = ()
     """From where the bastion may be reached by SSH, and the API at the load balancer; empty means anywhere."""
+    ssh_per_minute: Annotated[int, whole(60, 100000)] = 1200
+    """New SSH connections that a machine takes from one address in a minute, a tenth of it at once. The engine opens up to
+    800 through the bastion (docs/bench.md)."""
     rollback_seconds: Annotated[int, whole(20, 600)] = 300
     """A new ruleset is undone after this time unless a new SSH connection confirms it. The engine carries out a bounded
     number of steps at a time: of a large fleet's first deployment, the confirmation of one machine stands in a queue

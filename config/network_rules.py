@@ -34,6 +34,26 @@ def _ports(value: Any) -> Any:
     return low, high
 
 
+class EgressRule(Frozen):
+    """What machines may open to others, beyond what the platform needs."""
+
+    purpose: Annotated[str, BeforeValidator(_purpose)]
+    source: Literal["all", "master", "worker", "node", "gitlab", "nfs", "haproxy", "bastion"] = Field("all", alias="from")
+    to: tuple[Network, ...]
+    """Networks; 0.0.0.0/0 is anyone."""
+    protocols: tuple[Literal["tcp", "udp"], ...] = ("tcp",)
+    ports: tuple[Annotated[tuple[int, int], BeforeValidator(_ports)], ...]
+    """First and last of each range."""
+
+
+class Egress(Frozen):
+    """What machines may open themselves."""
+
+    enforce: Flag = False
+    """Whether what the contract does not name is refused."""
+    rules: tuple[EgressRule, ...] = ()
+
+
 class NetworkRule(Frozen):
     """One flow that the machines of a role let in."""
 

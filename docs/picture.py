@@ -16,7 +16,7 @@ from pathlib import Path
 
 from config.load import from_stack_file
 from docs.generated import write
-from plan import haproxy, network
+from plan import haproxy
 from plan.plan import Plan, build
 from plan.topology import Host
 
@@ -84,15 +84,11 @@ LINES = {
 def flows(plan: Plan) -> dict[tuple[str, str], str]:
     """Source and target to the ports as text, of every rule of the plan."""
     found: dict[tuple[str, str], dict[str, None]] = {}
-    for rule in (
-        *network.rules(plan.settings),
-        *(o.rule for o in network.openings(plan.topology.bastion, plan.settings, plan.topology)),
-    ):
+    for rule in plan.contract.rules:
         if not rule.ports:
             continue  # among two load balancers, where the picture has one
-        target = "bastion" if (rule.source, rule.target) == ("operator", "all") else rule.target
         mark = "/udp" if rule.protocols == ("udp",) else ""
-        found.setdefault((rule.source, target), {}).update({f"{port}{mark}": None for port in rule.ports})
+        found.setdefault((rule.source, rule.target), {}).update({f"{port}{mark}": None for port in rule.ports})
     return {pair: " ".join(ports) for pair, ports in found.items()}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from config.model import Time
+from plan.contract.rule import Rule, need
+from plan.endpoints import networks_of
 
 
 def configuration(time: Time) -> str:
@@ -17,3 +19,13 @@ def configuration(time: Time) -> str:
         # Nobody asks this host for the time, and chronyc works over its socket.
         + "port 0\ncmdport 0\n"
     )
+
+
+def flows(time: Time) -> tuple[Rule, ...]:
+    """What every machine opens to the time servers."""
+    return (
+        need(
+            "chrony", "all", "outside", (123,), "time", "clocks follow the time servers",
+            protocols=("udp",), networks=networks_of(time.servers),
+        ),
+    )  # fmt: skip

@@ -7,6 +7,8 @@ from ipaddress import IPv4Address
 
 from config.model import Settings
 from config.placement import services
+from plan.contract.rule import Rule, need
+from plan.endpoints import networks_of
 from plan.topology import Topology
 
 KUBERNETES_API = "kubernetes-api"
@@ -52,3 +54,10 @@ def records(settings: Settings, topology: Topology) -> tuple[Record, ...]:
         for cluster in topology.clusters
     ]  # fmt: skip
     return tuple(found)
+
+
+def flows(settings: Settings) -> tuple[Rule, ...]:
+    """What every machine opens to the name servers; to any where the settings leave those that it has."""
+    networks = networks_of(map(str, settings.dns.servers))
+    why = "machines ask the name servers"
+    return (need("DNS", "all", "outside", (53,), "names", why, protocols=("tcp", "udp"), networks=networks),)

@@ -12,11 +12,19 @@ from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from plan.contract.rule import need
 from plan.tools.externals import GITLAB_BUCKETS
 from plan.tools.model import Release
 from plan.tools.needs import GitLabPurpose
 
 HTTP, HTTPS, SSH, PROMETHEUS = 80, 443, 22, 9090  # the reference's firewall table
+FLOWS = (
+    need("GitLab", "any", "gitlab", (HTTP, HTTPS), "GitLab web", "people, tools and jobs use GitLab"),
+    need("GitLab", "any", "gitlab", (SSH,), "Git over SSH", "people push by SSH"),
+)
+# What GitLab itself uses of the platform, by the platform's public names.
+LOGIN = need("GitLab", "gitlab", "haproxy", (443,), "OIDC", "GitLab asks Keycloak who somebody is")
+OBJECTS = need("GitLab", "gitlab", "haproxy", (443,), "S3", "GitLab keeps artifacts and uploads in the object store")
 
 Ruby = str | int | bool | list[Any] | dict[str, Any]
 # GitLab's word for a kind of object, where the bucket is not called as it.

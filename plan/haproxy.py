@@ -7,11 +7,23 @@ name could say it: RKE2's agents dial the registration port, and then the server
 
 from __future__ import annotations
 
+from plan.contract.rule import need
 from plan.topology import ClusterHosts, Host, LoadBalancerHosts, Role
 
 INGRESS_HTTP, INGRESS_HTTPS = 30080, 30443  # NodePorts of the reference's firewall table
 KUBERNETES_API, SUPERVISOR = 6443, 9345
 STATISTICS, ALIVE = 8404, "/alive"  # loopback only; the path answers as long as a worker process serves
+
+FLOWS = (
+    need("HAProxy", "any", "haproxy", (80, 443), "HTTP and HTTPS", "people, tools and other clusters reach the tools here"),
+    need("HAProxy", "operator", "haproxy", (KUBERNETES_API,), "Kubernetes API", "kubeconfigs point at the load balancer"),
+    need("HAProxy", "haproxy", "master", (KUBERNETES_API,), "Kubernetes API", "the load balancer leads to the masters"),
+    need("HAProxy", "haproxy", "master", (SUPERVISOR,), "RKE2 supervisor API", "the registration address forwards here"),
+    need(
+        "HAProxy", "haproxy", "worker", (INGRESS_HTTP, INGRESS_HTTPS), "ingress NodePorts",
+        "the load balancer leads to the ingress",
+    ),
+)  # fmt: skip
 
 _HEAD = """\
 global

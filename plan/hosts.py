@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import collapse_addresses
+
 from config.model import Settings
-from plan import chrony, dns, gitlab, haproxy, media, network, nfs, rke2
+from plan import chrony, dns, gitlab, haproxy, media, network, nfs, nftables, rke2
+from plan.contract.contract import Contract
 from plan.topology import Host, Role, Topology
 
 Values = dict[str, str | int | bool | list[str] | tuple[str, ...]]
@@ -47,8 +50,9 @@ def preflight(host: Host, settings: Settings, stack: str) -> Values:
     }
 
 
-def prepare(host: Host, settings: Settings, topology: Topology, stack: str) -> Values:
+def prepare(host: Host, contract: Contract, stack: str) -> Values:
     """The base of `host`; the component adds `ca_bundle`."""
+    settings, topology = contract.settings, contract.topology
     node = host.role in ("master", "worker")
     return {
         "hostname": host.name,
@@ -65,10 +69,18 @@ def prepare(host: Host, settings: Settings, topology: Topology, stack: str) -> V
         # Workers carry an NFS client: the kernel's for volumes, the user-space one to test an export without a mount.
         "packages_debian": [*_BASE, *(("nfs-common", "libnfs-utils") if host.role == "worker" else ())],
         "packages_rhel": [*_BASE, *(("nfs-utils",) if host.role == "worker" else ())],
-        "ruleset": network.ruleset(host, settings, topology) if settings.firewall.enabled else "",
+        "ruleset": nftables.ruleset(host, contract) if settings.firewall.enabled else "",
+        "ssh_from": _ssh_from(host, contract),
         "rollback_seconds": settings.firewall.rollback_seconds,
         "cis": node and settings.kubernetes.cis_profile,
     }
+
+
+def _ssh_from(host: Host, contract: Contract) -> tuple[str, ...]:
+    """The networks that SSH is let in from; empty for anyone."""
+    port = contract.settings.ssh.port
+    found = [o.networks for o in network.openings(host, contract) if o.rule.opens("tcp", port)]
+    return () if () in found else tuple(str(n) for n in collapse_addresses(n for networks in found for n in networks))
 
 
 def _passing(host: Host, settings: Settings) -> tuple[str, ...]:

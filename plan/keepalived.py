@@ -12,9 +12,16 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from config.errors import Problem, key
+from plan.contract.rule import need
 from plan.haproxy import ALIVE, STATISTICS
 from plan.topology import Host, LoadBalancerHosts, Topology
 
+FLOWS = (
+    need(
+        "keepalived", "peers", "haproxy", (), "VRRP", "two load balancers agree on who holds the virtual address",
+        protocols=("vrrp",),
+    ),
+)  # fmt: skip
 ADVERTISEMENT_SECONDS = 0.5
 """Between two signs of life. The other one takes over after three missed ones and some: 1.6 to 1.9 s; a virtual machine
 that stands still for a second, as while it is moved or saved, loses nothing."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from config.checks import key
 from config.errors import Problem
 from config.model import Settings
-from plan import versions
+from plan import endpoints, versions
+from plan.contract.rule import Rule, Source, need
 from plan.topology import Host
 
 RKE2_INSTALLER = "https://get.rke2.io"
@@ -73,3 +76,25 @@ def reachable(host: Host, settings: Settings) -> tuple[str, ...]:
     if settings.media.source == "online":
         return (online,)
     return tuple(f"{settings.media.artifacts}/{name}" for name in files)
+
+
+def flows(settings: Settings) -> tuple[Rule, ...]:
+    """What machines fetch: through the proxy where there is one, else from wherever the web has it."""
+    proxies = [url for url in (settings.proxy.http, settings.proxy.https) if url]
+    found = [_to(url, "all", "proxy", "software is fetched through the proxy") for url in dict.fromkeys(proxies)]
+    if settings.media.artifacts and urlsplit(settings.media.artifacts).scheme in ("http", "https"):
+        for source in ("node", "gitlab"):
+            found.append(_to(settings.media.artifacts, source, "media", "installation media"))  # type: ignore[arg-type]
+    if settings.media.registry_mirror:
+        found.append(_to(settings.media.registry_mirror, "node", "registry", "containerd pulls images from the mirror"))
+    if settings.media.source == "online" and not proxies:
+        found.append(need("media", "all", "outside", (80, 443), "software", "packages, installers and images on the web"))
+    if settings.kubernetes.etcd_snapshots.s3:
+        url = f"https://{settings.kubernetes.etcd_snapshots.s3.endpoint}"
+        found.append(_to(url, "master", "S3", "snapshots of etcd are copied to an object store outside"))
+    return tuple(found)
+
+
+def _to(url: str, source: Source, purpose: str, why: str) -> Rule:
+    networks, port = endpoints.of_url(url)
+    return need("media", source, "outside", (port,), purpose, why, networks=networks)

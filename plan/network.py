@@ -1,128 +1,154 @@
-"""Who may talk to whom: the rules of the stack's profile (plan/contract/), the derived ones with their reasons, and
-the nftables ruleset of each host.
+"""What the contract (plan/contract/) means on each machine: whom it lets in, and what it may open.
 
-A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion`), `operator`, `pods`, `peers`, `headlamp`,
-or `any`; roles of a cluster mean the machines of the target's own cluster, or of every cluster behind a load balancer,
-`peers` its others of the target's own role, `headlamp` the workers of the cluster that serves it, and `given` the
+A source is a role (`master`, `worker`, `node` for both, `haproxy`, `bastion` …), `operator`, `pods`, `peers`, `platform`, or
+`any`; roles of a cluster mean the machines of the target's own cluster, or of every cluster behind a load balancer,
+`peers` its others of the target's own role, `platform` the nodes of the clusters that the rule names, and `given` the
 networks that a rule of the user's names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
-from config.model import Settings
-from config.placement import clusters_of
-from plan.contract import profiles
-from plan.contract.rule import Rule, Source, Target, listed
-from plan.topology import ClusterHosts, Host, Topology
-
-NODE_PORTS = (30000, 32767)
-# By number: its name stands in /etc/protocols, which a small machine may lack.
-VRRP = 112
-
-
-def _derived(target: Target, ports: tuple[int, ...], source: Source, purpose: str, why: str) -> Rule:
-    return Rule(
-        target=target, protocols=("tcp",), ports=ports, source=source, purpose=purpose, origin="derived", why=why
-    )
-
-
-DERIVED: tuple[Rule, ...] = (
-    _derived("all", (22,), "bastion", "SSH", "the reference has a bastion, but no rule that lets it in"),
-    _derived(
-        "haproxy", (6443,), "operator", "Kubernetes API",
-        "kubeconfigs point at the load balancer, which no rule opens for them",
-    ),
-    _derived(
-        "haproxy", (6443, 9345), "node", "registration address",
-        "RKE2 joins through a fixed address, which is the load balancer",
-    ),
-    Rule(
-        target="haproxy", protocols=("vrrp",), ports=(), source="peers", purpose="VRRP", origin="derived",
-        why="two load balancers agree on who holds the virtual address",
-    ),
-    _derived("master", (9345,), "haproxy", "RKE2 supervisor API", "the registration address forwards here"),
-    _derived(
-        "master", (6443,), "master", "Kubernetes API", "the kubernetes Service leads any master's pods to any master"
-    ),
-    _derived(
-        "master", (6443,), "pods", "Kubernetes API", "a pod on the same master arrives with its own address"
-    ),
-    _derived(
-        "node", (9100,), "node", "node exporter", "any node's Alloy asks any node's exporter, which has the host's network"
-    ),
-    _derived("node", (9100,), "pods", "node exporter", "a pod on the same node arrives with its own address"),
-    _derived("master", (2381,), "worker", "etcd metrics", "any node's Alloy asks the etcd of any master"),
-    _derived("master", (2381,), "pods", "etcd metrics", "a pod on the same master arrives with its own address"),
-)  # fmt: skip
-
-
-SEVERAL_CLUSTERS = (
-    _derived("haproxy", (6443,), "headlamp", "Kubernetes API", "Headlamp shows every cluster, from the workers of its own"),
-)
-
-
-def rules(settings: Settings) -> tuple[Rule, ...]:
-    """Every allowed inbound flow: the profile's, what the platform needs beyond it, and the user's own."""
-    contract = settings.network
-    return (*profiles.rules(contract.profile, settings.architecture, contract.strict, derived(settings)), *_custom(settings))
-
-
-def derived(settings: Settings) -> tuple[Rule, ...]:
-    """What the platform's design asks for, and no row of the reference allows."""
-    return (*DERIVED, *(SEVERAL_CLUSTERS if len(settings.enabled_clusters) > 1 else ()))
-
-
-def _custom(settings: Settings) -> Iterator[Rule]:
-    first, last = NODE_PORTS
-    for number, rule in enumerate(settings.network.rules):
-        # Collapsed: nft refuses a set whose elements overlap.
-        networks = tuple(collapse_addresses(rule.sources))
-        # NodePorts are guarded in a chain of their own, so a range that goes beyond them is two rules.
-        parts = (((1, first - 1), (last + 1, 65535)), (NODE_PORTS,))
-        for bounds in parts:
-            ports = [(max(a, low), min(b, high)) for a, b in rule.ports for low, high in bounds]
-            intervals = [(low, high) for low, high in ports if low <= high]
-            if intervals:
-                yield Rule(
-                    target=rule.to, protocols=rule.protocols, ports=tuple(a for a, b in intervals if a == b),
-                    ranges=tuple((a, b) for a, b in intervals if a < b), source="given", purpose=rule.purpose,
-                    origin="custom", why=f"opstella:network.rules[{number}]",
-                    networks=() if IPv4Network("0.0.0.0/0") in networks else networks,
-                )  # fmt: skip
+from plan.contract.contract import Contract
+from plan.contract.rule import Rule
+from plan.topology import ClusterHosts, Host
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """A rule as it stands on one host: these protocols and ports, from these networks (empty: from anywhere)."""
+    """A rule as it stands on one host: these protocols and ports, from these networks, or to them where the host opens
+    the connection (empty: anywhere)."""
 
     rule: Rule
     networks: tuple[IPv4Network, ...]
 
 
-def openings(host: Host, settings: Settings, topology: Topology) -> tuple[Opening, ...]:
+def openings(host: Host, contract: Contract) -> tuple[Opening, ...]:
     """What `host` lets in, in the order of the rules."""
-    served = topology.served(host)
-    found = [
+    return tuple(
         Opening(rule=rule, networks=networks)
-        for rule in rules(settings)
-        if _targets(rule.target, host)
-        and (networks := _networks(rule, host, served, settings, topology)) is not None
+        for rule in contract.rules
+        if (networks := sources(rule, host, contract)) is not None
+    )
+
+
+def exits(host: Host, contract: Contract) -> tuple[Opening, ...]:
+    """What `host` may open: what it needs of the stack's machines, what the user's own rules let it reach there, and what
+    it needs of others."""
+    address = IPv4Network(host.address)
+    inside = [Opening(rule=rule, networks=networks) for rule, networks in _reached(host, contract)]
+    given = [
+        Opening(rule=rule, networks=_addresses(targets))
+        for rule in contract.rules
+        if rule.source == "given"
+        and (not rule.networks or any(address.subnet_of(network) for network in rule.networks))
+        and (targets := [h for h in contract.topology.hosts if h != host and _targets(rule, h, contract)])
     ]
-    if host.role == "bastion":
-        why = "the operator's way in"
-        rule = _derived("all", (22,), "operator", "SSH", why)
-        # Collapsed: nft refuses a set whose elements overlap.
-        operators = tuple(collapse_addresses(settings.firewall.operator_networks))
-        found.append(Opening(rule=rule, networks=operators))
-    return tuple(found)
+    outside = [
+        Opening(rule=rule, networks=rule.networks)
+        for rule in contract.exits
+        if rule.source in _names(host) and (not rule.clusters or host.cluster in rule.clusters)
+    ]
+    return (*inside, *given, *outside)
 
 
-def _targets(target: Target, host: Host) -> bool:
-    return target == "all" or target == host.role or (target == "node" and host.role in ("master", "worker"))
+def _reached(host: Host, contract: Contract) -> tuple[tuple[Rule, tuple[IPv4Network, ...]], ...]:
+    """Each need of `host`'s, with the machines that it is for, unless an earlier one leads there too. Machines of a role
+    and a cluster need the same, except of each other: a load balancer's peer is another one's itself."""
+    alike = host if host.role == "haproxy" else contract.first[host.role, host.cluster]
+    if alike not in contract.reached:
+        address, groups = IPv4Network(alike.address), _groups(contract)
+        found: list[Opening] = []
+        for rule in contract.needs:
+            targets: list[IPv4Network] = []
+            for one, networks in groups:
+                wanted = sources(rule, one, contract)
+                if wanted is not None and (_anyone(rule, alike) if not wanted else _inside(address, wanted)):
+                    targets += networks
+            new = [n for n in targets if not _allowed(tuple(found), n, rule)]
+            if new and new != [address]:
+                found.append(Opening(rule=rule, networks=tuple(collapse_addresses(new))))
+        contract.reached[alike] = tuple((opening.rule, opening.networks) for opening in found)
+    return contract.reached[alike]
+
+
+def _allowed(found: tuple[Opening, ...], network: IPv4Network, rule: Rule) -> bool:
+    return bool(rule.ports) and all(allows(found, network, p, port) for p in rule.protocols for port in rule.ports)
+
+
+def _anyone(rule: Rule, host: Host) -> bool:
+    """Whether `host` is meant where anyone may come: people are, and the bastion as a place of an operator's. What
+    machines need of each other is declared of them."""
+    return rule.source == "operator" and host.role == "bastion"
+
+
+def _groups(contract: Contract) -> list[tuple[Host, list[IPv4Network]]]:
+    """A machine of each role in each cluster, load balancers each, and the addresses of all that are like it, the virtual
+    ones among them."""
+    found: dict[tuple[str, str | None, str], tuple[Host, list[IPv4Network]]] = {}
+    virtual = {b.owner.name: [IPv4Network(c.entrance) for c in b.clusters] for b in contract.topology.load_balancers}
+    for host in contract.topology.hosts:
+        name = host.name if host.role == "haproxy" else ""
+        one, networks = found.setdefault((host.role, host.cluster, name), (host, []))
+        networks.append(IPv4Network(host.address))
+        if host.role == "haproxy" and host.cluster:
+            networks += virtual[host.cluster]
+    return list(found.values())
+
+
+def _addresses(hosts: Iterable[Host]) -> tuple[IPv4Network, ...]:
+    return tuple(collapse_addresses(IPv4Network(host.address) for host in hosts))
+
+
+def _inside(address: IPv4Network, networks: Iterable[IPv4Network]) -> bool:
+    return any(address.subnet_of(network) for network in networks)
+
+
+def _names(host: Host) -> tuple[str, ...]:
+    """What rules may call `host`."""
+    return ("all", host.role, *(("node",) if host.role in ("master", "worker") else ()))
+
+
+def _targets(rule: Rule, host: Host, contract: Contract) -> bool:
+    if rule.target not in _names(host):
+        return False
+    if not rule.clusters or rule.source == "platform":
+        return True
+    return any(cluster.name in rule.clusters for cluster in contract.topology.served(host))
+
+
+def sources(rule: Rule, host: Host, contract: Contract) -> tuple[IPv4Network, ...] | None:
+    """From where `rule` lets somebody in to `host`: empty for anywhere, None where it is nobody, or not for it."""
+    if not _targets(rule, host, contract):
+        return None
+    settings, topology, source = contract.settings, contract.topology, rule.source
+    if source in ("any", "given"):
+        return rule.networks
+    if source == "bastion":
+        # A machine is no source of its own.
+        return None if host.role == "bastion" else (IPv4Network(topology.bastion.address),)
+    if source == "gitlab":
+        return (IPv4Network(topology.gitlab.address),)
+    if source == "operator":
+        own = settings.firewall.operator_networks
+        # Whoever may reach the bastion may use the API; the bastion itself is one such place.
+        bastion = () if host.role == "bastion" else (IPv4Network(topology.bastion.address),)
+        return tuple(collapse_addresses([*own, *bastion])) if own else ()
+    served = topology.served(host)
+    if source == "platform":
+        return _platform(rule, served, contract) or None
+    if not served:
+        raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
+    if source == "peers":
+        return _peers(host, served) or None
+    if source == "pods":
+        return tuple(collapse_addresses(cluster.settings.pod_subnet for cluster in served))
+    if len(served) == 1:
+        return served[0].networks[source]  # type: ignore[index]
+    return tuple(collapse_addresses(network for cluster in served for network in cluster.networks[source]))  # type: ignore[index]
 
 
 def _peers(host: Host, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, ...]:
@@ -131,128 +157,18 @@ def _peers(host: Host, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, .
     return tuple(IPv4Network(other.address) for other in served[0].load_balancers if other != host)
 
 
-def _networks(
-    rule: Rule, host: Host, served: tuple[ClusterHosts, ...], settings: Settings, topology: Topology
-) -> tuple[IPv4Network, ...] | None:
-    """Where the rule's source is, seen from `host`: empty for anywhere, None where it is no machine."""
-    source = rule.source
-    if source in ("any", "given"):
-        return rule.networks
-    if source == "bastion":
-        # A machine is no source of its own.
-        return None if host.role == "bastion" else (IPv4Network(topology.bastion.address),)
-    if source == "operator":
-        # Whoever may reach the bastion may use the API; the bastion itself is one such place.
-        own = settings.firewall.operator_networks
-        return tuple(collapse_addresses([*own, IPv4Network(topology.bastion.address)])) if own else ()
-    if source == "headlamp":
-        return _headlamp(settings, topology, served) or None
-    if not served:
-        raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
-    if source == "peers":
-        return _peers(host, served) or None
-    if source == "pods":
-        return tuple(collapse_addresses(cluster.settings.pod_subnet for cluster in served))
-    if len(served) == 1:
-        return served[0].networks[source]
-    return tuple(collapse_addresses(network for cluster in served for network in cluster.networks[source]))
+def _platform(rule: Rule, served: tuple[ClusterHosts, ...], contract: Contract) -> tuple[IPv4Network, ...]:
+    """The nodes of the clusters that the rule names, those of `served` too: a name of its own leads a pod to its own
+    load balancer."""
+    named = (cluster for cluster in contract.topology.clusters if cluster.name in rule.clusters)
+    return tuple(collapse_addresses(network for cluster in named for network in cluster.networks["node"]))
 
 
-def _headlamp(settings: Settings, topology: Topology, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, ...]:
-    """The workers of the clusters that serve Headlamp, without `served`; empty where it is left out."""
-    tool = settings.tools.get("headlamp")
-    if tool is not None and not tool.enabled:
-        return ()
-    serving = set(clusters_of(settings, "headlamp")) - {cluster.name for cluster in served}
-    others = (c for c in topology.clusters if c.name in serving)
-    return tuple(collapse_addresses(network for c in others for network in c.networks["worker"]))
-
-
-def allows(found: tuple[Opening, ...], source: IPv4Network, protocol: str, port: int) -> Rule | None:
-    """The first rule that lets `source` in on `port`, or None: the plan's own answer, for checks from outside."""
+def allows(found: tuple[Opening, ...], other: IPv4Network, protocol: str, port: int) -> Rule | None:
+    """The first rule that lets `other` in on `port` (of `openings`), or lets it be reached there (of `exits`), or None: the
+    plan's own answer, for checks from outside."""
     for opening in found:
-        inside = not opening.networks or any(source.subnet_of(network) for network in opening.networks)
+        inside = not opening.networks or any(other.subnet_of(network) for network in opening.networks)
         if inside and opening.rule.opens(protocol, port):
             return opening.rule
     return None
-
-
-def ruleset(host: Host, settings: Settings, topology: Topology) -> str:
-    """The host's nftables ruleset: its own table, replaced as one transaction, beside what the CNI puts into others.
-
-    NodePorts are guarded before kube-proxy rewrites their destination: after that they never reach the input hook.
-    """
-    found = openings(host, settings, topology)
-    sets: dict[tuple[IPv4Network, ...], str] = {}
-    lines: list[str] = []
-    node_port_lines: list[str] = []
-    for opening in found:
-        match = ""
-        if opening.networks:
-            if opening.networks not in sets:
-                names = [n for n in sets.values() if n.startswith(opening.rule.source)]
-                sets[opening.networks] = opening.rule.source + (f"_{len(names) + 1}" if names else "")
-            match = f"ip saddr @{sets[opening.networks]} "
-        protocols = opening.rule.protocols
-        intervals = opening.rule.intervals
-        if protocols == ("vrrp",):
-            what = f"meta l4proto {VRRP}"
-        else:
-            layer = f"meta l4proto {{ {', '.join(protocols)} }} th" if len(protocols) > 1 else protocols[0]
-            what = f"{layer} dport {{ {listed(intervals)} }}"
-        line = f'{match}{what} counter accept comment "{opening.rule.purpose}"'
-        node_ports = bool(intervals) and all(NODE_PORTS[0] <= low and high <= NODE_PORTS[1] for low, high in intervals)
-        lines.append(line)
-        if node_ports:
-            node_port_lines.append(line)
-    body = [*_sets(sets), *_input(lines)]
-    if host.role in ("master", "worker"):
-        body += _node_ports(node_port_lines)
-    text = "".join(f"    {line}\n" if line else "\n" for line in body)
-    return f"table inet opstella {{}}\ndelete table inet opstella\ntable inet opstella {{\n{text}}}\n"
-
-
-def _sets(sets: dict[tuple[IPv4Network, ...], str]) -> list[str]:
-    lines = []
-    for networks, name in sets.items():
-        elements = ", ".join(str(n.network_address) if n.prefixlen == 32 else str(n) for n in networks)
-        lines += [
-            f"set {name} {{", "    type ipv4_addr", "    flags interval", f"    elements = {{ {elements} }}", "}", "",
-        ]  # fmt: skip
-    return lines
-
-
-def _input(lines: list[str]) -> list[str]:
-    echo = "echo-request, destination-unreachable, time-exceeded, parameter-problem"
-    neighbours = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, nd-router-solicit, mld-listener-query"
-    return [
-        "chain input {",
-        "    type filter hook input priority filter; policy drop;",
-        "    ct state established,related accept",
-        "    ct state invalid counter drop",
-        '    iifname "lo" accept',
-        f"    icmp type {{ {echo} }} accept",
-        f"    icmpv6 type {{ {echo.replace('destination-unreachable', 'destination-unreachable, packet-too-big')}, {neighbours} }} accept",
-        *(f"    {line}" for line in lines),
-        '    limit rate 5/second burst 10 packets log prefix "opstella drop: " level info',
-        "    counter",
-        "}",
-    ]
-
-
-def _node_ports(lines: list[str]) -> list[str]:
-    low, high = NODE_PORTS
-    return [
-        "",
-        "chain nodeports {",
-        "    type filter hook prerouting priority mangle; policy accept;",
-        f"    fib daddr type local meta l4proto {{ tcp, udp }} th dport {low}-{high} jump nodeports_allowed",
-        "}",
-        "",
-        "chain nodeports_allowed {",
-        '    iifname "lo" return',
-        "    ct state established,related return",
-        *(f"    {line.replace(' counter accept ', ' return ')}" for line in lines),
-        "    counter drop",
-        "}",
-    ]

@@ -1,13 +1,15 @@
-"""NFS: one export per cluster, for its workers only, on fixed ports.
+"""NFS: one export per cluster, for its workers only, on fixed ports (those of NFS 3, too, as the reference has them).
 
 `no_root_squash` is what the CSI driver needs: it creates and owns each volume's folder as root.
 """
 
 from __future__ import annotations
 
+from plan.contract.rule import need
 from plan.topology import ClusterHosts
 
 NFSD, PORTMAPPER, MOUNTD = 2049, 111, 33333  # the reference's firewall table
+FLOWS = (need("NFS", "worker", "nfs", (NFSD,), "NFS", "volumes are mounted by NFS 4.1, which has this one port"),)
 
 
 def exports(cluster: ClusterHosts) -> str:

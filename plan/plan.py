@@ -10,6 +10,8 @@ from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, keepalived, media, network, pki, sizing
+from plan.contract import proof
+from plan.contract.contract import Contract, contract
 from plan.tools import budget, harbor, keycloak, opstella, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
@@ -29,6 +31,8 @@ class Plan:
     ca: pki.CaTree
     records: tuple[dns.Record, ...]
     total: sizing.Total
+    contract: Contract
+    """Who may talk to whom."""
     releases: Mapping[str, tuple[Release, ...]]
     """By cluster, in an order in which needs come first."""
     budgets: Mapping[str, budget.Budget]
@@ -71,6 +75,8 @@ def build(settings: Settings, stack: str) -> Plan:
     problems += check_hosts(settings, served)
     budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
     problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
+    agreed = contract(settings, machines, releases)
+    problems += proof.check(agreed)
     if problems:
         raise ConfigurationError(problems, f"configuration of {stack}")
     return Plan(
@@ -80,9 +86,10 @@ def build(settings: Settings, stack: str) -> Plan:
         ca=pki.ca_tree(settings, machines),
         records=dns.records(settings, machines),
         total=sizing.total(machines.hosts),
+        contract=agreed,
         releases=releases,
         budgets=budgets,
-        warnings=warnings(settings, machines),
+        warnings=warnings(agreed),
     )
 
 
@@ -155,17 +162,24 @@ def _host(host: Host, plan: Plan) -> dict[str, Any]:
         "cpu": host.cpu,
         "memory_gb": host.memory_gb,
         "disk_gb": host.disk_gb,
-        "inbound": [
-            {
-                "protocols": list(o.rule.protocols),
-                "ports": list(o.rule.ports),
-                "ranges": [list(r) for r in o.rule.ranges],
-                "from": [str(n) for n in o.networks] or ["any"],
-                "purpose": o.rule.purpose,
-                "origin": o.rule.origin,
-                "why": o.rule.why,
-                "row": o.rule.row,
-            }
-            for o in network.openings(host, plan.settings, plan.topology)
-        ],
+        "inbound": [_opening(opening, "from") for opening in network.openings(host, plan.contract)],
+        **(
+            {"outbound": [_opening(opening, "to") for opening in network.exits(host, plan.contract)]}
+            if plan.settings.network.egress.enforce
+            else {}
+        ),
+    }
+
+
+def _opening(opening: network.Opening, where: str) -> dict[str, Any]:
+    rule = opening.rule
+    return {
+        "protocols": list(rule.protocols),
+        "ports": list(rule.ports),
+        "ranges": [list(r) for r in rule.ranges],
+        where: [str(n) for n in opening.networks] or ["any"],
+        "purpose": rule.purpose,
+        "origin": rule.origin,
+        "why": rule.why,
+        "row": rule.row,
     }

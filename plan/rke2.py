@@ -13,8 +13,25 @@ import yaml
 
 from config.checks import node_mask
 from config.model import Kubernetes, Media
+from plan.contract.rule import need
 from plan.haproxy import KUBERNETES_API, SUPERVISOR
 from plan.topology import ClusterHosts, Host
+
+ETCD_CLIENT, ETCD_PEER, ETCD_METRICS, KUBELET = 2379, 2380, 2381, 10250
+OF_MASTERS = (KUBERNETES_API, SUPERVISOR, ETCD_CLIENT, ETCD_PEER, ETCD_METRICS)
+"""Ports that only masters have."""
+FLOWS = (
+    need("RKE2", "master", "master", (ETCD_CLIENT,), "etcd client", "a master that joins asks the others' etcd"),
+    need("RKE2", "master", "master", (ETCD_PEER,), "etcd peer", "the members of etcd replicate"),
+    need(
+        "RKE2", "node", "haproxy", (KUBERNETES_API, SUPERVISOR), "registration address",
+        "nodes join through a fixed address, which is the load balancer",
+    ),
+    need("RKE2", "node", "master", (SUPERVISOR,), "RKE2 supervisor API", "a node that has joined asks the masters directly"),
+    need("RKE2", "node", "master", (KUBERNETES_API,), "Kubernetes API", "kubelets, and the kubernetes Service of any node's pods"),
+    need("RKE2", "pods", "master", (KUBERNETES_API,), "Kubernetes API", "a pod on the same master arrives with its own address"),
+    need("RKE2", "master", "node", (KUBELET,), "kubelet", "the API server fetches logs and opens shells through kubelets"),
+)  # fmt: skip
 
 MIRRORED = ("docker.io", "quay.io", "ghcr.io", "registry.k8s.io")
 """Registries whose images the platform's Harbor hands on and keeps, each in a public project of this name."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from config.checks import node_mask
-from config.model import Settings
 from config.services_checks import unused
-from plan import network, sizing
+from plan import sizing
+from plan.contract.contract import Contract
 from plan.contract.remarks import remarks
-from plan.topology import Topology
 
 # RKE2's resource profiling: what a server used with a few hundred pods.
 PROFILED_SERVER_MEMORY_GB = 5
 
 
-def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
+def warnings(contract: Contract) -> tuple[str, ...]:
     """One sentence each."""
+    settings, topology = contract.settings, contract.topology
     found = []
     printed, true = sizing.PRINTED.get(settings.architecture), sizing.total(topology.hosts)
     if printed and printed != true:
@@ -46,8 +46,8 @@ def warnings(settings: Settings, topology: Topology) -> tuple[str, ...]:
             "can reach them"
         )
     if settings.firewall.enabled:
-        contract = settings.network
-        found += remarks(contract.profile, settings.architecture, contract.strict, network.derived(settings))
+        chosen = settings.network
+        found += remarks(chosen.profile, settings.architecture, chosen.strict, contract.needs)
     if settings.kubernetes.metrics_server == "none":
         found.append(
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "

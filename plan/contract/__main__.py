@@ -14,14 +14,14 @@ from ipaddress import AddressValueError, IPv4Address
 
 from config.errors import ConfigurationError
 from config.load import from_stack_file
-from config.model import Settings
 from config.stack_choice import add_arguments, stack_file
 from plan import network
 from plan.contract import export, firewalls
+from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
-from plan.plan import build
+from plan.plan import Plan, build
 from plan.tools import flow_table
-from plan.topology import Host, Topology, topology
+from plan.topology import Host, Topology
 
 FORMATS = {
     "csv": export.as_csv,
@@ -60,25 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = from_stack_file(stack_file(given))
-        machines = topology(settings)
+        stack = build(settings, "opstella/network")
         if given.command == "why":
-            return _why(given.source, given.target, given.port, settings, machines)
+            return _why(given.source, given.target, given.port, stack.contract)
         write = FORMATS[given.format] if given.command == "export" else export.table
-        sys.stdout.write(write(flows(settings, machines)))
+        sys.stdout.write(write(flows(stack.contract)))
         if given.tools and given.command in (None, "table"):
-            sys.stdout.write(f"\n{_tools(settings)}")
+            sys.stdout.write(f"\n{_tools(stack)}")
     except (ConfigurationError, Mistake) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def _tools(settings: Settings) -> str:
+def _tools(stack: Plan) -> str:
     head = tuple(name.upper() for name in flow_table.COLUMNS)
-    return export.in_columns([head, *flow_table.rows(build(settings, "opstella/network").releases)])
+    return export.in_columns([head, *flow_table.rows(stack.releases)])
 
 
-def _why(source_text: str, target_text: str, port_text: str, settings: Settings, machines: Topology) -> int:
+def _why(source_text: str, target_text: str, port_text: str, contract: Contract) -> int:
+    settings, machines = contract.settings, contract.topology
     port, protocol = _port(port_text)
     source, target = _source(source_text, machines), _host(target_text, machines)
     what = f"{target.name} ({target.address}) {port}/{protocol} from {source_text} ({source})"
@@ -88,7 +89,7 @@ def _why(source_text: str, target_text: str, port_text: str, settings: Settings,
     if source == target.address:
         print(f"let in: {what}; a machine may always talk to itself")
         return 0
-    answer = why(source, target, protocol, port, settings, machines)
+    answer = why(source, target, protocol, port, contract)
     for opening in answer.allowing:
         print(f"let in: {what}\n{_told(opening)}")
     if not answer.allowing:

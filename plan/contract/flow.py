@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from config.model import Settings
 from plan import network
+from plan.contract.contract import Contract
 from plan.contract.rule import Rule, listed
-from plan.topology import Host, Topology
+from plan.topology import Host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Flow:
         return self.rule.reason
 
 
-def flows(settings: Settings, topology: Topology) -> tuple[Flow, ...]:
+def flows(contract: Contract) -> tuple[Flow, ...]:
     """Every flow, in the order of machines and of their rules."""
     found: dict[tuple[Rule, str | None, str, tuple[IPv4Network, ...]], list[Host]] = {}
-    for host in topology.hosts:
-        for opening in network.openings(host, settings, topology):
+    for host in contract.topology.hosts:
+        for opening in network.openings(host, contract):
             found.setdefault((opening.rule, host.cluster, host.role, opening.networks), []).append(host)
-    entrances = {b.owner.name: [cluster.entrance for cluster in b.clusters] for b in topology.load_balancers}
+    entrances = {b.owner.name: [cluster.entrance for cluster in b.clusters] for b in contract.topology.load_balancers}
     return tuple(
         Flow(
             rule=rule, cluster=cluster, role=role, targets=tuple(hosts), sources=sources,
@@ -70,8 +70,8 @@ class Answer:
     others: tuple[network.Opening, ...]
 
 
-def why(source: IPv4Address, target: Host, protocol: str, port: int, settings: Settings, topology: Topology) -> Answer:
+def why(source: IPv4Address, target: Host, protocol: str, port: int, contract: Contract) -> Answer:
     """What `target` says to a connection of `source` on `port`."""
-    of_port = [o for o in network.openings(target, settings, topology) if o.rule.opens(protocol, port)]
+    of_port = [o for o in network.openings(target, contract) if o.rule.opens(protocol, port)]
     allowing = [o for o in of_port if network.allows((o,), IPv4Network(source), protocol, port)]
     return Answer(allowing=tuple(allowing), others=tuple(o for o in of_port if o not in allowing))

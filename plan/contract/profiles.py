@@ -1,13 +1,12 @@
 """A profile: the document whose rows a stack's machines open, and what the platform needs beyond it.
 
-- A `must` becomes a rule. A `should` becomes one too; under `strict` it counts as a `may`.
+- A `must` becomes a rule. A `should` becomes one too.
 - A `may` becomes a rule only where the platform needs what it allows, and then no more than that.
-- What the platform needs and no row allows is derived, with its reason.
-- A row that could not work as it stands is corrected (findings.toml, `always`). `strict` takes the other proposals
-  too, and leaves out every row that nothing of the platform uses.
+- What the platform needs (plan/contract/needs.py) and no row allows is derived, with its reason.
+- A row that could not work as it stands is corrected (findings.toml, `always`).
 - A protocol that a row does not name is TCP. ICMP makes no rule: every machine takes what it needs of it.
 
-What the platform needs is the reference's own table under `strict`, and the rules derived from its design.
+Under `strict` only what the platform needs is open, each by the row that allows it, or derived.
 """
 
 from __future__ import annotations
@@ -35,54 +34,61 @@ def document(profile: str, architecture: str) -> str:
     return profile.replace("-", "_")
 
 
-@lru_cache(maxsize=64)
-def rules(profile: str, architecture: str, strict: bool, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """Every rule of the profile, then those of `derived`, which the platform's design asks for, that it lacks."""
+def rules(profile: str, architecture: str, strict: bool, needs: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Every rule of the profile, then what `needs` ask for beyond it."""
     chosen = document(profile, architecture)
-    opened = _opened(chosen, strict, ("must",) if strict else ("must", "should"))
-    if profile == OWN:
-        return (*opened, *derived)
-    needs = needed(architecture, derived)
-    if strict:
-        opened = tuple(rule for rule in opened if any(meet(rule, need) for need in needs))
-    allowed = _opened(chosen, strict, ("should", "may") if strict else ("may",))
-    title = entries(chosen)[0].title
-    added = tuple(_added(need, allowed, title) for need in needs if not covers(opened, need))
+    opened = () if strict else _opened(chosen, ("must", "should"))
+    allowed = _opened(chosen, ("must", "should", "may"))
+    added: list[Rule] = []
+    for need in needs:
+        added += [_attributed(part, allowed) for part in _missing(need, (*opened, *added))]
     # What stands twice on a machine would be one line of its ruleset twice.
     return (*(rule for rule in opened if not any(covers((wider,), rule) for wider in added)), *added)
 
 
-def needed(architecture: str, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The least that the platform works with."""
-    return (*_opened(document(OWN, architecture), True, ("must",)), *derived)
+def unused(profile: str, architecture: str, needs: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rows of the profile that open nothing which the platform needs."""
+    opened = _opened(document(profile, architecture), ("must", "should"))
+    return tuple(rule for rule in opened if not any(meet(rule, need) for need in needs))
 
 
-def unused(profile: str, architecture: str, strict: bool, derived: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The rules of the profile that open nothing which the platform needs."""
-    needs = needed(architecture, derived)
-    return tuple(
-        rule
-        for rule in rules(profile, architecture, strict, derived)
-        if rule.origin == "reference" and not any(meet(rule, need) for need in needs)
-    )
+def _missing(need: Rule, opened: tuple[Rule, ...]) -> Iterator[Rule]:
+    """What of `need` is not open yet: as one rule where it is the same for all of its machines."""
+    parts = [
+        (target, source)
+        for target in (_NODES if need.target == "node" else (need.target,))
+        for source in _sources(need.source)
+    ]
+    lacking = [_lacking(replace(need, target=t, source=s), opened) for t, s in parts]  # type: ignore[arg-type]
+    if len(set(lacking)) == 1:
+        lacking, parts = lacking[:1], [(need.target, need.source)]
+    for (target, source), ports in zip(parts, lacking, strict=True):
+        if ports is not None:
+            yield replace(need, target=target, source=source, ports=ports)  # type: ignore[arg-type]
 
 
-def _added(need: Rule, allowed: Iterable[Rule], title: str) -> Rule:
+def _lacking(part: Rule, opened: tuple[Rule, ...]) -> tuple[int, ...] | None:
+    """The ports that are not open; None: all are. VRRP has none, and is open where a rule is for it."""
+    if not part.ports:
+        there = any((r.target, r.source, r.protocols) == (part.target, part.source, part.protocols) for r in opened)
+        return None if there else ()
+    return tuple(p for p in part.ports if not covers(opened, replace(part, ports=(p,)))) or None
+
+
+def _attributed(need: Rule, allowed: Iterable[Rule]) -> Rule:
     row = next((rule.row for rule in allowed if covers((rule,), need)), None)
     if row:
         return replace(need, origin="reference", row=row, why="")
-    return replace(
-        need, origin="derived", row="", why=need.why or f"the platform needs it, and no row of {title} opens it"
-    )
+    return need
 
 
 @lru_cache(maxsize=64)
-def _opened(chosen: str, strict: bool, strengths: tuple[Strength, ...]) -> tuple[Rule, ...]:
+def _opened(chosen: str, strengths: tuple[Strength, ...]) -> tuple[Rule, ...]:
     """The rules of a document's rows of these strengths, each once."""
     found: dict[Key, Rule] = {}
     for entry in _ordered(chosen):
         if entry.strength in strengths:
-            for rule in _rules(entry, strict):
+            for rule in _rules(entry):
                 found.setdefault((rule.target, rule.protocols, rule.intervals, rule.source), rule)
     return tuple(found.values())
 
@@ -100,8 +106,8 @@ def _place(entry: Entry) -> Key:
     return (entry.to, entry.ports, entry.source)
 
 
-def _rules(entry: Entry, strict: bool) -> Iterator[Rule]:
-    finding = next((f for f in findings(entry.document) if f.holds_for(entry) and (strict or f.always)), None)
+def _rules(entry: Entry) -> Iterator[Rule]:
+    finding = next((f for f in findings(entry.document) if f.always and f.holds_for(entry)), None)
     targets, sources = ours(entry.document, entry.to), ours(entry.document, entry.source)
     protocols, ports, ranges = entry.protocols or ("tcp",), entry.ports, entry.ranges
     if finding:
@@ -126,12 +132,14 @@ def covers(opened: Iterable[Rule], need: Rule) -> bool:
         any(
             machine in _machines(rule.target)
             and _includes(rule.source, source)
+            and (not rule.clusters or cluster in rule.clusters)
             and protocol in rule.protocols
             and any(low <= first and last <= high for low, high in rule.intervals)
             for rule in every
         )
         for machine in _machines(need.target)
         for source in _sources(need.source)
+        for cluster in need.clusters or (None,)
         for protocol in need.protocols
         for first, last in need.intervals
     )

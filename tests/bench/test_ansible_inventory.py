@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from bench.ansible_inventory import Material, inventory
-from plan import haproxy, network
+from plan import haproxy, nftables
 from plan.tools.catalogue import NAMES
 from tests.plan.stacks import plan
 
@@ -54,7 +54,7 @@ def test_the_texts_are_those_that_the_product_writes() -> None:
     (cluster,) = found.topology.clusters
     assert hosts["haproxy"]["haproxy_cfg"] == haproxy.configuration(found.topology.load_balancers[0])
     worker = cluster.workers[0]
-    assert hosts["worker-1"]["ruleset"] == network.ruleset(worker, found.settings, found.topology)
+    assert hosts["worker-1"]["ruleset"] == nftables.ruleset(worker, found.contract)
     configuration = {file["name"]: file["content"] for file in hosts["worker-1"]["rke2_configuration"]}
     assert yaml.safe_load(configuration["config.yaml"])["token"] == "TOKEN"
 

@@ -85,7 +85,7 @@ def test_what_is_prepared_is_the_plan() -> None:
     for host in plan.topology.hosts:
         told = sent(found.named(f"fleet-{host.name}-prepare"))
         assert told.phase == "prepare"
-        wanted = hosts.prepare(host, plan.settings, plan.topology, plan.stack)
+        wanted = hosts.prepare(host, plan.contract, plan.stack)
         assert set(told.values) == {*wanted, "ca_bundle"}
         assert told.values["ca_bundle"] == BUNDLE
         assert told.values["hostname"] == host.name

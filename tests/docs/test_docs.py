@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from config.model import Settings
 from docs import picture, settings
-from plan import network
-from plan.network import Rule
+from plan import nfs
+from plan.contract.rule import Rule
 from plan.tools.catalogue import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +171,6 @@ def test_the_picture_is_what_the_plan_says() -> None:
 
 def test_the_picture_refuses_a_flow_that_it_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = Rule(target="nfs", protocols=("tcp",), ports=(1,), source="haproxy", purpose="none")
-    monkeypatch.setattr(network, "DERIVED", (*network.DERIVED, extra))
+    monkeypatch.setattr(nfs, "FLOWS", (*nfs.FLOWS, extra))
     with pytest.raises(ValueError, match="haproxy.*nfs"):
         picture.drawn()

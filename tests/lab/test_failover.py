@@ -187,7 +187,7 @@ def balancer(lab: Lab, plan: Plan) -> LoadBalancerHosts:
     """Both machines set up, by the phases and values of a deployment."""
     (balancer,) = plan.topology.load_balancers
     for host in balancer.hosts:
-        base = hosts.prepare(host, plan.settings, plan.topology, plan.stack)
+        base = hosts.prepare(host, plan.contract, plan.stack)
         done = lab.send(host, "prepare", {**base, "ca_bundle": "", "rollback_seconds": 3600})
         assert done.returncode == 0, done.stderr
         configured(lab, balancer, host)

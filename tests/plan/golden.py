@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from plan import dns, gitlab, haproxy, hosts, keepalived, media, network, nfs, rke2
+from plan import dns, gitlab, haproxy, hosts, keepalived, media, nfs, nftables, rke2
 from plan.plan import Plan
 from plan.topology import ClusterHosts, Host
 from tests.plan.stacks import plan
@@ -43,8 +43,8 @@ def _standalone() -> Iterator[tuple[str, str]]:
         yield f"standalone/{host.name}.config.yaml", _node(stack, cluster, host)
     for host in (stack.topology.bastion, stack.topology.gitlab, cluster.load_balancers[0], cluster.nfs,
                  cluster.masters[0], cluster.workers[0]):  # fmt: skip
-        values = hosts.prepare(host, stack.settings, stack.topology, stack.stack)
-        yield f"standalone/{host.role}.nft", network.ruleset(host, stack.settings, stack.topology)
+        values = hosts.prepare(host, stack.contract, stack.stack)
+        yield f"standalone/{host.role}.nft", nftables.ruleset(host, stack.contract)
         yield f"standalone/{host.role}.hosts", str(values["hosts_file"])
         if host.role == "worker":
             yield "standalone/chrony.conf", str(values["chrony_conf"])
@@ -68,7 +68,7 @@ def _multicluster() -> Iterator[tuple[str, str]]:
     for host in cluster.masters[:2]:
         yield f"multicluster/{host.name}.config.yaml", _node(stack, cluster, host)
     for host in (cluster.load_balancers[0], cluster.nfs, cluster.masters[0], cluster.workers[0]):
-        yield f"multicluster/{host.role}.nft", network.ruleset(host, stack.settings, stack.topology)
+        yield f"multicluster/{host.role}.nft", nftables.ruleset(host, stack.contract)
 
 
 def _shared() -> Iterator[tuple[str, str]]:
@@ -83,7 +83,7 @@ def _shared() -> Iterator[tuple[str, str]]:
     host = balancer.hosts[0]
     yield "shared/haproxy.cfg", haproxy.configuration(balancer)
     yield "shared/keepalived.conf", keepalived.configuration(balancer, host)
-    yield "shared/haproxy.nft", network.ruleset(host, stack.settings, stack.topology)
+    yield "shared/haproxy.nft", nftables.ruleset(host, stack.contract)
     yield "shared/dns.txt", _zone(stack)
 
 

@@ -14,14 +14,16 @@ _SET = re.compile(
     r"    set (?P<name>\w+) \{\n        type ipv4_addr\n        flags interval\n"
     r"        elements = \{ (?P<elements>[0-9./, ]+) \}\n    \}\n"
 )
+# Counts what each address opens; who stays below its rate passes.
+_RATE = "    set ssh_rate {\n        type ipv4_addr\n        size 65535\n        flags dynamic,timeout\n        timeout 5m\n    }\n"
 _CHAIN = re.compile(r"    chain (?P<name>\w+) \{\n(?P<body>(?:        .+\n)*)    \}\n")
 _RULE = re.compile(
-    r"(?:ip saddr @(?P<set>\w+) )?"
+    r"(?:ip [sd]addr @(?P<set>\w+) )?"
     r"(?:meta l4proto \{ (?P<both>tcp, udp) \} th|(?P<one>tcp|udp)) dport \{ (?P<ports>[0-9, -]+) \} "
     r'(?P<verdict>counter accept|return) comment "[^"]{1,128}"'
 )
-_PROTOCOL = re.compile(r'(?:ip saddr @(?P<set>\w+) )?meta l4proto (?P<number>\d+) counter accept comment "[^"]{1,128}"')
-_HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting) priority \w+; policy (?P<policy>accept|drop);")
+_PROTOCOL = re.compile(r'(?:ip [sd]addr @(?P<set>\w+) )?meta l4proto (?P<number>\d+) counter accept comment "[^"]{1,128}"')
+_HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting|output) priority \w+; policy (?P<policy>accept|drop);")
 _JUMP = re.compile(
     r"fib daddr type local meta l4proto \{ tcp, udp \} th dport (?P<low>\d+)-(?P<high>\d+) jump (?P<chain>\w+)"
 )
@@ -29,6 +31,10 @@ _JUMP = re.compile(
 _PASSED = re.compile(
     r"ct state established,related (accept|return)|ct state invalid counter drop|iifname \"lo\" (accept|return)"
     r"|icmp(v6)? type \{ [a-z0-9, -]+ \} accept|limit rate .* log prefix .*|counter"
+    r"|ct state new tcp dport \{ [0-9, ]+ \} update @ssh_rate \{ ip saddr limit rate over \d+/minute burst \d+ packets \} "
+    r'counter drop comment "SSH: too many new connections"'
+    r"|oifname \"lo\" accept|meta l4proto \{ 1, 2, 58 \} accept|udp sport 68 udp dport 67 accept"
+    r"|udp sport 546 udp dport 547 accept"
 )
 
 
@@ -42,19 +48,33 @@ class PacketFilter:
     def lets_in(self, source: IPv4Address, protocol: str, port: int) -> bool:
         """Whether a new connection to the machine itself passes every base chain; a protocol without ports is its
         number, at port 0."""
+        hooks = self._hooks()
+        if "input" not in hooks:
+            raise ValueError("no chain filters what comes in")
+        return all(
+            self._verdict(self.chains[name][1:], source, protocol, port, policy)
+            for hook, (name, policy) in hooks.items()
+            if hook != "output"
+        )
+
+    def lets_out(self, target: IPv4Address, protocol: str, port: int) -> bool:
+        """Whether the machine may open a connection."""
+        hooks = self._hooks()
+        if "output" not in hooks:
+            return True
+        name, policy = hooks["output"]
+        return self._verdict(self.chains[name][1:], target, protocol, port, policy)
+
+    def _hooks(self) -> dict[str, tuple[str, str]]:
         hooks = {}
         for name, body in self.chains.items():
             if match := _HOOK.fullmatch(body[0]):
                 hooks[match["hook"]] = (name, match["policy"])
-        if "input" not in hooks:
-            raise ValueError("no chain filters what comes in")
-        return all(
-            self._verdict(self.chains[name][1:], source, protocol, port, policy) for name, policy in hooks.values()
-        )
+        return hooks
 
     def _verdict(self, body: list[str], source: IPv4Address, protocol: str, port: int, policy: str) -> bool:
         for line in body:
-            if line == "counter drop":
+            if line in ("counter drop", "counter reject with icmpx admin-prohibited"):
                 return False
             if jump := _JUMP.fullmatch(line):
                 if int(jump["low"]) <= port <= int(jump["high"]):
@@ -87,6 +107,9 @@ def parse(text: str) -> PacketFilter:
         raise ValueError("not one table, replaced as a whole")
     rest, result = text.removeprefix(head).removesuffix(tail), PacketFilter()
     while rest := rest.lstrip("\n"):
+        if rest.startswith(_RATE):
+            rest = rest.removeprefix(_RATE)
+            continue
         if match := _SET.match(rest):
             networks = [IPv4Network(e) for e in match["elements"].split(", ")]
             for index, network in enumerate(networks):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from config.placement import clusters_of
 from config.reference import PLACES, SEVERAL
-from plan import haproxy, keepalived, network
+from plan import haproxy, keepalived, network, nftables
 from plan.plan import Plan
 from plan.tools import catalogue, telemetry, waves
 from plan.tools.inputs import tool_inputs
@@ -219,8 +219,8 @@ def every_host_flow_has_a_rule(stack: Plan, chosen: Random) -> None:
     everyone = peers(stack)
     hosts = {(host.role, host.cluster): host for host in stack.topology.hosts}.values()
     for host in chosen.sample(list(hosts), min(4, len(hosts))):
-        found = network.openings(host, stack.settings, stack.topology)
-        rules = parse(network.ruleset(host, stack.settings, stack.topology))
+        found = network.openings(host, stack.contract)
+        rules = parse(nftables.ruleset(host, stack.contract))
         for peer in chosen.sample(everyone, min(3, len(everyone))):
             wanted = expected(stack, host, peer)
             for protocol in BOTH:

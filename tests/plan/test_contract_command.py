@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from config.model import Settings
 from plan import network
 from plan.contract import export, firewalls
 from plan.contract.__main__ import FORMATS, main
 from plan.contract.flow import Flow, flows
 from plan.contract.rule import Rule
+from plan.plan import Plan
 from plan.tools import flow_table
-from plan.topology import Topology, topology
-from tests.plan.stacks import plan, read
+from plan.topology import Topology
+from tests.plan.stacks import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 STRANGER = IPv4Address("198.51.100.7")
@@ -30,15 +30,14 @@ TWO = {"count": 2, "virtualAddress": "192.168.75.10", "addresses": ["192.168.75.
 
 
 @cache
-def stack(profile: str = "opstella") -> tuple[Settings, Topology, tuple[Flow, ...]]:
-    settings = read(
+def stack(profile: str = "opstella") -> tuple[Plan, Topology, tuple[Flow, ...]]:
+    found = plan(
         "multicluster",
         network={"profile": profile},
         firewall={"operatorNetworks": ["10.200.0.0/16", "10.201.4.0/24"]},
         clusters={"prd": {"loadBalancer": TWO}},
     )
-    machines = topology(settings)
-    return settings, machines, flows(settings, machines)
+    return found, found.topology, flows(found.contract)
 
 
 # What another reads from an export: source, destination, protocol and port to whether it is let through.
@@ -162,9 +161,9 @@ def asked(machines: Topology) -> Iterator[tuple[IPv4Address, IPv4Address, int]]:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_export_says_what_the_machines_do(profile: str) -> None:
-    settings, machines, every = stack(profile)
+    found, machines, every = stack(profile)
     judges = {form: JUDGES[form](write(every)) for form, write in FORMATS.items()}
-    openings = [network.openings(host, settings, machines) for host in machines.hosts]
+    openings = [network.openings(host, found.contract) for host in machines.hosts]
     seen = set()
     for source, destination, index in asked(machines):
         for port in (22, 111, 2379, 4789, 6443, 7999, 8000, 30080, 32767, 32768):
@@ -186,9 +185,9 @@ def test_the_virtual_address_is_one_of_the_load_balancers(form: str) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_so_is_each_address_of_a_shared_one(form: str) -> None:
     shared = {"dev": {"loadBalancer": {"sharedWith": "prd", "virtualAddress": "192.168.75.8"}}, "prd": {"loadBalancer": TWO}}
-    settings = read("multicluster", clusters=shared)
-    machines = topology(settings)
-    judge = JUDGES[form](FORMATS[form](flows(settings, machines)))
+    shared_stack = plan("multicluster", clusters=shared)
+    machines = shared_stack.topology
+    judge = JUDGES[form](FORMATS[form](flows(shared_stack.contract)))
     dev = machines.clusters[2]
     for address in (dev.entrance, machines.clusters[3].entrance, *(b.address for b in dev.load_balancers)):
         assert judge(STRANGER, address, "tcp", 443) and judge(dev.workers[0].address, address, "tcp", 9345), address
@@ -223,8 +222,7 @@ def test_the_exports_do_not_grow_with_the_machines() -> None:
 
     def text(workers: int, form: str) -> str:
         cluster = {"subnet": "10.0.0.0/20", "podSubnet": "10.64.0.0/12", "masters": {"count": 3}, "workers": {"count": workers}}
-        settings = read("custom", clusters={"one": cluster})
-        return FORMATS[form](flows(settings, topology(settings)))
+        return FORMATS[form](flows(plan("custom", clusters={"one": cluster}).contract))
 
     for form in ("nftables", "csv"):
         assert len(text(1000, form)) < 2 * len(text(36, form))
@@ -243,14 +241,13 @@ def test_the_table_has_a_line_for_each_flow(capsys: pytest.CaptureFixture[str]) 
     assert run("table") == 0 and capsys.readouterr().out == without
     head, *lines = without.splitlines()
     assert head.split() == ["CLUSTER", "TO", "PROTOCOL", "PORTS", "FROM", "PURPOSE", "BY"]
-    settings = read()
-    assert len(lines) == len(flows(settings, topology(settings)))
+    assert len(lines) == len(flows(plan().contract))
     (line,) = [line for line in lines if "30443" in line]
     assert re.split(r"  +", line) == [
         "standalone", "worker", "tcp", "30080, 30443", "haproxy", "ingress NodePorts",
         "Opstella Reference Architecture, standalone: Kubernetes Worker Nodes, row 1",
     ]  # fmt: skip
-    assert all(re.search(r"(, row \d+|derived: .+)$", line) for line in lines)
+    assert all(re.search(r"(, row \d+|derived, .+: .+)$", line) for line in lines)
 
 
 def test_the_tools_flows_stand_below_the_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,15 +266,14 @@ def test_the_tools_flows_stand_below_the_machines(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_export_is_written(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", form) == 0
-    settings = read()
-    assert capsys.readouterr().out == FORMATS[form](flows(settings, topology(settings)))
+    assert capsys.readouterr().out == FORMATS[form](flows(plan().contract))
 
 
 @pytest.mark.parametrize(
     ("question", "status", "answer"),
     [
         (("haproxy", "worker-1", "30443"), 0, "Kubernetes Worker Nodes, row 1"),
-        (("bastion", "gitlab", "22/tcp"), 0, "derived: the reference has a bastion, but no rule that lets it in"),
+        (("bastion", "gitlab", "22/tcp"), 0, "derived, SSH: every machine is reached through the bastion"),
         (("198.51.100.7", "192.168.72.12", "443"), 0, "from any (anyone)"),
         (("worker-2", "nfs", "2049/udp"), 0, "NFS, row 1"),
         (("master-1", "master-1", "1"), 0, "may always talk to itself"),

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from plan import network
+from plan import network, nftables
 from plan.contract.export import table
 from plan.contract.flow import flows
-from plan.topology import Host, topology
 from tests.plan.packet_filter import parse
-from tests.plan.stacks import plan, read
+from tests.plan.stacks import plan
 
 NEAR, FAR, STRANGER = IPv4Address("10.9.1.7"), IPv4Address("10.10.0.1"), IPv4Address("198.51.100.7")
 RULE = {"purpose": "Prometheus of ours", "to": "node", "from": ["10.9.0.0/16", "10.9.1.0/24"], "ports": [9100]}
@@ -20,13 +19,12 @@ RULE = {"purpose": "Prometheus of ours", "to": "node", "from": ["10.9.0.0/16", "
 
 def let_in(port: int, source: IPv4Address, protocol: str = "tcp", *, strict: bool = False, **changes: Any) -> set[str]:
     """Roles of the machines that let it in, by the plan, with which the text of every ruleset must agree."""
-    settings = read("multicluster", network={"strict": strict, "rules": [{**RULE, **changes}]})
-    machines = topology(settings)
+    stack = plan("multicluster", network={"strict": strict, "rules": [{**RULE, **changes}]})
     roles = set()
-    for host in {(h.role, h.cluster): h for h in machines.hosts}.values():
-        openings = network.openings(host, settings, machines)
+    for host in {(h.role, h.cluster): h for h in stack.topology.hosts}.values():
+        openings = network.openings(host, stack.contract)
         allowed = network.allows(openings, IPv4Network(source), protocol, port) is not None
-        assert parse(network.ruleset(host, settings, machines)).lets_in(source, protocol, port) == allowed, host.name
+        assert parse(nftables.ruleset(host, stack.contract)).lets_in(source, protocol, port) == allowed, host.name
         roles |= {host.role} if allowed else set()
     return roles
 
@@ -47,8 +45,7 @@ def test_a_rule_is_for_one_role(role: str) -> None:
 def test_anyone_is_the_whole_world() -> None:
     assert let_in(9100, STRANGER, to="gitlab", **{"from": ["10.0.0.0/8", "0.0.0.0/0"]}) == {"gitlab"}
     halves = {**RULE, "to": "gitlab", "from": ["0.0.0.0/1", "128.0.0.0/1"]}
-    settings = read(network={"rules": [halves]})
-    (flow,) = [f for f in flows(settings, topology(settings)) if f.rule.origin == "custom"]
+    (flow,) = [f for f in flows(plan(network={"rules": [halves]}).contract) if f.rule.origin == "custom"]
     assert flow.sources == ()  # and so without a set, which would hold IPv4 alone
 
 
@@ -66,7 +63,7 @@ def test_single_node_ports_beside_others() -> None:
 
 def test_it_is_told_whose_rule_it_is() -> None:
     stack = plan(network={"rules": [RULE, {**RULE, "to": "nfs", "purpose": "other"}]})
-    told = {(f.role, f.rule.purpose): f for f in flows(stack.settings, stack.topology) if f.rule.origin == "custom"}
+    told = {(f.role, f.rule.purpose): f for f in flows(stack.contract) if f.rule.origin == "custom"}
     assert {place: f.reason for place, f in told.items()} == {
         ("master", "Prometheus of ours"): "opstella:network.rules[0]",
         ("worker", "Prometheus of ours"): "opstella:network.rules[0]",
@@ -79,10 +76,8 @@ def test_it_is_told_whose_rule_it_is() -> None:
 
 def test_without_rules_of_the_users_nothing_changes() -> None:
     def texts(**sections: Any) -> dict[str, str]:
-        settings = read(**sections)
-        machines = topology(settings)
-        hosts: tuple[Host, ...] = machines.hosts
-        return {host.name: network.ruleset(host, settings, machines) for host in hosts}
+        stack = plan(**sections)
+        return {host.name: nftables.ruleset(host, stack.contract) for host in stack.topology.hosts}
 
     assert texts(network={"rules": []}) == texts()
     changed = texts(network={"rules": [{**RULE, "to": "nfs"}]})

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
-from plan import haproxy, hosts, keepalived, network, rke2
+from plan import haproxy, hosts, keepalived, network, nftables, rke2
 from plan.contract.flow import flows
 from plan.plan import Plan, as_data
 from tests.plan.packet_filter import parse
@@ -71,7 +71,7 @@ def test_vrrp_is_let_in_from_the_other_load_balancer_only(stack: Plan) -> None:
     peers = {h.address for h in stack.topology.hosts} | {IPv4Address("198.51.100.7")}
     for cluster in stack.topology.clusters:
         for host in (*cluster.load_balancers, cluster.nfs, cluster.masters[0], cluster.workers[0]):
-            rules = parse(network.ruleset(host, stack.settings, stack.topology))
+            rules = parse(nftables.ruleset(host, stack.contract))
             others = {b.address for b in cluster.load_balancers if b != host} if host.role == "haproxy" else set()
             assert {p for p in peers if rules.lets_in(p, VRRP, 0)} == others, host.name
 
@@ -235,20 +235,20 @@ def test_its_packet_filter_lets_in_the_nodes_of_all_and_each_clusters_nodes_let_
     stack = several(PAIR, "10.0.0.5")
     (balancer,) = stack.topology.load_balancers
     for host in balancer.hosts:
-        rules = parse(network.ruleset(host, stack.settings, stack.topology))
+        rules = parse(nftables.ruleset(host, stack.contract))
         for node in (node for c in balancer.clusters for node in c.nodes):
             assert rules.lets_in(node.address, "tcp", 9345) and rules.lets_in(node.address, "tcp", 6443)
         stranger = next(c.nfs.address for c in stack.topology.clusters)
         assert not rules.lets_in(stranger, "tcp", 9345)
         for c in balancer.clusters:
-            master = parse(network.ruleset(c.masters[0], stack.settings, stack.topology))
-            worker = parse(network.ruleset(c.workers[0], stack.settings, stack.topology))
+            master = parse(nftables.ruleset(c.masters[0], stack.contract))
+            worker = parse(nftables.ruleset(c.workers[0], stack.contract))
             assert master.lets_in(host.address, "tcp", 9345) and worker.lets_in(host.address, "tcp", 30443)
 
 
 def test_whoever_filters_in_front_of_the_machines_is_told_every_address() -> None:
     stack = several({"address": "10.0.0.2"}, "10.0.0.5", "10.0.0.6")
-    told = [flow for flow in flows(stack.settings, stack.topology) if flow.role == "haproxy" and 443 in flow.rule.ports]
+    told = [flow for flow in flows(stack.contract) if flow.role == "haproxy" and 443 in flow.rule.ports]
     assert {str(a) for flow in told for network in flow.addresses for a in network} == {"10.0.0.2", "10.0.0.5", "10.0.0.6"}
 
 

@@ -287,7 +287,7 @@ def test_preflight_and_prepare_are_sent_what_they_require() -> None:
     stack = plan()
     for host in stack.topology.hosts:
         assert required("preflight") <= set(hosts.preflight(host, stack.settings, stack.stack))
-        sent = hosts.prepare(host, stack.settings, stack.topology, stack.stack)
+        sent = hosts.prepare(host, stack.contract, stack.stack)
         # The component adds the bundle, which holds certificates that only the deployment makes.
         assert required("prepare") <= {*sent, "ca_bundle"}
 
@@ -319,7 +319,7 @@ def test_hosts_file_names_the_host_gitlab_and_its_clusters_api(stack: Plan) -> N
 def test_nodes_alone_get_kernel_settings_and_only_workers_an_nfs_client() -> None:
     stack = plan(kubernetes={"cisProfile": True})
     for host in stack.topology.hosts:
-        values = hosts.prepare(host, stack.settings, stack.topology, stack.stack)
+        values = hosts.prepare(host, stack.contract, stack.stack)
         node = host.role in ("master", "worker")
         assert bool(values["modules"]) == bool(values["sysctl"]) == values["cis"] == node
         for family, package in (("debian", "nfs-common"), ("rhel", "nfs-utils")):
@@ -330,7 +330,7 @@ def test_nodes_alone_get_kernel_settings_and_only_workers_an_nfs_client() -> Non
 
 def test_a_firewall_left_out_leaves_no_ruleset() -> None:
     stack = plan(firewall={"enabled": False})
-    assert {hosts.prepare(h, stack.settings, stack.topology, "s")["ruleset"] for h in stack.topology.hosts} == {""}
+    assert {hosts.prepare(h, stack.contract, "s")["ruleset"] for h in stack.topology.hosts} == {""}
 
 
 def test_the_stacks_own_networks_and_names_bypass_the_proxy() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plan import chrony, haproxy, network
+from plan import chrony, haproxy, network, nftables
 from plan.contract import firewalls
 from plan.contract.flow import flows
 from plan.plan import Plan
@@ -61,7 +61,7 @@ def test_haproxy_refuses_a_broken_configuration(tmp_path: Path) -> None:
 @examples(10)
 @given(stacks(most_workers=30))
 def test_nft_accepts_every_ruleset(stack: Plan) -> None:
-    rulesets = {network.ruleset(h, stack.settings, stack.topology) for h in stack.topology.hosts}
+    rulesets = {nftables.ruleset(h, stack.contract) for h in stack.topology.hosts}
     for ruleset in rulesets:
         accepted(["unshare", "--net", "nft", "--check", "--file", "-"], ruleset)
 
@@ -73,8 +73,8 @@ def test_nft_accepts_every_ruleset(stack: Plan) -> None:
 def test_nft_accepts_every_profile(profile: str, strict: bool) -> None:
     own = {"purpose": "ours", "to": "node", "from": ["10.0.0.0/8", "10.9.0.0/16"], "ports": [9100, "29990-40000"]}
     stack = plan("multicluster", network={"profile": profile, "strict": strict, "rules": [own]})
-    rulesets = {network.ruleset(h, stack.settings, stack.topology) for h in stack.topology.hosts}
-    in_front = firewalls.nftables(flows(stack.settings, stack.topology))
+    rulesets = {nftables.ruleset(h, stack.contract) for h in stack.topology.hosts}
+    in_front = firewalls.nftables(flows(stack.contract))
     for ruleset in (*rulesets, in_front):
         accepted(["unshare", "--net", "nft", "--check", "--file", "-"], ruleset)
 
@@ -84,7 +84,7 @@ def test_nft_accepts_every_profile(profile: str, strict: bool) -> None:
 def test_nft_refuses_what_the_plan_avoids() -> None:
     """Overlapping networks in one set, which operators may write."""
     stack = plan(firewall={"operatorNetworks": ["10.0.0.0/8"]})
-    text = network.ruleset(stack.topology.bastion, stack.settings, stack.topology)
+    text = nftables.ruleset(stack.topology.bastion, stack.contract)
     with pytest.raises(AssertionError, match="conflicting intervals"):
         accepted(
             ["unshare", "--net", "nft", "--check", "--file", "-"], text.replace("10.0.0.0/8", "10.0.0.0/8, 10.1.0.0/16")
@@ -116,14 +116,14 @@ def probed(stack: Plan, hosts: Sequence[Host], peers: Iterable[IPv4Address], por
     machines: list[Machine] = [
         {
             "addresses": [str(host.address), str(addresses_6[host])],
-            "ruleset": network.ruleset(host, stack.settings, stack.topology),
+            "ruleset": nftables.ruleset(host, stack.contract),
         }
         for host in hosts
     ]
     through = start({"machines": machines, "outside": [*map(str, sources), str(STRANGER_6)], "ports": knocked})
     allowed = {}
     for host in hosts:
-        found = network.openings(host, stack.settings, stack.topology)
+        found = network.openings(host, stack.contract)
         # Of networks the plan knows only IPv4's: IPv6 is for what anyone may. An echo says that neighbours find one another.
         allowed[f"{STRANGER_6} > {addresses_6[host]}"] = let_in([o for o in found if not o.networks], STRANGER, knocked)
         allowed |= {f"{s} > {host.address}": let_in(found, s, knocked) for s in sources if s != host.address}
@@ -169,7 +169,7 @@ def encounters(draw: st.DrawFn) -> tuple[Plan, list[Host], list[IPv4Address], li
     hosts = [draw(st.sampled_from(group)) for group in roles.values()]
     others = [draw(st.sampled_from(group)).address for group in roles.values()]
     others += draw(st.lists(st.sampled_from([h.address for h in stack.topology.hosts]), max_size=4))
-    meant = sorted(set().union(*(edges(network.openings(host, stack.settings, stack.topology)) for host in hosts)))
+    meant = sorted(set().union(*(edges(network.openings(host, stack.contract)) for host in hosts)))
     ports = draw(st.lists(st.sampled_from(meant), min_size=min(30, len(meant)), max_size=40, unique=True))
     return stack, hosts, [*others, *somebody(stack)], [*ports, draw(st.integers(1, 65535))]
 
