@@ -13,9 +13,9 @@ import pytest
 
 from plan.contract import firewalls
 from plan.contract.flow import Flow, flows
-from plan.topology import Topology, topology
+from plan.topology import Topology
 from tests.plan.probe import Case, start
-from tests.plan.stacks import read
+from tests.plan.stacks import plan
 
 pytestmark = [
     pytest.mark.toolchain,
@@ -52,12 +52,11 @@ PROGRAMS = {"nft": by_nft, "iptables": by_iptables(""), "iptables-legacy": by_ip
 @cache
 def stack(architecture: str, profile: str) -> tuple[Topology, tuple[Flow, ...]]:
     several = {"clusters": {"prd": {"loadBalancer": PAIR}}} if architecture == "multicluster" else {}
-    settings = read(
+    found = plan(
         architecture,
         network={"profile": profile, "rules": [OWN]}, firewall={"operatorNetworks": ["10.201.0.0/16", "10.201.4.0/24"]}, **several,
     )  # fmt: skip
-    machines = topology(settings)
-    return machines, flows(settings, machines)
+    return found.topology, flows(found.contract)
 
 
 def passes(every: Sequence[Flow], source: IPv4Address, destination: IPv4Address, protocol: str, port: int) -> bool:
