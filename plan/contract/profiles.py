@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from plan.contract.entry import Entry, Strength, entries, inbound
+from plan.contract.entry import Entry, Strength, inbound
 from plan.contract.findings import findings
 from plan.contract.roles import ours
 from plan.contract.rule import Rule

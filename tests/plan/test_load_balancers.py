@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
-from plan import haproxy, hosts, keepalived, network, nftables, rke2
+from plan import haproxy, hosts, keepalived, nftables, rke2
 from plan.contract.flow import flows
 from plan.plan import Plan, as_data
 from tests.plan.packet_filter import parse
