@@ -150,7 +150,18 @@ def check_addresses(settings: Settings) -> Iterator[Problem]:
 
 
 def check_rules(settings: Settings) -> Iterator[Problem]:
-    """Rules that let nobody in, and those that open the cluster's own ports to the world without saying so."""
+    """Rules that open nothing, and those that open the cluster's own ports to the world without saying so."""
+    for number, exit_ in enumerate(settings.network.egress.rules):
+        where = key(f"network.egress.rules[{number}]")
+        for name, written in (("to", exit_.to), ("protocols", exit_.protocols), ("ports", exit_.ports)):
+            if not written:
+                yield Problem(f"{where}.{name}", "it is empty, so the rule opens nothing", "name some, or remove the rule")
+    if settings.network.egress.rules and not settings.network.egress.enforce:
+        yield Problem(
+            key("network.egress.rules"),
+            "they are held by nobody: opstella:network.egress.enforce is false, so machines may open anything",
+            "set opstella:network.egress.enforce to true, or remove the rules",
+        )
     for number, rule in enumerate(settings.network.rules):
         where = key(f"network.rules[{number}]")
         for name, written in (("from", rule.sources), ("protocols", rule.protocols), ("ports", rule.ports)):
