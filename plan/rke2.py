@@ -30,7 +30,8 @@ FLOWS = (
     need("RKE2", "node", "master", (SUPERVISOR,), "RKE2 supervisor API", "a node that has joined asks the masters directly"),
     need("RKE2", "node", "master", (KUBERNETES_API,), "Kubernetes API", "kubelets, and the kubernetes Service of any node's pods"),
     need("RKE2", "pods", "master", (KUBERNETES_API,), "Kubernetes API", "a pod on the same master arrives with its own address"),
-    need("RKE2", "master", "node", (KUBELET,), "kubelet", "the API server fetches logs and opens shells through kubelets"),
+    need("RKE2", "node", "node", (KUBELET,), "kubelet", "API servers fetch logs and open shells, metrics-server asks for usage"),
+    need("RKE2", "pods", "node", (KUBELET,), "kubelet", "metrics-server on the same node arrives with its own address"),
 )  # fmt: skip
 
 MIRRORED = ("docker.io", "quay.io", "ghcr.io", "registry.k8s.io")

@@ -48,6 +48,11 @@ def warnings(contract: Contract) -> tuple[str, ...]:
     if settings.firewall.enabled:
         chosen = settings.network
         found += remarks(chosen.profile, settings.architecture, chosen.strict, contract.needs)
+    if settings.network.egress.enforce and settings.media.source == "airgap" and not settings.network.egress.rules:
+        found.append(
+            "network.egress.enforce: no rule leads to the machines' package mirror, which the settings do not name; if they "
+            "have one beside the installation media, write it into network.egress.rules"
+        )
     if settings.kubernetes.metrics_server == "none":
         found.append(
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "

@@ -16,7 +16,7 @@ from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import network
-from plan.contract import export, firewalls
+from plan.contract import export, firewalls, need_table
 from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
 from plan.plan import Plan, build
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             "--tools", action="store_true", default=argparse.SUPPRESS,
             help="and the flows of the tools' pods, which NetworkPolicies of their clusters open",
         )  # fmt: skip
+    commands.add_parser("needs", help="what components and tools need of machines, why, and the rule that lets it in")
     asked = commands.add_parser("why", help="which rule lets a connection in, or that none does")
     asked.add_argument("source", metavar="FROM", help="a host's name, or an IPv4 address")
     asked.add_argument("target", metavar="TO", help="a host's name or address")
@@ -63,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
         stack = build(settings, "opstella/network")
         if given.command == "why":
             return _why(given.source, given.target, given.port, stack.contract)
+        if given.command == "needs":
+            head = tuple(name.upper() for name in need_table.COLUMNS)
+            sys.stdout.write(export.in_columns([head, *need_table.rows(stack.contract)]))
+            return 0
         write = FORMATS[given.format] if given.command == "export" else export.table
         sys.stdout.write(write(flows(stack.contract)))
         if given.tools and given.command in (None, "table"):
