@@ -70,5 +70,5 @@ test-lab: setup ## standalone end to end in the lab (needs root)
 lint: setup ## shellcheck, ruff, gofmt and go vet
 	@lab/toolchain/lint
 
-docs: engine ## write again the pages and the picture that are made from settings and plan
-	@for page in settings picture tools budget sso; do $(PYTHON) -m docs.$$page || exit 1; done
+docs: engine ## write again the pages and pictures that are made from settings and plan
+	@for page in settings picture zones tools budget sso; do $(PYTHON) -m docs.$$page || exit 1; done

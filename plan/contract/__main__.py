@@ -16,7 +16,7 @@ from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import network
-from plan.contract import export, firewalls, need_table
+from plan.contract import cilium, export, firewalls, need_table, zones_picture
 from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
 from plan.plan import Plan, build
@@ -30,6 +30,8 @@ FORMATS = {
     "nftables": firewalls.nftables,
     "iptables": firewalls.iptables,
 }
+# These say more of the machines than the flows do.
+WHOLE = ("cilium", "svg")
 PROTOCOLS = ("tcp", "udp")
 
 
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked.add_argument("target", metavar="TO", help="a host's name or address")
     asked.add_argument("port", metavar="PORT", help="443 or 443/tcp, 2049/udp")
     written = commands.add_parser("export", help="the contract for others")
-    written.add_argument("format", choices=FORMATS)
+    written.add_argument("format", choices=(*FORMATS, *WHOLE))
     for command in commands.choices.values():
         add_arguments(command, default=False)
     given = parser.parse_args(arguments)
@@ -68,14 +70,24 @@ def main(arguments: list[str] | None = None) -> int:
             head = tuple(name.upper() for name in need_table.COLUMNS)
             sys.stdout.write(export.in_columns([head, *need_table.rows(stack.contract)]))
             return 0
-        write = FORMATS[given.format] if given.command == "export" else export.table
-        sys.stdout.write(write(flows(stack.contract)))
-        if given.tools and given.command in (None, "table"):
+        if given.command == "export":
+            sys.stdout.write(exported(given.format, stack.contract))
+            return 0
+        sys.stdout.write(export.table(flows(stack.contract)))
+        if given.tools:
             sys.stdout.write(f"\n{_tools(stack)}")
     except (ConfigurationError, Mistake) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def exported(form: str, contract: Contract) -> str:
+    """The contract in one of FORMATS or WHOLE."""
+    if form == "svg":
+        return zones_picture.svg(contract)
+    every = flows(contract)
+    return cilium.as_yaml(every, contract.topology.clusters) if form == "cilium" else FORMATS[form](every)
 
 
 def _tools(stack: Plan) -> str:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from config.model import Settings
-from docs import picture, settings
+from docs import picture, settings, zones
 from plan import nfs
 from plan.contract.rule import Rule
 from plan.tools.catalogue import NAMES
@@ -167,6 +167,11 @@ def test_the_list_of_settings_is_up_to_date() -> None:
 
 def test_the_picture_is_what_the_plan_says() -> None:
     assert picture.FILE.read_text(encoding="utf-8") == picture.drawn(), "draw it again: python -m docs.picture"
+
+
+@pytest.mark.parametrize("stack", zones.FILES)
+def test_the_zones_are_what_the_contract_says(stack: str) -> None:
+    assert zones.FILES[stack].read_text(encoding="utf-8") == zones.drawn(stack), "draw them again: python -m docs.zones"
 
 
 def test_the_picture_refuses_a_flow_that_it_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:

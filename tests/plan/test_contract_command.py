@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from plan import network
-from plan.contract import export, firewalls
-from plan.contract.__main__ import FORMATS, main
+from plan.contract import cilium, export, firewalls, zones_picture
+from plan.contract.__main__ import FORMATS, WHOLE, main
 from plan.contract.flow import Flow, flows
 from plan.contract.rule import Rule
 from plan.plan import Plan
@@ -263,10 +263,13 @@ def test_the_tools_flows_stand_below_the_machines(capsys: pytest.CaptureFixture[
     assert any(re.match(r"standalone  harbor +harbor +out +minio +tcp +[0-9]+ ", line) for line in lines), lines
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [*FORMATS, *WHOLE])
 def test_an_export_is_written(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("export", form) == 0
-    assert capsys.readouterr().out == FORMATS[form](flows(plan().contract))
+    assert run("export", form, file="Pulumi.multicluster.yaml") == 0
+    contract = plan("multicluster").contract
+    every = flows(contract)
+    written = {"cilium": lambda: cilium.as_yaml(every, contract.topology.clusters), "svg": lambda: zones_picture.svg(contract)}
+    assert capsys.readouterr().out == (written[form]() if form in WHOLE else FORMATS[form](every))
 
 
 @pytest.mark.parametrize(
