@@ -42,7 +42,7 @@ def host_policies(flows: Sequence[Flow], cluster: ClusterHosts) -> list[dict[str
 
 
 def as_yaml(flows: Sequence[Flow], clusters: Sequence[ClusterHosts]) -> str:
-    """The policies of `clusters`, for `kubectl apply --filename FILE` in each of them; a comment says whose they are."""
+    """The policies of `clusters`, for `kubectl apply --filename FILE`, each in its own; a comment says whose."""
     return "".join(f"# cluster {cluster.name}\n{_text(host_policies(flows, cluster))}" for cluster in clusters)
 
 

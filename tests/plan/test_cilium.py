@@ -10,13 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plan import network
+from plan import network, nftables
 from plan.contract import cilium
 from plan.contract.flow import flows
 from plan.plan import Plan
-from plan.topology import ClusterHosts, Host, topology
+from plan.topology import ClusterHosts
 from tests.plan.host_firewall import Peer, lets_in, opened
-from tests.plan.stacks import contracts, examples, read
+from tests.plan.stacks import contracts, examples, plan
 
 STRANGER = IPv4Address("198.51.100.7")
 LABELS = {"master": {cilium.CONTROL_PLANE: "true"}, "worker": {}}
@@ -31,16 +31,17 @@ def edges(openings: tuple[network.Opening, ...]) -> set[int]:
 @examples(25)
 @given(contracts(), st.data())
 def test_what_the_policies_let_in_is_what_the_plan_lets_in(stack: Plan, data: st.DataObject) -> None:
-    settings, machines = stack.settings, stack.topology
-    told = flows(settings, machines)
+    machines = stack.topology
+    told = flows(stack.contract)
     for cluster in machines.clusters:
         policies = cilium.host_policies(told, cluster)
         pod = Peer(next(cluster.settings.pod_subnet.hosts()), pod=True)
         outside = [Peer(address) for address in (STRANGER, IPv4Address("10.200.7.9"))]
         for node in (cluster.masters[-1], data.draw(st.sampled_from(cluster.workers))):
-            openings = network.openings(node, settings, machines)
+            openings = network.openings(node, stack.contract)
             # What a machine says to itself is judged by neither.
-            hosts = data.draw(st.lists(st.sampled_from([h for h in machines.hosts if h != node]), min_size=2, max_size=3))
+            others = [host for host in machines.hosts if host != node]
+            hosts = data.draw(st.lists(st.sampled_from(others), min_size=2, max_size=3))
             for peer in (pod, *outside, *(Peer(host.address) for host in hosts)):
                 found = opened(policies, LABELS[node.role], peer)
                 for port in edges(openings):
@@ -51,10 +52,9 @@ def test_what_the_policies_let_in_is_what_the_plan_lets_in(stack: Plan, data: st
 
 
 def of(cluster_name: str = "standalone", **sections: Any) -> tuple[ClusterHosts, list[dict[str, Any]]]:
-    settings = read("standalone" if cluster_name == "standalone" else "multicluster", **sections)
-    machines = topology(settings)
-    cluster = next(c for c in machines.clusters if c.name == cluster_name)
-    return cluster, cilium.host_policies(flows(settings, machines), cluster)
+    stack = plan("standalone" if cluster_name == "standalone" else "multicluster", **sections)
+    cluster = next(c for c in stack.topology.clusters if c.name == cluster_name)
+    return cluster, cilium.host_policies(flows(stack.contract), cluster)
 
 
 @pytest.mark.parametrize("role", ["master", "worker"])
@@ -62,11 +62,10 @@ def test_icmp_is_taken_as_the_packet_filter_takes_it(role: str) -> None:
     _, policies = of()
     taken = {kind for kind in range(256) if lets_in(policies, LABELS[role], Peer(STRANGER), "icmp", kind)}
     assert taken == {3, 8, 11, 12}  # unreachable, echo request, time exceeded, a parameter's problem
-    settings = read()
-    machines = topology(settings)
-    node: Host = next(h for h in machines.hosts if h.role == role)
+    stack = plan()
+    node = next(h for h in stack.topology.hosts if h.role == role)
     names = "icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept"
-    assert names in network.ruleset(node, settings, machines)
+    assert names in nftables.ruleset(node, stack.contract)
 
 
 def test_every_node_is_selected_by_one_policy() -> None:
@@ -113,10 +112,9 @@ def test_pods_are_let_in_by_a_network_that_holds_them_all() -> None:
 
 
 def test_the_text_has_every_cluster() -> None:
-    settings = read("multicluster")
-    machines = topology(settings)
-    told = flows(settings, machines)
-    text = cilium.as_yaml(told, machines.clusters)
-    assert [line for line in text.splitlines() if line.startswith("#")] == [f"# cluster {c.name}" for c in machines.clusters]
-    every = [policy for c in machines.clusters for policy in cilium.host_policies(told, c)]
+    stack = plan("multicluster")
+    told, clusters = flows(stack.contract), stack.topology.clusters
+    text = cilium.as_yaml(told, clusters)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [f"# cluster {c.name}" for c in clusters]
+    every = [policy for cluster in clusters for policy in cilium.host_policies(told, cluster)]
     assert list(yaml.safe_load_all(text)) == every and "&id" not in text
