@@ -34,6 +34,11 @@ func (v *Server) deployManifests(ctx context.Context) {
 	if err := v.apply(ctx, "helm.cattle.io resource definitions", []byte(helmDefinitions)); err != nil {
 		log.Error("%v", err)
 	}
+	if slices.Contains(v.s.CNI, "cilium") {
+		if err := v.apply(ctx, "cilium.io resource definitions", []byte(ciliumDefinitions)); err != nil {
+			log.Error("%v", err)
+		}
+	}
 	if v.s.Profile == "cis" {
 		if err := v.apply(ctx, "CIS network policies", []byte(cisPolicies)); err != nil {
 			log.Error("%v", err)

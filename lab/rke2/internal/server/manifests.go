@@ -47,6 +47,35 @@ spec:
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
 `
 
+// ciliumDefinitions accept host policies, which Cilium's operator would define.
+// Only what every such object has is checked; nothing enforces them.
+const ciliumDefinitions = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ciliumclusterwidenetworkpolicies.cilium.io}
+spec:
+  group: cilium.io
+  scope: Cluster
+  names: {kind: CiliumClusterwideNetworkPolicy, listKind: CiliumClusterwideNetworkPolicyList, plural: ciliumclusterwidenetworkpolicies, singular: ciliumclusterwidenetworkpolicy, shortNames: [ccnp]}
+  versions:
+  - name: v2
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          specs:
+            type: array
+            items:
+              type: object
+              x-kubernetes-preserve-unknown-fields: true
+              properties:
+                nodeSelector: {type: object, x-kubernetes-preserve-unknown-fields: true}
+                ingress: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+              required: [nodeSelector]
+`
+
 // cisPolicies keep traffic inside RKE2's own namespaces (rancher/rke2
 // pkg/rke2/np.go); the double has no network plugin that would enforce them.
 const cisPolicies = `
