@@ -8,7 +8,7 @@ there too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -40,6 +40,8 @@ class ClusterNodesArgs:
     issuer: str | None = None
     registry: str | None = None
     """Name of the platform's own registry, where images are asked for first."""
+    manifests: Mapping[str, str] = field(default_factory=dict)
+    """What its servers apply, by file name, beside the rights of those who log in."""
     account_keys: bool = False
     """Whether others verify tokens of the cluster's ServiceAccounts."""
 
@@ -114,7 +116,7 @@ class ClusterNodes(pulumi.ComponentResource):
             entry: settings.secrets[name].get_secret_value()
             for entry, name in rke2.secrets(node, settings.kubernetes).items()
         }
-        manifests = rke2.manifests(args.issuer) if node.role == "master" else {}
+        manifests = {**rke2.manifests(args.issuer), **args.manifests} if node.role == "master" else {}
         airgap = settings.media.source == "airgap"
         sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
         return args.hosts[node.name].run(

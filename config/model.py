@@ -174,7 +174,8 @@ class Kubernetes(Frozen):
 
     version: Rke2Version | None = None
     """`None` takes the version in plan/versions.py."""
-    cni: Literal["calico"] = "calico"
+    cni: Literal["calico", "cilium"] = "calico"
+    """The network plugin of every cluster. It cannot be changed on a cluster that exists."""
     cis_profile: Flag = False
     registry_mirror: Literal["harbor", "none"] = "harbor"
     """Whether nodes ask the platform's Harbor for images first; they fall back to the images' own registries."""

@@ -1,6 +1,7 @@
 """The network plugin of the clusters: what its agents open between the nodes.
 
-As RKE2 configures them (rancher/rke2-charts, packages/rke2-calico: VXLAN, BGP off).
+As RKE2 configures them (rancher/rke2-charts, packages/rke2-calico: VXLAN, BGP off; packages/rke2-cilium: VXLAN, which is
+Cilium's own choice, no Hubble, no metrics). Cilium's agents send echo requests too, which every machine takes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ FLOWS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 protocols=("udp",),
             ),
             need("Calico", "node", "node", (5473,), "Calico Typha", "each node's agent hears of changes from a Typha"),
-        )
+        ),
+        "cilium": (
+            need(
+                "Cilium", "node", "node", (8472,), "Cilium VXLAN", "pods of different nodes talk through VXLAN",
+                protocols=("udp",),
+            ),
+            need("Cilium", "node", "node", (4240,), "Cilium health", "each node's agent asks the others whether they answer"),
+        ),
     }
 )  # fmt: skip

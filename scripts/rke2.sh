@@ -186,7 +186,7 @@ install_proxy() {
 # NetworkManager would take the network plugin's interfaces over and break its routes.
 leave_interfaces_to_cni() {
   systemctl is-active --quiet NetworkManager || return 0
-  install_text /etc/NetworkManager/conf.d/opstella-cni.conf 0644 $'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali\n'
+  install_text /etc/NetworkManager/conf.d/opstella-cni.conf 0644 $'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali;interface-name:cilium*;interface-name:lxc*\n'
   [[ $DID == unchanged ]] || systemctl reload NetworkManager
 }
 

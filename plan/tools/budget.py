@@ -15,8 +15,9 @@ from plan.tools import availability, jobs
 from plan.tools.model import Release
 from plan.tools.waves import waves
 
-# What a worker does not have for tools. RKE2 reserves nothing by itself; this is for its kubelet, containerd, Calico,
-# kube-proxy and the kubelet's eviction threshold (100 MiB), as Calico's and RKE2's own requests and a margin.
+# What a worker does not have for tools. RKE2 reserves nothing by itself; this is for its kubelet, containerd, network plugin,
+# kube-proxy and the kubelet's eviction threshold (100 MiB), as Calico's and RKE2's own requests and a margin. Cilium's agent
+# requests nothing.
 RESERVED_CPU, RESERVED_MEMORY = 350, 768
 _MEMORY = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024, "": 1 / 2**20}
 

@@ -11,7 +11,7 @@ import yaml
 
 from components.cluster_nodes import ClusterNodes, ClusterNodesArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
-from plan import dns, media, rke2
+from plan import cilium, dns, media, rke2
 from plan.plan import Plan
 from tests.support.platform import airgap, met, plan_of
 from tests.support.sent import sent
@@ -167,6 +167,19 @@ def test_servers_get_what_logins_to_the_api_need() -> None:
         assert told["oidc_ca"] == ("the CA bundle" if server else "")
         assert told["manifests"] == (name if server else "")
         assert told.get("manifest_1") == (text if server else None)
+
+
+def test_servers_apply_what_the_network_plugin_is_given() -> None:
+    plan = plan_of(changes={**CLUSTER, "kubernetes": {"cni": "cilium"}})
+    (cluster,) = plan.topology.clusters
+    given = cilium.manifests(plan.contract, cluster)
+    found = nodes(plan, manifests=given)
+    for node in (*MASTERS, *WORKERS):
+        told = sent(found.named(f"c-{node}-rke2")).values
+        names = [*rke2.manifests(plan.issuer), *given] if node in MASTERS else []
+        assert told["manifests"].splitlines() == names
+        texts = [told[f"manifest_{number}"] for number, _ in enumerate(names, 1)]
+        assert texts[1:] == (list(given.values()) if names else [])
 
 
 def test_air_gapped_nodes_get_every_artifact_with_its_sum() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from plan import cilium
 from tests.config import material
 from tests.support.platform import ARCHITECTURES, airgap, deployed, plan_of, provided, reference
 from tests.support.sent import sent
@@ -215,6 +216,17 @@ def test_every_node_asks_harbor_first_and_every_api_server_knows_the_realm(archi
             assert (f"oidc-issuer-url={plan.issuer}" in told["config_yaml"]) == master, node.name
             assert (told["oidc_ca"] == ROOT) == master
             assert ("platform-admins" in "".join(v for k, v in told.items() if k.startswith("manifest_"))) == master
+
+
+@architectures
+def test_every_server_of_a_cluster_with_cilium_has_its_clusters_host_policies(architecture: str) -> None:
+    plan = plan_of(architecture, changes={"kubernetes": {"cni": "cilium"}})
+    found = deployed(plan)
+    for cluster in plan.topology.clusters:
+        (text,) = [t for name, t in cilium.manifests(plan.contract, cluster).items() if "policies" in name]
+        for node in cluster.nodes:
+            told = sent(found.named(f"{cluster.name}-nodes-{node.name}-rke2")).values
+            assert (text in told.values()) == (node.role == "master"), node.name
 
 
 @architectures

@@ -1,0 +1,43 @@
+"""Cilium in a cluster: what RKE2's servers apply for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from plan.contract.cilium import as_yaml
+from plan.contract.contract import Contract
+from plan.contract.flow import flows
+from plan.topology import ClusterHosts
+
+
+def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
+    """By file name; none where another network plugin is chosen.
+
+    RKE2 tries a file again until it is taken: the kind of host policies is there when Cilium is.
+    """
+    if contract.settings.kubernetes.cni != "cilium":
+        return {}
+    guarded = contract.settings.firewall.enabled
+    return {
+        "opstella-cilium.yaml": yaml.safe_dump(_chart(guarded), sort_keys=False),
+        **({"opstella-host-policies.yaml": as_yaml(flows(contract), [cluster])} if guarded else {}),
+    }
+
+
+def _chart(host_firewall: bool) -> dict[str, Any]:
+    """Values of RKE2's packaged chart, beyond its own."""
+    values = {
+        "hostFirewall": {"enabled": host_firewall},
+        # Otherwise no CIDR is ever a node: tools name the masters and the nodes by their addresses.
+        "policyCIDRMatchMode": ["nodes"],
+        # kube-proxy stays: the machines' packet filter guards NodePorts where kube-proxy rewrites them, in netfilter.
+        "kubeProxyReplacement": False,
+    }
+    return {
+        "apiVersion": "helm.cattle.io/v1",
+        "kind": "HelmChartConfig",
+        "metadata": {"name": "rke2-cilium", "namespace": "kube-system"},
+        "spec": {"valuesContent": yaml.safe_dump(values, sort_keys=False)},
+    }

@@ -1,0 +1,94 @@
+"""The network plugin: what RKE2 is given for it, and what the stack opens for it."""
+
+from __future__ import annotations
+
+import itertools
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+import yaml
+
+from plan import cilium, media, network, rke2
+from plan.contract.cilium import host_policies
+from plan.contract.flow import flows
+from tests.plan.stacks import plan
+
+
+def files(architecture: str = "standalone", **sections: Any) -> dict[str, dict[str, str]]:
+    stack = plan(architecture, kubernetes={"cni": "cilium"}, **sections)
+    return {cluster.name: cilium.manifests(stack.contract, cluster) for cluster in stack.topology.clusters}
+
+
+def values(text: str) -> dict[str, Any]:
+    chart = yaml.safe_load(text)
+    assert (chart["apiVersion"], chart["kind"]) == ("helm.cattle.io/v1", "HelmChartConfig")
+    assert chart["metadata"] == {"name": "rke2-cilium", "namespace": "kube-system"}
+    found: dict[str, Any] = yaml.safe_load(chart["spec"]["valuesContent"])
+    return found
+
+
+def test_servers_ask_for_cilium_and_have_its_images() -> None:
+    stack = plan(kubernetes={"cni": "cilium"})
+    (cluster,) = stack.topology.clusters
+    for master in cluster.masters:
+        assert rke2.node_config(cluster, master, stack.settings.kubernetes, "api.x")["cni"] == "cilium"
+    assert "cni" not in rke2.node_config(cluster, cluster.workers[0], stack.settings.kubernetes, "api.x")
+    assert "rke2-images-cilium.linux-amd64.tar.zst" in media.rke2_artifacts("cilium")
+
+
+def test_cilium_guards_the_nodes_and_knows_them_by_address() -> None:
+    told = values(files()["standalone"]["opstella-cilium.yaml"])
+    assert told == {
+        "hostFirewall": {"enabled": True}, "policyCIDRMatchMode": ["nodes"], "kubeProxyReplacement": False,
+    }  # fmt: skip
+
+
+def test_each_cluster_applies_its_own_host_policies() -> None:
+    stack = plan("multicluster", kubernetes={"cni": "cilium"})
+    found = files("multicluster")
+    for cluster in stack.topology.clusters:
+        text = found[cluster.name]["opstella-host-policies.yaml"]
+        assert list(yaml.safe_load_all(text)) == host_policies(flows(stack.contract), cluster)
+    assert len({text for of in found.values() for text in of.values()}) == len(found) + 1
+
+
+def test_without_a_packet_filter_cilium_lets_in_everything_too() -> None:
+    (told,) = files(firewall={"enabled": False}).values()
+    assert set(told) == {"opstella-cilium.yaml"}
+    assert values(told["opstella-cilium.yaml"])["hostFirewall"] == {"enabled": False}
+
+
+def test_calico_needs_no_files() -> None:
+    stack = plan()
+    assert cilium.manifests(stack.contract, stack.topology.clusters[0]) == {}
+
+
+@pytest.mark.parametrize("profile", ["opstella", "tectonic", "deckhouse", "rke2-cilium"])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("plugin", "used", "unused"), [
+    ("calico", {("udp", 4789), ("tcp", 5473)}, {("udp", 8472), ("tcp", 4240)}),
+    ("cilium", {("udp", 8472), ("tcp", 4240)}, {("udp", 4789), ("tcp", 5473), ("tcp", 179)}),
+])  # fmt: skip
+def test_nodes_open_what_their_plugin_needs(
+    plugin: str, used: set[tuple[str, int]], unused: set[tuple[str, int]], profile: str, strict: bool
+) -> None:
+    stack = plan(kubernetes={"cni": plugin}, network={"profile": profile, "strict": strict})
+    (cluster,) = stack.topology.clusters
+    for node, other in itertools.permutations((cluster.masters[0], *cluster.workers[:2]), 2):
+        openings = network.openings(node, stack.contract)
+        near, far = IPv4Network(other.address), IPv4Network("198.51.100.7")
+        for protocol, port in used:
+            assert network.allows(openings, near, protocol, port), (node.name, port)
+            assert not strict or not network.allows(openings, far, protocol, port), (node.name, port)
+        for protocol, port in unused:
+            assert not strict or not network.allows(openings, near, protocol, port), (node.name, port)
+
+
+def test_the_table_of_cilium_fits_a_cluster_with_cilium() -> None:
+    """Its rows for Cilium stand by themselves, and no warning calls them unused."""
+    stack = plan(kubernetes={"cni": "cilium"}, network={"profile": "rke2-cilium"})
+    rows = {(r.protocols, r.ports): r for r in stack.contract.rules if set(r.ports) & {8472, 4240}}
+    assert {rule.origin for rule in rows.values()} == {"reference"}, rows
+    unused = [text for text in stack.warnings if "8472" in text or "4240" in text]
+    assert not unused
