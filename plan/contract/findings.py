@@ -11,15 +11,13 @@ from typing import Any
 from plan.contract.entry import DOCUMENTS, Entry, entries
 
 _FILE = Path(__file__).with_name("findings.toml")
-_KEYS = {"document", "table", "rows", "what", "proposal", "always", "to", "from", "protocols", "ports"}
+_KEYS = {"document", "table", "rows", "what", "proposal", "always", "protocols"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """`what` is wrong with `rows`, and the proposal: in words, and as what of the rows it replaces (None: nothing).
-
-    Targets and sources are our roles; no sources at all: nobody.
-    """
+    """`what` is wrong with `rows`, and the proposal in words; `always`: it is taken, with `protocols` in place of the rows'
+    own if it names some."""
 
     document: str
     table: str
@@ -27,10 +25,7 @@ class Finding:
     what: str
     proposal: str
     always: bool = False
-    to: tuple[str, ...] | None = None
-    sources: tuple[str, ...] | None = None
-    protocols: tuple[str, ...] | None = None
-    ports: tuple[int, ...] | None = None
+    protocols: tuple[str, ...] = ()
 
     def holds_for(self, entry: Entry) -> bool:
         """Whether `entry` is one of its rows."""
@@ -56,6 +51,4 @@ def _finding(written: dict[str, Any]) -> Finding:
     if missing := [row for row in written["rows"] if (written["table"], row) not in there]:
         raise ValueError(f"{where}: the document has no row {missing}; name rows of plan/contract/*.toml")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
-    if "from" in values:
-        values["sources"] = values.pop("from")
     return Finding(**values)

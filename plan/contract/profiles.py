@@ -109,18 +109,13 @@ def _place(entry: Entry) -> Key:
 def _rules(entry: Entry) -> Iterator[Rule]:
     finding = next((f for f in findings(entry.document) if f.always and f.holds_for(entry)), None)
     targets, sources = ours(entry.document, entry.to), ours(entry.document, entry.source)
-    protocols, ports, ranges = entry.protocols or ("tcp",), entry.ports, entry.ranges
-    if finding:
-        targets = targets if finding.to is None else finding.to
-        sources = sources if finding.sources is None else finding.sources
-        protocols = finding.protocols or protocols
-        ports, ranges = (ports, ranges) if finding.ports is None else (finding.ports, ())
+    protocols = (finding.protocols if finding else ()) or entry.protocols or ("tcp",)
     if "icmp" in protocols:
         return
     for target in targets:
         for source in sources:
             yield Rule(
-                target=target, protocols=protocols, ports=ports, ranges=ranges, source=source,  # type: ignore[arg-type]
+                target=target, protocols=protocols, ports=entry.ports, ranges=entry.ranges, source=source,  # type: ignore[arg-type]
                 purpose=entry.purpose, row=entry.name,
             )  # fmt: skip
 

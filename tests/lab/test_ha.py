@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.hosts.site import SERVICES_ADDRESS, SERVICES_PORT
 from plan.tools.catalogue import NAMES
 from tests.lab.standalone import ROOT, Done, Lab, eventually, run, steps
 
@@ -34,6 +35,15 @@ STACK = {
             "masters": {"count": 3},
             "workers": {"count": 2},
         }
+    },
+    # Machines let in no more than the platform needs, and open no more: it is deployed, loses its first server and takes an
+    # empty machine in its place all the same.
+    "opstella:network": {
+        "strict": True,
+        "egress": {
+            "enforce": True,
+            "rules": [{"purpose": "Debian packages", "to": [f"{SERVICES_ADDRESS}/32"], "ports": [SERVICES_PORT]}],
+        },
     },
     "opstella:tools": {name: {"enabled": False} for name in NAMES if name != TOOL},
 }

@@ -107,7 +107,7 @@ def test_every_finding_is_about_rows_that_are_there() -> None:
     for finding in every:
         assert all(any(finding.holds_for(e) for e in entries(finding.document) if e.row == row) for row in finding.rows)
         assert finding.what and finding.proposal
-        assert set(finding.to or ()) <= set(get_args(Target)) and set(finding.sources or ()) <= set(get_args(Source))
+        assert set(finding.protocols) <= {"tcp", "udp", "icmp"} and (finding.always or not finding.protocols)
     for document in DOCUMENTS:
         for entry in entries(document):
             assert sum(f.holds_for(entry) for f in every) <= 1, entry
