@@ -31,7 +31,7 @@ def ruleset(host: Host, contract: Contract) -> str:
     if host.role in ("master", "worker"):
         chains += _node_ports(guarded)
     if contract.settings.network.egress.enforce:
-        chains += _output([_line(o, "daddr", f"to_{o.rule.target}", sets) for o in exits(host, contract)])
+        chains += _output(contract.settings.ssh.port, [_line(o, "daddr", f"to_{o.rule.target}", sets) for o in exits(host, contract)])
     body = [*_sets(sets), *_ssh_set(), *chains]
     text = "".join(f"    {line}\n" if line else "\n" for line in body)
     return f"table inet opstella {{}}\ndelete table inet opstella\ntable inet opstella {{\n{text}}}\n"
@@ -121,14 +121,19 @@ def _node_ports(lines: Iterable[str]) -> list[str]:
     ]
 
 
-def _output(lines: Iterable[str]) -> list[str]:
-    """DHCP renews its lease by packets of its own; whatever else is refused, its program is told at once."""
+def _output(ssh: int, lines: Iterable[str]) -> list[str]:
+    """DHCP renews its lease by packets of its own; whatever else is refused, its program is told at once.
+
+    The first ruleset of a machine starts connection tracking, which takes what the operator's session sends next for a
+    new connection: SSH may answer, though not begin one.
+    """
     return [
         "",
         "chain output {",
         "    type filter hook output priority filter; policy drop;",
         "    ct state established,related accept",
         '    oifname "lo" accept',
+        f"    tcp sport {ssh} tcp flags & (syn | ack) != syn accept",
         f"    meta l4proto {{ {ICMP}, {IGMP}, {ICMPV6} }} accept",
         "    udp sport 68 udp dport 67 accept",
         "    udp sport 546 udp dport 547 accept",

@@ -35,6 +35,7 @@ _PASSED = re.compile(
     r'counter drop comment "SSH: too many new connections"'
     r"|oifname \"lo\" accept|meta l4proto \{ 1, 2, 58 \} accept|udp sport 68 udp dport 67 accept"
     r"|udp sport 546 udp dport 547 accept"
+    r"|tcp sport \d+ tcp flags & \(syn \| ack\) != syn accept"
 )
 
 
