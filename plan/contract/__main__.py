@@ -7,10 +7,11 @@ the contract for the network team and for a firewall in front of the machines.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import signal
 import sys
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from config.errors import ConfigurationError
 from config.load import from_stack_file
@@ -19,6 +20,7 @@ from plan import network
 from plan.contract import cilium, export, firewalls, need_table, zones_picture
 from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
+from plan.contract.rule import Rule
 from plan.plan import Plan, build
 from plan.tools import flow_table
 from plan.topology import Host, Topology
@@ -98,7 +100,11 @@ def _tools(stack: Plan) -> str:
 def _why(source_text: str, target_text: str, port_text: str, contract: Contract) -> int:
     settings, machines = contract.settings, contract.topology
     port, protocol = _port(port_text)
-    source, target = _source(source_text, machines), _host(target_text, machines)
+    source = _source(source_text, machines)
+    asking = next((host for host in machines.hosts if host.address == source), None)
+    if asking and settings.network.egress.enforce and (outside := _outside(target_text, machines)):
+        return _outward(asking, outside, port, protocol, contract)
+    target = _host(target_text, machines)
     what = f"{target.name} ({target.address}) {port}/{protocol} from {source_text} ({source})"
     if not settings.firewall.enabled:
         print(f"let in: {what}; opstella:firewall.enabled is false, so nothing is held back")
@@ -106,6 +112,9 @@ def _why(source_text: str, target_text: str, port_text: str, contract: Contract)
     if source == target.address:
         print(f"let in: {what}; a machine may always talk to itself")
         return 0
+    if asking and settings.network.egress.enforce and not _may_open(asking, target.address, protocol, port, contract):
+        print(f"held back: {what}; {asking.name} may not open it: nothing on it needs that (opstella:network.egress)")
+        return 1
     answer = why(source, target, protocol, port, contract)
     for opening in answer.allowing:
         print(f"let in: {what}\n{_told(opening)}")
@@ -114,6 +123,26 @@ def _why(source_text: str, target_text: str, port_text: str, contract: Contract)
         for opening in answer.others:
             print(f"the port is open, but not from there:\n{_told(opening)}")
     return 0 if answer.allowing else 1
+
+
+def _may_open(source: Host, target: IPv4Address, protocol: str, port: int, contract: Contract) -> Rule | None:
+    return network.allows(network.exits(source, contract), IPv4Network(target), protocol, port)
+
+
+def _outside(text: str, machines: Topology) -> IPv4Address | None:
+    """The address, where it is nobody's of the stack."""
+    with contextlib.suppress(AddressValueError):
+        address = IPv4Address(text)
+        own = {host.address for host in machines.hosts} | {cluster.entrance for cluster in machines.clusters}
+        return None if address in own else address
+    return None
+
+
+def _outward(source: Host, target: IPv4Address, port: int, protocol: str, contract: Contract) -> int:
+    what = f"{target} {port}/{protocol} by {source.name} ({source.address})"
+    rule = _may_open(source, target, protocol, port, contract)
+    print(f"let out: {what}\n  {rule.purpose}\n  {rule.reason}" if rule else f"held back: {what}; no rule of opstella:network.egress leads there")
+    return 0 if rule else 1
 
 
 def _told(opening: network.Opening) -> str:

@@ -290,6 +290,28 @@ def test_why(question: tuple[str, ...], status: int, answer: str, capsys: pytest
     assert answer in said and said.startswith("let in: " if status == 0 else "held back: ")
 
 
+@pytest.mark.parametrize(
+    ("question", "status", "answer"),
+    [
+        (("gitlab", "worker-1", "10250"), 1, "gitlab may not open it: nothing on it needs that (opstella:network.egress)"),
+        (("worker-2", "worker-1", "10250"), 0, "Kubernetes Master & Worker Nodes, row 1"),
+        (("198.51.100.7", "worker-1", "10250"), 0, "from any (anyone)"),
+        (("nfs", "198.51.100.7", "123/udp"), 0, "let out: 198.51.100.7 123/udp by nfs (192.168.72.13)\n  time\n  derived, chrony:"),
+        (("nfs", "198.51.100.7", "25"), 1, "held back: 198.51.100.7 25/tcp by nfs (192.168.72.13); no rule of opstella:network.egress"),
+    ],
+)
+def test_why_where_egress_is_enforced(
+    question: tuple[str, ...], status: int, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "Pulumi.standalone.yaml"
+    file.write_text(
+        "config:\n  opstella:architecture: standalone\n  opstella:domain: devops.example.com\n"
+        "  opstella:ssh: {privateKey: file:/none}\n  opstella:network: {egress: {enforce: true}}\n"
+    )
+    assert run("why", *question, file=str(file)) == status
+    assert answer in capsys.readouterr().out
+
+
 def test_why_of_a_virtual_address_and_without_a_packet_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "Pulumi.multicluster.yaml"
     text = "config:\n  opstella:architecture: multicluster\n  opstella:domain: devops.example.com\n"
