@@ -1,5 +1,5 @@
-"""`python -m bench [preview] [state] [deploy] [bastion] [nodes] [ansible]`: prints figures with their baselines; all
-but `preview` and `state` need the lab (root)."""
+"""`python -m bench [preview] [state] [network] [deploy] [bastion] [nodes] [ansible]`: prints figures with their baselines;
+all but `preview`, `state` and `network` need the lab (root)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from bench import against_ansible, bastion, deploy, nodes, preview, state
+from bench import against_ansible, bastion, deploy, network, nodes, preview, state
 from bench.profile import EngineFailed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    choices = ("preview", "state", "deploy", "bastion", "nodes", "ansible")
+    choices = ("preview", "state", "network", "deploy", "bastion", "nodes", "ansible")
     parser.add_argument("parts", nargs="*", choices=choices, default=choices, metavar="PART")
     parser.add_argument("--stack", default="standalone", help="of the part ansible (default: standalone)")
     options = parser.parse_args()
@@ -24,6 +24,7 @@ def main() -> int:
     parts = {
         "preview": preview.figures,
         "state": state.figures,
+        "network": network.figures,
         "deploy": deploy.figures,
         "bastion": bastion.figures,
         "nodes": nodes.figures,
