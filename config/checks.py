@@ -43,7 +43,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", "network.**", *networks), check_overlaps),
-        (("network.rules.**", "network.egress.**"), check_rules),
+        (("network.rules.**", "network.egress.**", "firewall.enabled"), check_rules),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (
             ("architecture", "clusters.*.subnet", "clusters.*.*.addresses.**", "clusters.*.loadBalancer.sharedWith"),

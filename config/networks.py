@@ -156,6 +156,12 @@ def check_rules(settings: Settings) -> Iterator[Problem]:
         for name, written in (("to", exit_.to), ("protocols", exit_.protocols), ("ports", exit_.ports)):
             if not written:
                 yield Problem(f"{where}.{name}", "it is empty, so the rule opens nothing", "name some, or remove the rule")
+    if settings.network.egress.enforce and not settings.firewall.enabled:
+        yield Problem(
+            key("network.egress.enforce"),
+            "opstella:firewall.enabled is false, so no machine has a packet filter that could hold anything back",
+            "set opstella:firewall.enabled to true, or leave egress open",
+        )
     if settings.network.egress.rules and not settings.network.egress.enforce:
         yield Problem(
             key("network.egress.rules"),
