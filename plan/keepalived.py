@@ -21,6 +21,7 @@ FLOWS = (
         "keepalived", "peers", "haproxy", (), "VRRP", "two load balancers agree on who holds the virtual address",
         protocols=("vrrp",),
     ),
+    need("keepalived", "peers", "haproxy", (80,), "virtual address", "a load balancer looks whether the virtual address answers"),
 )  # fmt: skip
 ADVERTISEMENT_SECONDS = 0.5
 """Between two signs of life. The other one takes over after three missed ones and some: 1.6 to 1.9 s; a virtual machine

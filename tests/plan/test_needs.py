@@ -43,7 +43,7 @@ def test_components_declare_what_they_open() -> None:
     stack = reference("multicluster")
     assert declared(stack, "SSH") == {("operator", "bastion", (22,)), ("bastion", "all", (22,))}
     assert declared(stack, "NFS") == {("worker", "nfs", (2049,))}
-    assert declared(stack, "keepalived") == {("peers", "haproxy", ())}
+    assert declared(stack, "keepalived") == {("peers", "haproxy", ()), ("peers", "haproxy", (80,))}
     assert declared(stack, "Calico") == {("node", "node", (4789,)), ("node", "node", (5473,))}
     assert ("haproxy", "master", (9345,)) in declared(stack, "HAProxy")
     assert {("node", "haproxy", (6443, 9345)), ("master", "master", (2379,))} <= declared(stack, "RKE2")
