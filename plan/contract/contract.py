@@ -30,7 +30,7 @@ class Contract:
     exits: tuple[Rule, ...]
     first: Mapping[tuple[Role, str | None], Host]
     """A machine of each role in each cluster."""
-    reached: dict[Host, tuple[tuple[Rule, tuple[IPv4Network, ...]], ...]] = field(default_factory=dict, repr=False)
+    reached: dict[Host, tuple[tuple[Rule, tuple[IPv4Network, ...]], ...]] = field(init=False, default_factory=dict, repr=False)
     """Filled by plan/network.py: what machines of the stack each machine may open, found once for machines that are alike."""
 
 
