@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import yaml
 
 from plan.contract.cilium import as_yaml
 from plan.contract.contract import Contract
-from plan.contract.flow import flows
+from plan.contract.flow import Flow, flows
 from plan.topology import ClusterHosts
 
 
@@ -22,8 +23,14 @@ def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
     guarded = contract.settings.firewall.enabled
     return {
         "opstella-cilium.yaml": yaml.safe_dump(_chart(guarded), sort_keys=False),
-        **({"opstella-host-policies.yaml": as_yaml(flows(contract), [cluster])} if guarded else {}),
+        **({"opstella-host-policies.yaml": as_yaml(_flows(contract), [cluster])} if guarded else {}),
     }
+
+
+@lru_cache(maxsize=1)
+def _flows(contract: Contract) -> tuple[Flow, ...]:
+    """Found once for all clusters: they are those of every machine."""
+    return flows(contract)
 
 
 def _chart(host_firewall: bool) -> dict[str, Any]:

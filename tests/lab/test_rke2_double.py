@@ -23,6 +23,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from plan import cilium
+from tests.plan.stacks import plan
+
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "rke2t-"
 TOKEN = "token-of-the-test"
@@ -395,3 +398,24 @@ def test_uninstall_leaves_nothing(machines: dict[str, Machine]) -> None:
         assert left == "", left
         assert machine.run("ls -l /proc/[0-9]*/exe 2>/dev/null | grep -E 'rancher|rke2'", check=False).stdout == ""
         assert machine.run("systemctl cat rke2-server rke2-agent", check=False).returncode != 0
+
+
+@pytest.mark.lab
+def test_a_server_with_cilium_takes_what_the_product_gives_it(machines: dict[str, Machine]) -> None:
+    stack = plan(kubernetes={"cni": "cilium"})
+    files = cilium.manifests(stack.contract, stack.topology.clusters[0])
+    server = machines["a1"]  # no longer installed
+    server.install("server", {**server_config(server), "cni": "cilium"})
+    server.run(f"mkdir -p {DATA}/server/manifests")
+    for name, text in files.items():
+        server.run(f"cat >{DATA}/server/manifests/{name}", stdin=text)
+    server.run("systemctl enable --now rke2-server", timeout=180)
+    assert is_ready(server.nodes()["a1"])
+    until("the host policies", 60, lambda: server.kubectl("get ccnp -o name", check=False).count("opstella-") == 2)
+    kept = json.loads(server.kubectl("get ccnp -o json"))["items"]
+    assert [p["specs"] for p in kept] == [p["specs"] for p in yaml.safe_load_all(files["opstella-host-policies.yaml"])]
+    chart = server.kubectl("-n kube-system get helmchartconfig rke2-cilium -o jsonpath={.spec.valuesContent}")
+    assert yaml.safe_load(chart)["hostFirewall"] == {"enabled": True}
+    server.run("systemctl stop rke2-server")
+    server.run(f"mv {DATA}/agent/images/rke2-images-cilium.linux-amd64.tar.zst /root/")
+    assert "no images for cilium" in refused(server, "server")
