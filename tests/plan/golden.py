@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from plan import dns, gitlab, haproxy, hosts, keepalived, media, nfs, nftables, rke2
+from plan import cilium, dns, gitlab, haproxy, hosts, keepalived, media, nfs, nftables, rke2
 from plan.plan import Plan
 from plan.topology import ClusterHosts, Host
 from tests.plan.stacks import plan
@@ -20,9 +20,9 @@ TWO = {"count": 2, "virtualAddress": "192.168.75.10", "addresses": ["192.168.75.
 
 
 def rendered() -> dict[str, str]:
-    """Path below tests/golden to text: all of standalone, of one cluster of multicluster what differs, and what two
-    clusters share."""
-    return {**dict(_standalone()), **dict(_multicluster()), **dict(_shared())}
+    """Path below tests/golden to text: all of standalone, of one cluster of multicluster what differs, what two clusters
+    share, and what Cilium is given."""
+    return {**dict(_standalone()), **dict(_multicluster()), **dict(_shared()), **dict(_cilium())}
 
 
 def _standalone() -> Iterator[tuple[str, str]]:
@@ -49,6 +49,12 @@ def _standalone() -> Iterator[tuple[str, str]]:
         if host.role == "worker":
             yield "standalone/chrony.conf", str(values["chrony_conf"])
             yield "standalone/sysctl.conf", str(values["sysctl"])
+
+
+def _cilium() -> Iterator[tuple[str, str]]:
+    stack = plan(kubernetes={"cni": "cilium"}, network={"strict": True}, firewall={"operatorNetworks": ["10.0.0.0/8"]})
+    for name, text in cilium.manifests(stack.contract, stack.topology.clusters[0]).items():
+        yield f"cilium/{name}", text
 
 
 def _multicluster() -> Iterator[tuple[str, str]]:
