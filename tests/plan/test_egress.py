@@ -142,7 +142,7 @@ def test_the_plan_tells_it() -> None:
     assert {(tuple(o["ports"]), *o["to"]) for o in one["outbound"]} == {((53,), f"{RESOLVER}/32"), ((123,), f"{CLOCK}/32")}
 
 
-@examples(12)
+@examples(5)
 @given(contracts(), st.integers(0))
 def test_the_text_says_what_the_plan_says(stack: Plan, seed: int) -> None:
     """For any stack: everything that it may open of machines, and the port beside."""

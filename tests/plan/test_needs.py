@@ -114,7 +114,7 @@ def stack_text(stack: Plan, name: str) -> str:
 # The proof
 
 
-@examples(20)
+@examples(8)
 @given(contracts())
 def test_every_need_is_let_in_under_any_profile(stack: Plan) -> None:
     assert list(proof.held_back(stack.contract)) == []
@@ -161,7 +161,7 @@ def test_a_component_that_declares_more_is_given_it(monkeypatch: pytest.MonkeyPa
 # Both ends
 
 
-@examples(15)
+@examples(6)
 @given(contracts(), st.integers(0))
 def test_what_a_machine_needs_it_may_open(stack: Plan, seed: int) -> None:
     """Whoever is let in for a need and is a machine, may open that connection where egress is enforced."""
