@@ -89,7 +89,15 @@ def exported(form: str, contract: Contract) -> str:
     if form == "svg":
         return zones_picture.svg(contract)
     every = flows(contract)
-    return cilium.as_yaml(every, contract.topology.clusters) if form == "cilium" else FORMATS[form](every)
+    if form != "cilium":
+        return FORMATS[form](every)
+    plugin = contract.settings.kubernetes.cni
+    if plugin != "cilium":
+        raise Mistake(
+            f"the clusters' network plugin is {plugin} (opstella:kubernetes.cni), whose flows are in the contract in place of "
+            "Cilium's: its nodes would not reach each other by these policies; export the contract of a stack with cilium"
+        )
+    return cilium.as_yaml(every, contract.topology.clusters)
 
 
 def _tools(stack: Plan) -> str:

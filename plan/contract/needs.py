@@ -68,7 +68,8 @@ def _of_tools(topology: Topology, releases: Releases) -> Iterator[Rule]:
     """The flows of tools that lead to machines: a pod that leaves its node has the node's address, else its own."""
     for cluster in topology.clusters:
         for release in releases.get(cluster.name, ()):
-            flows = (*release.flows, *(flow for job in release.jobs for flow in job.flows))
+            further = (flow for flows in release.further_flows.values() for flow in flows)
+            flows = (*release.flows, *further, *(flow for job in release.jobs for flow in job.flows))
             for flow in flows:
                 if not flow.inbound:
                     yield from _of_flow(release.name, cluster.name, flow)

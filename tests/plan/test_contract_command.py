@@ -15,7 +15,7 @@ import pytest
 
 from plan import network
 from plan.contract import cilium, export, firewalls, zones_picture
-from plan.contract.__main__ import FORMATS, WHOLE, main
+from plan.contract.__main__ import FORMATS, main
 from plan.contract.flow import Flow, flows
 from plan.contract.rule import Rule
 from plan.plan import Plan
@@ -263,13 +263,25 @@ def test_the_tools_flows_stand_below_the_machines(capsys: pytest.CaptureFixture[
     assert any(re.match(r"standalone  harbor +harbor +out +minio +tcp +[0-9]+ ", line) for line in lines), lines
 
 
-@pytest.mark.parametrize("form", [*FORMATS, *WHOLE])
+@pytest.mark.parametrize("form", [*FORMATS, "svg"])
 def test_an_export_is_written(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", form, file="Pulumi.multicluster.yaml") == 0
     contract = plan("multicluster").contract
-    every = flows(contract)
-    written = {"cilium": lambda: cilium.as_yaml(every, contract.topology.clusters), "svg": lambda: zones_picture.svg(contract)}
-    assert capsys.readouterr().out == (written[form]() if form in WHOLE else FORMATS[form](every))
+    expected = zones_picture.svg(contract) if form == "svg" else FORMATS[form](flows(contract))
+    assert capsys.readouterr().out == expected
+
+
+def test_ciliums_policies_are_those_of_a_stack_with_cilium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "cilium") == 2
+    assert "plugin is calico (opstella:kubernetes.cni)" in capsys.readouterr().err
+    file = tmp_path / "Pulumi.standalone.yaml"
+    file.write_text(
+        "config:\n  opstella:architecture: standalone\n  opstella:domain: devops.example.com\n"
+        "  opstella:ssh: {privateKey: file:/none}\n  opstella:kubernetes: {cni: cilium}\n"
+    )
+    assert run("export", "cilium", file=str(file)) == 0
+    contract = plan(kubernetes={"cni": "cilium"}).contract
+    assert capsys.readouterr().out == cilium.as_yaml(flows(contract), contract.topology.clusters)
 
 
 @pytest.mark.parametrize(
