@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Each is one command that can be run by itself.
-#   STACK=standalone|multicluster|…  the stack of preview, up, destroy, verify
+#   STACK=standalone|multicluster|…  the stack of preview, up, destroy, verify, verify-network
 #   ARGS='…'                         further arguments of the command behind the target
 
 STACK ?= standalone
@@ -8,7 +8,7 @@ PULUMI := lab/toolchain/pulumi
 PYTHON := venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine preview up destroy demo verify bench chaos lab lab-status lab-down test test-unit \
+.PHONY: help setup engine preview up destroy demo verify verify-network bench chaos lab lab-status lab-down test test-unit \
 	test-toolchain test-lab lint docs
 
 help: ## this list
@@ -37,6 +37,9 @@ demo: setup ## STACK, standalone or multicluster, in a lab on this machine, depl
 
 verify: engine ## check a deployed STACK from outside
 	@PULUMI=$(PULUMI) $(PYTHON) -m verify --stack $(STACK) $(ARGS)
+
+verify-network: engine ## prove the network contract of STACK by packets between all its hosts
+	@PULUMI=$(PULUMI) $(PYTHON) -m verify.network --stack $(STACK) $(ARGS)
 
 bench: setup ## speed and memory, as figures (a benchmark, not a test)
 	@$(PYTHON) -m bench $(ARGS)

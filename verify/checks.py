@@ -16,7 +16,7 @@ from typing import Any
 from plan.tools import traefik
 from verify import etcd
 from verify.kubernetes import Api, ready
-from verify.network import reachability
+from verify.reachability import reachability
 from verify.runner import Check, CheckFailed
 from verify.ssh import Ssh
 from verify.stack import Stack

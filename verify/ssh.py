@@ -33,6 +33,13 @@ class Ssh:
             raise CheckFailed(f"{host}: {(done.stderr.strip() or done.stdout.strip() or 'no message')[-400:]}")
         return done.stdout
 
+    def start(self, host: str, command: str) -> subprocess.Popen[str]:
+        """`command` at work on `host`, with pipes to it. Whoever starts it ends it."""
+        return subprocess.Popen(
+            ["ssh", "-F", str(self.config), host, command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
 
 @contextlib.contextmanager
 def session(stack: Stack) -> Iterator[Ssh]:

@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from config.errors import ConfigurationError
@@ -30,6 +29,8 @@ class Stack:
     outputs: dict[str, Any]
     private_key: str
     public_address: str | None
+    firewall: bool = True
+    """Whether the hosts have the platform's packet filter."""
 
     @property
     def hosts(self) -> list[dict[str, Any]]:
@@ -61,6 +62,7 @@ def read(name: str, config_file: str | None) -> Stack:
         outputs=outputs,
         private_key=settings.ssh.private_key.get_secret_value(),
         public_address=settings.bastion.public_address,
+        firewall=settings.firewall.enabled,
     )
 
 
@@ -73,13 +75,3 @@ def _ask(arguments: list[str]) -> dict[str, Any]:
     if done.returncode:
         raise StackUnreadable(f"`pulumi {' '.join(arguments)}` failed: {done.stderr.strip()}")
     return json.loads(done.stdout or "{}")
-
-
-def allowed(host: dict[str, Any], source: str, protocol: str, port: int) -> str | None:
-    """The purpose for which `host` lets the address `source` in on `port`, by the plan; None: it does not."""
-    for rule in host["inbound"]:
-        ranges = [*((p, p) for p in rule["ports"]), *rule.get("ranges", ())]
-        if protocol in rule["protocols"] and any(low <= port <= high for low, high in ranges):
-            if any(n == "any" or IPv4Address(source) in IPv4Network(n) for n in rule["from"]):
-                return rule["purpose"]
-    return None

@@ -443,12 +443,12 @@ def pulumi(names: Names, arguments: list[str]) -> int:
     return run_inside(names, [engine, *arguments])
 
 
-def verify(names: Names, arguments: list[str]) -> int:
-    """Runs the checks from outside on the lab's stack."""
+def verify(names: Names, module: str, arguments: list[str]) -> int:
+    """Runs checks from outside, `module`, on the lab's stack."""
     stack = stack_name(names)
     os.chdir(ROOT)
     file = f"{names.folder}/Pulumi.{stack}.yaml"
-    return run_inside(names, [sys.executable, "-m", "verify", "--stack", stack, "--config-file", file, *arguments])
+    return run_inside(names, [sys.executable, "-m", module, "--stack", stack, "--config-file", file, *arguments])
 
 
 def on_hosts(names: Names, wanted: list[str], act: Callable[[Machines, Host], None], done: str) -> None:
@@ -503,6 +503,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("rest", nargs=argparse.REMAINDER)
     one = commands.add_parser("verify", help="run the checks from outside on the lab's stack")
     one.add_argument("rest", nargs=argparse.REMAINDER)
+    one = commands.add_parser("verify-network", help="prove the network contract on the lab's stack, by packets between all hosts")
+    one.add_argument("rest", nargs=argparse.REMAINDER)
     one = commands.add_parser("run", help="run a command in the operator's network namespace")
     one.add_argument("rest", nargs=argparse.REMAINDER)
     return top
@@ -527,7 +529,9 @@ def main(arguments: list[str]) -> int:
             case "pulumi":
                 return pulumi(names, rest)
             case "verify":
-                return verify(names, rest)
+                return verify(names, "verify", rest)
+            case "verify-network":
+                return verify(names, "verify.network", rest)
             case "ssh":
                 site_that_is_up(names).host(options.host)
                 return run_inside(names, ["ssh", "-F", f"{names.folder}/ssh_config", options.host, *rest])

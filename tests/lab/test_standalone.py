@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab.secrets import argument_watch, cluster_objects, hidden_values, traces
-from tests.lab.standalone import ROOT, Done, Lab, eventually, run, steps
+from tests.lab.standalone import ROOT, Done, Lab, Run, eventually, run, steps
 
 pytestmark = pytest.mark.lab
 
@@ -76,6 +77,53 @@ def test_checks_pass_again_and_find_a_fault(lab: Lab) -> None:
         lab.console("nfs", "systemctl start nfs-ganesha")
     assert broken.returncode == 1
     assert [line for line in broken.stdout.splitlines() if line.startswith("FAIL") and "NFS" in line], broken.stdout
+
+
+def prove(lab: Lab) -> tuple[int, dict[str, Any]]:
+    """Exit status and JSON of the proof of the network contract."""
+    said = lab("verify-network", "--", "--json", check=False, seconds=300)
+    return said.returncode, json.loads(said.stdout)
+
+
+def without_record(lab: Lab) -> bool:
+    return all("opstella_record" not in lab.console(host["name"], "nft list tables") for host in lab.hosts)
+
+
+def test_packets_prove_the_network_contract_and_find_what_was_changed_by_hand(lab: Lab) -> None:
+    status, proof = prove(lab)
+    assert (status, proof["differences"], proof["away"]) == (0, [], {})
+    assert proof["hosts"] == 10 and sum(row["pairs"] for row in proof["rows"]) == 90 and proof["unasked"] == 0
+    assert proof["passed"] > 400 and proof["held_back"] > 3500
+    number = "nft -a list chain inet opstella input | sed -n 's/.* comment \"NFS\" # handle //p'"
+    lab.console("nfs", f"nft delete rule inet opstella input handle $({number})")
+    lab.console("worker-3", "nft insert rule inet opstella input tcp dport 4444 accept")
+    try:
+        status, proof = prove(lab)
+    finally:
+        for host in ("nfs", "worker-3"):
+            lab.console(host, "nft -f /etc/opstella/firewall.nft")
+    workers = {f"worker-{number}" for number in range(1, 6)}
+    held_back = {(worker, "nfs", protocol, 2049, False) for worker in workers for protocol in ("tcp", "udp")}
+    let_in = {(host["name"], "worker-3", "tcp", 4444, True) for host in lab.hosts if host["name"] != "worker-3"}
+    found = [(d["from"], d["to"], d["protocol"], d["port"], d["passed"]) for d in proof["differences"]]
+    assert status == 1 and len(found) == len(set(found)) and set(found) == held_back | let_in
+    status, proof = prove(lab)
+    assert (status, proof["differences"]) == (0, [])
+    assert without_record(lab)
+
+
+def test_a_proof_that_is_killed_leaves_nothing_on_the_hosts(lab: Lab, tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w") as stream:
+        process = subprocess.Popen(
+            [ROOT / "lab/lab", "verify-network"], cwd=ROOT, env=lab.environment, stdin=subprocess.DEVNULL, stdout=stream,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    proof = Run(process, tmp_path / "log")
+    eventually("worker-5 records", lambda: "opstella_record" in lab.console("worker-5", "nft list tables"))
+    assert proof.kill()
+    eventually("no host records", lambda: without_record(lab))
+    folders = "find /tmp -maxdepth 1 -user ops -name 'tmp.*'"
+    eventually("no host asks", lambda: not any(lab.console(host["name"], folders) for host in lab.hosts))
 
 
 def test_no_packet_leaves(lab: Lab) -> None:

@@ -14,17 +14,18 @@ Make = Callable[..., Stack]
 
 @pytest.fixture
 def make() -> Make:
-    """A stack as the engine would tell of it: `make(architecture, changes, public_address)`."""
+    """A stack as the engine would tell of it: `make(architecture, changes, public_address, firewall)`."""
 
     def stack(
-        architecture: str = "standalone", changes: dict[str, Any] | None = None, public_address: str | None = None
+        architecture: str = "standalone", changes: dict[str, Any] | None = None, public_address: str | None = None,
+        firewall: bool = True,
     ) -> Stack:
         plan = plan_of(architecture, changes)
         data = as_data(plan)
         keys = {host["name"]: f"ssh-ed25519 key-of-{host['name']}" for host in data["hosts"]}
         return Stack(
             name=architecture, plan=data, releases=plan.releases, outputs={"host_keys": keys}, private_key="the private key\n",
-            public_address=public_address,
+            public_address=public_address, firewall=firewall,
         )  # fmt: skip
 
     return stack
