@@ -4,8 +4,8 @@ Each machine is a namespace of its own, with its ruleset. All other addresses ar
 may be a machine's and be outside too, as whoever speaks to the other machines. Between them a namespace routes, in which
 the rules of a firewall may stand. Everybody answers on every port.
 
-Reads a `Case` as JSON from standard input, and prints for each pair of addresses, as `SOURCE > ADDRESS`, the
-`[protocol, port]` pairs that got through; an echo has port 0. Run it as root below `unshare --net`.
+Reads a `Case` as JSON from standard input, and prints for each pair of addresses, as `SOURCE > ADDRESS` or, from a machine,
+`SOURCE > ADDRESS outside`, the `[protocol, port]` pairs that got through; an echo has port 0. Run it as root below `unshare --net`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def router() -> None:
             for child, _ in machines:
                 _tell(child, case["outside"])
             for child, _ in machines:
-                through |= _answer(child)
+                through |= {f"{pair} outside": found for pair, found in _answer(child).items()}
         print(json.dumps(through))
 
 
@@ -180,8 +180,8 @@ def knock(sources: list[str], addresses: list[str], ports: list[int]) -> Through
 
 def _repeat(client: socket.socket, protocol: str) -> None:
     if protocol != "tcp":
-        # An output chain answers with an error what it drops.
-        with contextlib.suppress(PermissionError):
+        # The machine's own rules may refuse it at once.
+        with contextlib.suppress(OSError):
             client.send(ECHO[client.family][1] + bytes(7) if protocol == "icmp" else b"?")  # type: ignore[index]
 
 

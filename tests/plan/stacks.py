@@ -166,10 +166,26 @@ _rules = st.lists(
 )  # fmt: skip
 
 
+_exits = st.lists(
+    st.fixed_dictionaries(
+        {
+            "purpose": st.just("ours"),
+            "from": st.sampled_from(["all", "master", "worker", "node", "gitlab", "nfs", "haproxy", "bastion"]),
+            "to": st.lists(st.sampled_from(["10.200.0.0/16", "10.200.7.0/24", "198.51.100.0/24", "0.0.0.0/0"]), min_size=1, unique=True),
+            "protocols": st.sampled_from([["tcp"], ["udp"], ["tcp", "udp"]]),
+            "ports": _ports,
+        }
+    ),
+    max_size=2,
+)  # fmt: skip
+
+
 @st.composite
 def contracts(draw: st.DrawFn) -> Plan:
-    """The plan of any valid stack under any profile, with rules of the user's own."""
+    """The plan of any valid stack under any profile, with rules of the user's own, some for what machines open."""
     values = draw(written(most_workers=4).filter(_fits))
     profiles = ["opstella", "tectonic", "deckhouse", "rke2-cilium"]
     values["network"] = {"profile": draw(st.sampled_from(profiles)), "strict": draw(st.booleans()), "rules": draw(_rules)}
+    enforce = draw(st.booleans())
+    values["network"]["egress"] = {"enforce": enforce, "rules": draw(_exits) if enforce else []}
     return plan("custom", **values)
