@@ -37,21 +37,20 @@ Answer = TypeVar("Answer")
 
 def figures() -> Iterator[str]:
     """Lines of figures, as they are measured."""
-    times: list[float] = []
-    for count in _MACHINES:
-        found = _median(count)
-        times.append(found["all"])
-        yield from _lines(f"{count:5} machines", found)
-    yield (
-        f"growth, least squares over {_MACHINES}: exponent {exponent(_MACHINES, times):.2f} (target: at most 1.2); "
-        f"{_MACHINES[-1]} machines in {times[-1]:.2f} s (target: less than 5)"
-    )
-    most = _MACHINES[-1]
+    for what, more in (("", {}), (", egress enforced", {"egress": True}), (", no two addresses adjacent", {"scattered": True})):
+        whole, beyond = [], []
+        for count in _MACHINES:
+            found = _median(count, **more)
+            whole.append(found["all"])
+            beyond.append(sum(found[stage] for stage in _STAGES[2:]))
+            yield from _lines(f"{count:5} machines{what}", found)
+        yield (
+            f"      growth, least squares over {_MACHINES}: exponent {exponent(_MACHINES, whole):.2f} of the whole time, "
+            f"{exponent(_MACHINES, beyond):.2f} of {', '.join(_STAGES[2:])} (target: at most 1.2); {_MACHINES[-1]} machines "
+            f"in {whole[-1]:.2f} s (target: less than 5)"
+        )
     for profile in _PROFILES[1:]:
-        yield from _lines(f"{most:5} machines, {profile}", _median(most, profile=profile))
-    for what, more in (("egress enforced", {"egress": True}), ("no two addresses adjacent", {"scattered": True})):
-        for count in (_MACHINES[0], most):
-            yield from _lines(f"{count:5} machines, {what}", _median(count, **more))
+        yield from _lines(f"{_MACHINES[-1]:5} machines, {profile}", _median(_MACHINES[-1], profile=profile))
 
 
 def _lines(what: str, found: dict[str, Any]) -> Iterator[str]:
