@@ -13,7 +13,7 @@ from verify.runner import CheckFailed
 from verify.ssh import Ssh
 
 _SCRIPT = (Path(__file__).parent / "ask.sh").read_text(encoding="utf-8")
-MOST = 64
+MOST = 100
 """Connections that a host has open at once."""
 
 
@@ -21,15 +21,20 @@ MOST = 64
 class Pace:
     """`rate` packets a second from one host at most; `patience` is how long an answer may take, in seconds.
 
-    Below a second of patience the kernel sends a connection's first packet once only.
+    Of a connection that nobody answers the kernel repeats the first packet every second, which is counted.
     """
 
     rate: int
-    patience: float = 0.9
+    patience: float = 0.75
 
-    def seconds(self, packets: int) -> float:
-        """What `packets` from one host take, when all goes well."""
-        return packets / self.rate + math.ceil(packets / MOST) * self.patience
+    @property
+    def pause(self) -> float:
+        """Seconds between two questions."""
+        return (1 + int(self.patience)) / self.rate
+
+    def seconds(self, questions: int) -> float:
+        """What `questions` of one host take, when nobody answers."""
+        return questions * max(self.pause, self.patience / MOST) + self.patience
 
 
 def ask(
@@ -40,7 +45,7 @@ def ask(
     `addresses` are those of the stack's hosts; nothing else is ever sent to. Raises CheckFailed.
     """
     lines = [f"{q.protocol} {addresses[q.target]} {q.port}" for q in asked]
-    arguments = [f"{1 / pace.rate:.6f}", f"{pace.patience}", str(MOST), token]
+    arguments = [f"{1e6 * pace.pause:.0f}", f"{1e6 * pace.patience:.0f}", str(MOST), token]
     said = ssh.run(
         source, shlex.join(["bash", "-s", "--", *arguments]), stdin=_SCRIPT + "".join(f"{line}\n" for line in lines),
         seconds=math.ceil(60 + 4 * pace.seconds(len(asked))),
