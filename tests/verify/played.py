@@ -42,7 +42,7 @@ class Process:
 @dataclass(frozen=True)
 class Played(Ssh):
     """Every host of `stack`. `sockets` and `rulesets` are what some have beside the plan, `away` do not answer SSH, `mute`
-    give up while they ask."""
+    give up while they ask, `cut` end before they say that they asked everything."""
 
     config: Path = Path("/nonexistent")
     stack: Stack | None = None
@@ -51,6 +51,7 @@ class Played(Ssh):
     rulesets: dict[str, str] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
     mute: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
     asked: list[tuple[str, list[str], list[Question]]] = field(default_factory=list)
     """Who asked, with which arguments, what."""
     recorders: dict[str, Process] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Played(Ssh):
         questions = [Question(host, by_address[a], protocol, int(port)) for protocol, a, port in map(str.split, lines)]
         self.asked.append((host, command.split()[3:], questions))
         said = [f"{line} {state}" for line, q in zip(lines, questions, strict=True) if (state := self._answer(q))]
-        return "\n".join([*said, f"asked {len(lines)}"])
+        return "\n".join(said if host in self.cut else [*said, f"asked {len(lines)}"])
 
     @cached_property
     def _planned(self) -> Planned:

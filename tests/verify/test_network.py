@@ -188,6 +188,12 @@ def test_a_host_that_gives_up_while_it_asks_is_away(make: Make) -> None:
     assert "nfs" not in {name for o in proof.outcomes for name in (o.question.source, o.question.target)}
 
 
+def test_a_host_that_does_not_ask_to_the_end_is_away(make: Make) -> None:
+    stack = make()
+    proof = proved(stack, Played(stack=stack, cut=frozenset({"nfs"})))
+    assert list(proof.away) == ["nfs"] and proof.away["nfs"].startswith("nfs did not ask to the end: ")
+
+
 def test_recorders_end_also_when_asking_breaks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = make()
     ssh = Played(stack=stack)
@@ -265,6 +271,13 @@ def test_differences_that_are_one_but_for_who_asked_are_one_line(make: Make) -> 
     ]
     assert "26 differ from the plan" in "\n".join(text(proof))
     assert len(data(proof)["differences"]) == 26
+
+
+def test_what_passes_against_the_plan_is_no_part_of_the_table(make: Make) -> None:
+    stack = make()
+    proof = proved(stack, Played(stack=stack, odd={("gitlab", "nfs", "tcp", 2049): ["open"]}))
+    row = next(row for row in data(proof)["rows"] if (row["from"], row["to"]) == ("gitlab", "nfs"))
+    assert (row["passed"], row["differing"], row["passes"]) == (2, 1, "icmp")
 
 
 def test_json_holds_each_difference(make: Make) -> None:
