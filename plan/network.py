@@ -8,6 +8,7 @@ networks that a rule of the user's names.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
@@ -28,6 +29,11 @@ class Opening:
 
 def openings(host: Host, contract: Contract) -> tuple[Opening, ...]:
     """What `host` lets in, in the order of the rules."""
+    alike = contract.alike(host)
+    return contract.once(("openings", alike), lambda: _openings(alike, contract))
+
+
+def _openings(host: Host, contract: Contract) -> tuple[Opening, ...]:
     return tuple(
         Opening(rule=rule, networks=networks)
         for rule in contract.rules
@@ -38,8 +44,9 @@ def openings(host: Host, contract: Contract) -> tuple[Opening, ...]:
 def exits(host: Host, contract: Contract) -> tuple[Opening, ...]:
     """What `host` may open: what it needs of the stack's machines, what the user's own rules let it reach there, and what
     it needs of others."""
+    alike = contract.alike(host)
+    inside = contract.once(("reached", alike), lambda: _reached(alike, contract))
     address = IPv4Network(host.address)
-    inside = [Opening(rule=rule, networks=networks) for rule, networks in _reached(host, contract)]
     given = [
         Opening(rule=rule, networks=_addresses(targets))
         for rule in contract.rules
@@ -55,28 +62,60 @@ def exits(host: Host, contract: Contract) -> tuple[Opening, ...]:
     return (*inside, *given, *outside)
 
 
-def _reached(host: Host, contract: Contract) -> tuple[tuple[Rule, tuple[IPv4Network, ...]], ...]:
-    """Each need of `host`'s, with the machines that it is for, unless an earlier one leads there too. Machines of a role
-    and a cluster need the same, except of each other: a load balancer's peer is another one's itself."""
-    alike = host if host.role == "haproxy" else contract.first[host.role, host.cluster]
-    if alike not in contract.reached:
-        address, groups = IPv4Network(alike.address), _groups(contract)
-        found: list[Opening] = []
-        for rule in contract.needs:
-            targets: list[IPv4Network] = []
-            for one, networks in groups:
-                wanted = sources(rule, one, contract)
-                if wanted is not None and (_anyone(rule, alike) if not wanted else _inside(address, wanted)):
-                    targets += networks
-            new = [n for n in targets if not _allowed(tuple(found), n, rule)]
-            if new and new != [address]:
-                found.append(Opening(rule=rule, networks=tuple(collapse_addresses(new))))
-        contract.reached[alike] = tuple((opening.rule, opening.networks) for opening in found)
-    return contract.reached[alike]
+def _reached(host: Host, contract: Contract) -> tuple[Opening, ...]:
+    """Each need of `host`'s, with the machines that it is for, unless an earlier one leads there too."""
+    address = int(host.address)
+    found: list[tuple[Rule, set[int]]] = []
+    for rule in contract.needs:
+        wanted = set()
+        for number, (one, *_) in enumerate(contract.groups):
+            networks = sources(rule, one, contract)
+            if networks is not None and (_anyone(rule, host) if not networks else _within(networks, contract).holds(address, address)):
+                wanted.add(number)
+        new = {n for n in wanted if not _known(rule, n, found)}
+        # A machine that is alone of its kind needs nothing of itself.
+        if any(contract.groups[number] != (host,) for number in new):
+            found.append((rule, new))
+    return tuple(
+        Opening(rule=rule, networks=tuple(collapse_addresses(a for n in sorted(new) for a in _of_group(n, contract))))
+        for rule, new in found
+    )
 
 
-def _allowed(found: tuple[Opening, ...], network: IPv4Network, rule: Rule) -> bool:
-    return bool(rule.ports) and all(allows(found, network, p, port) for p in rule.protocols for port in rule.ports)
+def _known(rule: Rule, group: int, found: list[tuple[Rule, set[int]]]) -> bool:
+    """Whether every port of `rule` may be opened in that group by some rule of `found`."""
+    there = [one for one, groups in found if group in groups]
+    return bool(rule.ports) and all(any(r.opens(p, port) for r in there) for p in rule.protocols for port in rule.ports)
+
+
+def _of_group(number: int, contract: Contract) -> list[IPv4Network]:
+    """The addresses of machines that are alike, the virtual ones of a load balancer among them."""
+    hosts = contract.groups[number]
+    own = [IPv4Network(host.address) for host in hosts]
+    virtual = [c.entrance for b in contract.topology.load_balancers if hosts[0] in b.hosts for c in b.clusters]
+    return [*own, *map(IPv4Network, virtual)]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Networks in the order of their addresses, none of which touches another, as numbers of both ends."""
+
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, networks: Iterable[IPv4Network]) -> Intervals:
+        every = tuple(collapse_addresses(networks))
+        return cls(tuple(int(n.network_address) for n in every), tuple(int(n.broadcast_address) for n in every))
+
+    def holds(self, first: int, last: int) -> bool:
+        """Whether all addresses from `first` to `last` are in one of them."""
+        place = bisect_right(self.starts, first) - 1
+        return place >= 0 and last <= self.ends[place]
+
+
+def _within(networks: tuple[IPv4Network, ...], contract: Contract) -> Intervals:
+    return contract.once(("intervals", networks), lambda: Intervals.of(networks))
 
 
 def _anyone(rule: Rule, host: Host) -> bool:
@@ -85,26 +124,8 @@ def _anyone(rule: Rule, host: Host) -> bool:
     return rule.source == "operator" and host.role == "bastion"
 
 
-def _groups(contract: Contract) -> list[tuple[Host, list[IPv4Network]]]:
-    """A machine of each role in each cluster, load balancers each, and the addresses of all that are like it, the virtual
-    ones among them."""
-    found: dict[tuple[str, str | None, str], tuple[Host, list[IPv4Network]]] = {}
-    virtual = {b.owner.name: [IPv4Network(c.entrance) for c in b.clusters] for b in contract.topology.load_balancers}
-    for host in contract.topology.hosts:
-        name = host.name if host.role == "haproxy" else ""
-        one, networks = found.setdefault((host.role, host.cluster, name), (host, []))
-        networks.append(IPv4Network(host.address))
-        if host.role == "haproxy" and host.cluster:
-            networks += virtual[host.cluster]
-    return list(found.values())
-
-
 def _addresses(hosts: Iterable[Host]) -> tuple[IPv4Network, ...]:
     return tuple(collapse_addresses(IPv4Network(host.address) for host in hosts))
-
-
-def _inside(address: IPv4Network, networks: Iterable[IPv4Network]) -> bool:
-    return any(address.subnet_of(network) for network in networks)
 
 
 def _names(host: Host) -> tuple[str, ...]:
@@ -139,7 +160,7 @@ def sources(rule: Rule, host: Host, contract: Contract) -> tuple[IPv4Network, ..
         return tuple(collapse_addresses([*own, *bastion])) if own else ()
     served = topology.served(host)
     if source == "platform":
-        return _platform(rule, served, contract) or None
+        return contract.once(("platform", rule.clusters), lambda: _platform(rule, contract)) or None
     if not served:
         raise ValueError(f"rule with source '{source}' on a host outside of any cluster")
     if source == "peers":
@@ -157,9 +178,8 @@ def _peers(host: Host, served: tuple[ClusterHosts, ...]) -> tuple[IPv4Network, .
     return tuple(IPv4Network(other.address) for other in served[0].load_balancers if other != host)
 
 
-def _platform(rule: Rule, served: tuple[ClusterHosts, ...], contract: Contract) -> tuple[IPv4Network, ...]:
-    """The nodes of the clusters that the rule names, those of `served` too: a name of its own leads a pod to its own
-    load balancer."""
+def _platform(rule: Rule, contract: Contract) -> tuple[IPv4Network, ...]:
+    """The nodes of the clusters that the rule names; a pod comes to its own load balancer by a public name, too."""
     named = (cluster for cluster in contract.topology.clusters if cluster.name in rule.clusters)
     return tuple(collapse_addresses(network for cluster in named for network in cluster.networks["node"]))
 

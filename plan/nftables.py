@@ -13,6 +13,7 @@ from plan.topology import Host
 
 # By number: names stand in /etc/protocols, which a small machine may lack.
 VRRP, ICMP, IGMP, ICMPV6 = 112, 1, 2, 58
+SSH_RATES = {"ip": ("ssh_rate", "ipv4_addr"), "ip6": ("ssh_rate6", "ipv6_addr")}
 _LOG = 'limit rate 5/second burst 10 packets log prefix "opstella {what}: " level info'
 
 Sets = dict[tuple[IPv4Network, ...], str]
@@ -23,6 +24,13 @@ def ruleset(host: Host, contract: Contract) -> str:
 
     NodePorts are guarded before kube-proxy rewrites their destination: after that they never reach the input hook.
     """
+    # Whom the user's own rules let in somewhere, by its address, may open what others of its kind may not.
+    own = contract.settings.network.egress.enforce and any(rule.source == "given" for rule in contract.rules)
+    one = host if own else contract.alike(host)
+    return contract.once(("ruleset", one), lambda: _ruleset(one, contract))
+
+
+def _ruleset(host: Host, contract: Contract) -> str:
     sets: Sets = {}
     found = openings(host, contract)
     accepted = [_line(opening, "saddr", opening.rule.source, sets) for opening in found]
@@ -70,8 +78,12 @@ def _sets(sets: Sets) -> list[str]:
 
 
 def _ssh_set() -> list[str]:
-    """How many connections each address has opened; scripts/lib.sh leaves it out where it compares rulesets."""
-    return ["set ssh_rate {", "    type ipv4_addr", "    size 65535", "    flags dynamic,timeout", "    timeout 5m", "}", ""]
+    """How many connections each address has opened; scripts/lib.sh leaves them out where it compares rulesets."""
+    return [
+        line
+        for name, kind in SSH_RATES.values()
+        for line in (f"set {name} {{", f"    type {kind}", "    size 65535", "    flags dynamic,timeout", "    timeout 5m", "}", "")
+    ]
 
 
 def _input(host: Host, lines: Iterable[str], contract: Contract) -> list[str]:
@@ -85,22 +97,23 @@ def _input(host: Host, lines: Iterable[str], contract: Contract) -> list[str]:
         '    iifname "lo" accept',
         f"    icmp type {{ {echo} }} accept",
         f"    icmpv6 type {{ {echo.replace('destination-unreachable', 'destination-unreachable, packet-too-big')}, {neighbours} }} accept",
-        f"    {_ssh_rate(host, contract)}",
-        *(f"    {line}" for line in lines),
+        *(f"    {line}" for line in _ssh_rate(host, contract)),
+        *(f"    {line}" for line in dict.fromkeys(lines)),  # two settings may say the same
         f"    {_LOG.format(what='drop')}",
         "    counter",
         "}",
     ]
 
 
-def _ssh_rate(host: Host, contract: Contract) -> str:
+def _ssh_rate(host: Host, contract: Contract) -> list[str]:
     """New connections to SSH, Git's too, by each address: at most `firewall.sshPerMinute`, a tenth of it at once."""
     rate = contract.settings.firewall.ssh_per_minute
     ports = sorted({contract.settings.ssh.port, *((22,) if host.role == "gitlab" else ())})
-    return (
-        f"ct state new tcp dport {{ {', '.join(map(str, ports))} }} update @ssh_rate {{ ip saddr limit rate over "
+    return [
+        f"ct state new tcp dport {{ {', '.join(map(str, ports))} }} update @{name} {{ {family} saddr limit rate over "
         f'{rate}/minute burst {rate // 10} packets }} counter drop comment "SSH: too many new connections"'
-    )
+        for family, (name, _) in SSH_RATES.items()
+    ]
 
 
 def _node_ports(lines: Iterable[str]) -> list[str]:
@@ -137,7 +150,7 @@ def _output(ssh: int, lines: Iterable[str]) -> list[str]:
         f"    meta l4proto {{ {ICMP}, {IGMP}, {ICMPV6} }} accept",
         "    udp sport 68 udp dport 67 accept",
         "    udp sport 546 udp dport 547 accept",
-        *(f"    {line}" for line in lines),
+        *(f"    {line}" for line in dict.fromkeys(lines)),  # two settings may say the same
         f"    {_LOG.format(what='egress drop')}",
         "    counter reject with icmpx admin-prohibited",
         "}",

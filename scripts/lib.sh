@@ -514,7 +514,7 @@ firewall_text() {
 
 # firewall_listing: the table as the kernel holds it, without its counters, and without who dialled SSH lately.
 firewall_listing() {
-  nft -s list table inet opstella | awk '/^\tset ssh_rate \{/ { inside = 1 } !inside { print } /^\t\}/ { inside = 0 }'
+  nft -s list table inet opstella | awk '/^\tset ssh_rate6? \{/ { inside = 1 } !inside { print } /^\t\}/ { inside = 0 }'
 }
 
 # firewall_try CANDIDATE SECONDS: puts it in force until it is confirmed. The timer is systemd's, so it

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, collapse_addresses
-from types import MappingProxyType
+from typing import Any, TypeVar
 
 from config.model import Settings
 from plan.contract import profiles
 from plan.contract.needs import Releases, exits, needs
 from plan.contract.rule import Rule
-from plan.topology import Host, Role, Topology
+from plan.topology import Host, Topology
 
 ANYONE = IPv4Network("0.0.0.0/0")
 NODE_PORTS = (30000, 32767)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,10 +29,22 @@ class Contract:
     needs: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     exits: tuple[Rule, ...]
-    first: Mapping[tuple[Role, str | None], Host]
-    """A machine of each role in each cluster."""
-    reached: dict[Host, tuple[tuple[Rule, tuple[IPv4Network, ...]], ...]] = field(init=False, default_factory=dict, repr=False)
-    """Filled by plan/network.py: what machines of the stack each machine may open, found once for machines that are alike."""
+    groups: tuple[tuple[Host, ...], ...]
+    """Machines that are alike: of a role and a cluster, but each load balancer alone, for its peer is another one's."""
+    found: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
+    """What was worked out once for machines that are alike, by whoever did (plan/network.py, plan/nftables.py)."""
+
+    def alike(self, host: Host) -> Host:
+        """The first of the machines that are like `host`."""
+        if "alike" not in self.found:
+            self.found["alike"] = {one: group[0] for group in self.groups for one in group}
+        return self.found["alike"][host]
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """What `work` gives, worked out the first time that `key` is asked for."""
+        if key not in self.found:
+            self.found[key] = work()
+        return self.found[key]
 
 
 def contract(settings: Settings, topology: Topology, releases: Releases) -> Contract:
@@ -39,12 +52,12 @@ def contract(settings: Settings, topology: Topology, releases: Releases) -> Cont
     chosen = settings.network
     wanted = needs(settings, topology, releases)
     opened = profiles.rules(chosen.profile, settings.architecture, chosen.strict, wanted)
-    first: dict[tuple[Role, str | None], Host] = {}
+    groups: dict[tuple[str | None, ...], list[Host]] = {}
     for host in topology.hosts:
-        first.setdefault((host.role, host.cluster), host)
+        groups.setdefault((host.role, host.cluster, host.name if host.role == "haproxy" else None), []).append(host)
     return Contract(
         settings=settings, topology=topology, needs=wanted, rules=(*opened, *_custom(settings)),
-        exits=(*exits(settings, topology), *_custom_exits(settings)), first=MappingProxyType(first),
+        exits=(*exits(settings, topology), *_custom_exits(settings)), groups=tuple(map(tuple, groups.values())),
     )  # fmt: skip
 
 

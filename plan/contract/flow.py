@@ -40,9 +40,9 @@ class Flow:
 def flows(contract: Contract) -> tuple[Flow, ...]:
     """Every flow, in the order of machines and of their rules."""
     found: dict[tuple[Rule, str | None, str, tuple[IPv4Network, ...]], list[Host]] = {}
-    for host in contract.topology.hosts:
-        for opening in network.openings(host, contract):
-            found.setdefault((opening.rule, host.cluster, host.role, opening.networks), []).append(host)
+    for group in contract.groups:
+        for opening in network.openings(group[0], contract):
+            found.setdefault((opening.rule, group[0].cluster, group[0].role, opening.networks), []).extend(group)
     entrances = {b.owner.name: [cluster.entrance for cluster in b.clusters] for b in contract.topology.load_balancers}
     return tuple(
         Flow(

@@ -15,7 +15,10 @@ _SET = re.compile(
     r"        elements = \{ (?P<elements>[0-9./, ]+) \}\n    \}\n"
 )
 # Counts what each address opens; who stays below its rate passes.
-_RATE = "    set ssh_rate {\n        type ipv4_addr\n        size 65535\n        flags dynamic,timeout\n        timeout 5m\n    }\n"
+_RATES = tuple(
+    f"    set {name} {{\n        type {kind}\n        size 65535\n        flags dynamic,timeout\n        timeout 5m\n    }}\n"
+    for name, kind in (("ssh_rate", "ipv4_addr"), ("ssh_rate6", "ipv6_addr"))
+)
 _CHAIN = re.compile(r"    chain (?P<name>\w+) \{\n(?P<body>(?:        .+\n)*)    \}\n")
 _RULE = re.compile(
     r"(?:ip [sd]addr @(?P<set>\w+) )?"
@@ -31,7 +34,7 @@ _JUMP = re.compile(
 _PASSED = re.compile(
     r"ct state established,related (accept|return)|ct state invalid counter drop|iifname \"lo\" (accept|return)"
     r"|icmp(v6)? type \{ [a-z0-9, -]+ \} accept|limit rate .* log prefix .*|counter"
-    r"|ct state new tcp dport \{ [0-9, ]+ \} update @ssh_rate \{ ip saddr limit rate over \d+/minute burst \d+ packets \} "
+    r"|ct state new tcp dport \{ [0-9, ]+ \} update @ssh_rate6? \{ ip6? saddr limit rate over \d+/minute burst \d+ packets \} "
     r'counter drop comment "SSH: too many new connections"'
     r"|oifname \"lo\" accept|meta l4proto \{ 1, 2, 58 \} accept|udp sport 68 udp dport 67 accept"
     r"|udp sport 546 udp dport 547 accept"
@@ -108,8 +111,8 @@ def parse(text: str) -> PacketFilter:
         raise ValueError("not one table, replaced as a whole")
     rest, result = text.removeprefix(head).removesuffix(tail), PacketFilter()
     while rest := rest.lstrip("\n"):
-        if rest.startswith(_RATE):
-            rest = rest.removeprefix(_RATE)
+        if rest.startswith(_RATES):
+            rest = next(rest.removeprefix(rate) for rate in _RATES if rest.startswith(rate))
             continue
         if match := _SET.match(rest):
             networks = [IPv4Network(e) for e in match["elements"].split(", ")]

@@ -28,6 +28,7 @@ def edges(openings: tuple[network.Opening, ...]) -> set[int]:
     return {port for bound in bounds for port in (bound - 1, bound, bound + 1) if 1 <= port <= 65535}
 
 
+@pytest.mark.toolchain
 @examples(25)
 @given(contracts(), st.data())
 def test_what_the_policies_let_in_is_what_the_plan_lets_in(stack: Plan, data: st.DataObject) -> None:

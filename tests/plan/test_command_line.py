@@ -25,6 +25,7 @@ def said(*arguments: str | Path, folder: Path, status: int = 0, stack: str = "")
     return done
 
 
+@pytest.mark.toolchain
 def test_it_works_from_any_folder_and_by_a_link(tmp_path: Path) -> None:
     link = tmp_path / "opstella"
     link.symlink_to(ROOT / "opstella")

@@ -161,6 +161,7 @@ def test_a_component_that_declares_more_is_given_it(monkeypatch: pytest.MonkeyPa
 # Both ends
 
 
+@pytest.mark.toolchain
 @examples(6)
 @given(contracts(), st.integers(0))
 def test_what_a_machine_needs_it_may_open(stack: Plan, seed: int) -> None:
@@ -168,7 +169,7 @@ def test_what_a_machine_needs_it_may_open(stack: Plan, seed: int) -> None:
     contract = stack.contract
     exits = {host: network.exits(host, contract) for host in stack.topology.hosts}
     asked = 0
-    for target in contract.first.values():
+    for target, *_ in contract.groups:
         for need in contract.needs:
             wanted = network.sources(need, target, contract)
             for host in stack.topology.hosts:

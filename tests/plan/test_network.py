@@ -196,6 +196,7 @@ def test_nothing_else_is_open(architecture: str) -> None:
             assert opened == expected(stack, host, peer), f"{host.name} from {peer}"
 
 
+@pytest.mark.toolchain
 @examples(15)
 @given(stacks(most_workers=4), st.integers(0))
 def test_plan_and_ruleset_agree_with_the_tables(stack: Plan, seed: int) -> None:

@@ -24,7 +24,8 @@ def rules(*ports: int) -> str:
     opened = ", ".join(map(str, ports))
     return (
         "table inet opstella {}\ndelete table inet opstella\ntable inet opstella {\n"
-        " set ssh_rate {\n  type ipv4_addr\n  size 65535\n  flags dynamic,timeout\n  timeout 5m\n }\n chain input {\n"
+        " set ssh_rate {\n  type ipv4_addr\n  size 65535\n  flags dynamic,timeout\n  timeout 5m\n }\n"
+        " set ssh_rate6 {\n  type ipv6_addr\n  size 65535\n  flags dynamic,timeout\n  timeout 5m\n }\n chain input {\n"
         "  type filter hook input priority 0; policy drop;\n  ct state established,related accept\n"
         "  ct state new tcp dport 22 update @ssh_rate { ip saddr limit rate over 1200/minute burst 120 packets } drop\n"
         f'  iif "lo" accept\n  tcp dport {{ {opened} }} accept\n }}\n}}\n'

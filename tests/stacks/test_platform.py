@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from plan import cilium
+from plan.tools.catalogue import NAMES
 from tests.config import material
 from tests.support.platform import ARCHITECTURES, airgap, deployed, plan_of, provided, reference
 from tests.support.sent import sent
@@ -220,7 +221,8 @@ def test_every_node_asks_harbor_first_and_every_api_server_knows_the_realm(archi
 
 @architectures
 def test_every_server_of_a_cluster_with_cilium_has_its_clusters_host_policies(architecture: str) -> None:
-    plan = plan_of(architecture, changes={"kubernetes": {"cni": "cilium"}})
+    without_tools = {name: {"enabled": False} for name in NAMES}
+    plan = plan_of(architecture, changes={"kubernetes": {"cni": "cilium"}, "tools": without_tools})
     found = deployed(plan)
     for cluster in plan.topology.clusters:
         (text,) = [t for name, t in cilium.manifests(plan.contract, cluster).items() if "policies" in name]
