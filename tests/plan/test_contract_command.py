@@ -159,6 +159,7 @@ def asked(machines: Topology) -> Iterator[tuple[IPv4Address, IPv4Address, int]]:
                 yield source, target.address, machines.hosts.index(target)
 
 
+@pytest.mark.toolchain
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_export_says_what_the_machines_do(profile: str) -> None:
     found, machines, every = stack(profile)

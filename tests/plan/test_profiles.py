@@ -198,6 +198,7 @@ def test_the_default_is_the_references_own_table(architecture: str) -> None:
     assert {r.row for r in written} == names and len(written) == len(names)
 
 
+@pytest.mark.toolchain
 @profile_of
 @strictness
 def test_the_text_of_every_ruleset_says_the_same(profile: str, strict: bool) -> None:
