@@ -54,6 +54,7 @@ def every(stack: Plan) -> Iterator[tuple[str, Release]]:
     return ((cluster, release) for cluster, releases in stack.releases.items() for release in releases)
 
 
+@pytest.mark.toolchain
 @examples(PLANNED)
 @given(architectures, st.integers(0))
 def test_the_plan_of_any_architecture(drawn_one: Architecture, seed: int) -> None:
@@ -231,6 +232,7 @@ def every_host_flow_has_a_rule(stack: Plan, chosen: Random) -> None:
         assert found
 
 
+@pytest.mark.toolchain
 @examples(DEPLOYED)
 @given(written())
 def test_any_architecture_is_deployed(values: dict[str, Any]) -> None:
