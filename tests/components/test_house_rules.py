@@ -145,7 +145,7 @@ def whole(preview: bool, architecture: str) -> Recording:
     return reference(architecture, preview)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["standalone", pytest.param("multicluster", marks=pytest.mark.toolchain)])
 def test_every_component_has_children_named_after_it(preview: bool, architecture: str) -> None:
     found = whole(preview, architecture)
     assert {c.type.rpartition(":")[2] for c in found.components} == set(COMPONENTS)

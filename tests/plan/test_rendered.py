@@ -35,7 +35,7 @@ def tool_inputs_of(stack: Plan) -> ToolInputs:
 # RKE2
 
 
-@examples(20)
+@examples(10)
 @given(stacks())
 def test_nodes_join_through_the_load_balancer(stack: Plan) -> None:
     for cluster in stack.topology.clusters:
@@ -54,7 +54,7 @@ def test_nodes_join_through_the_load_balancer(stack: Plan) -> None:
             assert "token" not in config
 
 
-@examples(20)
+@examples(10)
 @given(stacks())
 def test_servers_of_a_cluster_agree(stack: Plan) -> None:
     """RKE2 refuses a server whose cluster-wide settings differ from the first one's."""
@@ -205,7 +205,7 @@ def led_to(text: str, address: str) -> dict[str, str]:
     }
 
 
-@examples(20)
+@examples(10)
 @given(stacks())
 def test_load_balancer_leads_each_port_to_its_machines(stack: Plan) -> None:
     for cluster in stack.topology.clusters:
@@ -231,7 +231,7 @@ def test_load_balancer_leads_each_port_to_its_machines(stack: Plan) -> None:
 # NFS
 
 
-@examples(20)
+@examples(10)
 @given(stacks())
 def test_share_is_exported_to_exactly_the_workers(stack: Plan) -> None:
     for cluster in stack.topology.clusters:

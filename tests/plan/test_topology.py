@@ -184,6 +184,7 @@ def made(values: dict[str, Any]) -> Plan:
         raise
 
 
+@pytest.mark.toolchain
 @examples(30)
 @given(written(), st.data())
 def test_a_worker_more_moves_no_machine(values: dict[str, Any], data: st.DataObject) -> None:
@@ -196,6 +197,7 @@ def test_a_worker_more_moves_no_machine(values: dict[str, Any], data: st.DataObj
     assert [hosts.get(h.name) for h in before.topology.hosts] == list(before.topology.hosts)
 
 
+@pytest.mark.toolchain
 @examples(30)
 @given(written(), st.data())
 def test_masters_more_move_at_most_their_clusters_allocated_workers(

@@ -50,6 +50,7 @@ def sources(found: Graph, settings: Settings, source: Host | None) -> set[Place]
     return places
 
 
+@pytest.mark.toolchain
 @examples(8)
 @given(contracts())
 def test_the_arrows_are_the_contract(stack: Plan) -> None:
@@ -179,6 +180,7 @@ def assert_legible(picture: str) -> None:
             assert not inner.meets(line), f"{line.what} across {box}"
 
 
+@pytest.mark.toolchain
 @examples(8)
 @given(contracts())
 def test_nothing_covers_anything(stack: Plan) -> None:

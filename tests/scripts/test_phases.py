@@ -14,6 +14,8 @@ import pytest
 from components.program import program
 from tests.scripts.sender import SCRIPTS, Result, Values, bash, send
 
+pytestmark = pytest.mark.toolchain
+
 PHASES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib")
 
 # Every value that a phase requires, each in a form that gets past its own check.

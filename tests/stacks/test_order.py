@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from plan.tools.needs import GITLAB
-from tests.support.platform import ARCHITECTURES, deployed, plan_of, reference
+from tests.support.platform import deployed, plan_of, reference
 from tests.support.stack import Recording, Registered
 
 HELM = "kubernetes:helm.sh/v3:Release"
 
 
-@pytest.fixture(params=ARCHITECTURES)
+# Four clusters are recorded for seconds.
+@pytest.fixture(params=["standalone", pytest.param("multicluster", marks=pytest.mark.toolchain)])
 def architecture(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
