@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from datetime import UTC, datetime
 
+from config.addresses import check_inside
 from config.balancers import check_balancers
 from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_tls
 from config.clusters import Nodes
@@ -43,6 +44,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", "network.**", *networks), check_overlaps),
+        (("architecture", "clusters.*.enabled", *networks), check_inside),
         (("network.rules.**", "network.egress.**", "firewall.enabled"), check_rules),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (
