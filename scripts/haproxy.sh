@@ -20,7 +20,7 @@ main() {
   fi
 
   printf '%s' "${V[config]}" >"$STAGE/haproxy.cfg"
-  haproxy -c -f "$STAGE/haproxy.cfg" >"$STAGE/haproxy.log" 2>&1 || die "HAProxy refuses its configuration, the running one was left alone: $(grep -m 1 -F ALERT "$STAGE/haproxy.log" || tail -n 1 "$STAGE/haproxy.log")" "correct what it names"
+  check_beside "$path" "${V[config]}" haproxy -c -f >"$STAGE/haproxy.log" 2>&1 || die "HAProxy refuses its configuration, the running one was left alone: $(grep -m 1 -F ALERT "$STAGE/haproxy.log" || tail -n 1 "$STAGE/haproxy.log")" "correct what it names"
   if [[ -f $path ]]; then
     previous=$STAGE/previous.cfg
     cp -p "$path" "$previous"

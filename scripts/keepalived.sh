@@ -33,7 +33,7 @@ main() {
   interface=$(interface_of "${V[address]}")
   [[ -n $interface ]] || die "the address ${V[address]} is on no interface of this host" "correct the address in the settings or on the host"
   printf '%s' "${V[config]//@INTERFACE@/$interface}" >"$STAGE/keepalived.conf"
-  check_configuration "$STAGE/keepalived.conf"
+  check_configuration "$(<"$STAGE/keepalived.conf")"$'\n'
   for address in "${virtual[@]}"; do
     kept "$address" || refuse_a_taken_address "$address"
   done
@@ -60,7 +60,7 @@ interface_of() { ip -4 -o addr show to "$1/32" scope global | awk 'NR == 1 { pri
 
 # Status 5 is about scripts that root might run unsafely; the configuration names none that others can write.
 check_configuration() {
-  keepalived --config-test --use-file="$1" >"$STAGE/keepalived.log" 2>&1 ||
+  check_beside "$CONFIG" "$1" keepalived --config-test --use-file >"$STAGE/keepalived.log" 2>&1 ||
     die "keepalived refuses its configuration, the running one was left alone: $(grep -v '^$' "$STAGE/keepalived.log" | tail -n 1)" "correct what it names"
 }
 

@@ -27,6 +27,7 @@ BACKUPS=$ROOT/var/backups/opstella
 declare -gA V=()
 DID=unchanged
 STAGE=
+CHECKED=
 
 # ---- messages ---------------------------------------------------------------------------------
 
@@ -56,7 +57,10 @@ on_error() {
 }
 trap 'on_error "$?" "$LINENO" "$BASH_COMMAND"' ERR
 
-clean_up() { [[ -z $STAGE ]] || rm -rf -- "$STAGE"; }
+clean_up() {
+  [[ -z $CHECKED ]] || rm -f -- "$CHECKED"
+  [[ -z $STAGE ]] || rm -rf -- "$STAGE"
+}
 trap clean_up EXIT
 
 # stage: a private folder for this run, removed when it ends; in memory wherever root runs this.
@@ -188,7 +192,28 @@ install_staged() {
   else
     mv -fT "$fresh" "$path"
   fi
+  selinux_label "$path"
   changed "$path"
+}
+
+# selinux_label PATH: the type that the policy has for PATH. A file that was renamed into place keeps the type of the
+# folder it was made in, which a confined program (NetworkManager, sshd, named) may not be allowed to read.
+selinux_label() {
+  command -v selinuxenabled >/dev/null && selinuxenabled || return 0
+  restorecon "$1" >&2 || warning "SELinux: the type of $1 could not be set"
+}
+
+# check_beside PATH TEXT COMMAND...: the status of COMMAND, whose last argument is a copy of TEXT in the folder of PATH,
+# removed afterwards. A program that AppArmor or SELinux confines reads its own configuration folder and no other.
+check_beside() {
+  local text=$2 status=0
+  CHECKED=$ROOT$1.opstella-check
+  shift 2
+  (umask 077 && printf '%s' "$text" >"$CHECKED")
+  "$@" "$CHECKED" || status=$?
+  rm -f -- "$CHECKED"
+  CHECKED=
+  return "$status"
 }
 
 # keep_copy PATH: the replaced file goes to /var/backups/opstella, newest five kept, readable by root only.
@@ -540,7 +565,7 @@ flock 9
 [ -e pending ] || exit 0
 printf 'add table inet opstella\ndelete table inet opstella\n' >undo.nft
 [ ! -e /etc/opstella/firewall.nft ] || cat /etc/opstella/firewall.nft >>undo.nft
-nft -f undo.nft || nft delete table inet opstella
+cat undo.nft | nft -f - || nft delete table inet opstella
 rm -f pending
 echo 'opstella: the firewall was not confirmed in time and was rolled back'
 PROGRAM

@@ -104,8 +104,7 @@ set_time() {
   [[ $(os_family) == debian ]] || { unit=chronyd; path=/etc/chrony.conf; }
   package_install chrony
   stage
-  printf '%s' "${V[chrony_conf]}" >"$STAGE/chrony.conf"
-  chronyd -p -f "$STAGE/chrony.conf" >/dev/null 2>"$STAGE/chrony" || die "chrony refuses its configuration: $(tail -n 1 "$STAGE/chrony")" "correct the time servers in the settings"
+  check_beside "$path" "${V[chrony_conf]}" chronyd -p -f >/dev/null 2>"$STAGE/chrony" || die "chrony refuses its configuration: $(tail -n 1 "$STAGE/chrony")" "$(chrony_remedy)"
   install_text "$path" 0644 "${V[chrony_conf]}"
   service_enable "$unit"
   if in_container && ! clock_is_ours; then
@@ -115,6 +114,15 @@ set_time() {
   else
     service_restart "$unit" 30 "read the lines above; check $path"
     now_in_use chrony "${V[chrony_conf]}"
+  fi
+}
+
+# chrony_remedy: by what chronyd said.
+chrony_remedy() {
+  if grep -q 'Permission denied' "$STAGE/chrony"; then
+    printf 'a security module keeps chronyd from its own folder; look for DENIED in: journalctl -k'
+  else
+    printf 'correct opstella:time.servers'
   fi
 }
 
