@@ -28,10 +28,11 @@ SHARED = "library"  # the project that every Harbor has
 PUSH = ("pull", "push")  # what the robot may do with the repositories of SHARED
 OIDC_GROUP = 3  # the type of a group that comes from the identity provider
 ROLES = {"projectAdmin": 1, "developer": 2, "guest": 3, "maintainer": 4, "limitedGuest": 5}
-# Registry: Harbor's type of it, and where it answers.
+# Registry: Harbor's type of it, and where it answers. A proxy project takes only the types that core's environment permits
+# (PERMITTED_REGISTRY_TYPES_FOR_PROXY_CACHE, fixed by the chart): `quay` is not among them.
 UPSTREAM = {
     "docker.io": ("docker-hub", "https://hub.docker.com"),
-    "quay.io": ("quay", "https://quay.io"),
+    "quay.io": ("docker-registry", "https://quay.io"),
     "ghcr.io": ("github-ghcr", "https://ghcr.io"),
     "registry.k8s.io": ("docker-registry", "https://registry.k8s.io"),
 }
@@ -129,7 +130,19 @@ class Harbor:
         exists = self.api.request("HEAD", "/projects", query={"project_name": name}, also=(404,)).status != 404
         if not exists:
             data = {"project_name": name, "registry_id": registry, "metadata": {"public": "true"}, "storage_limit": -1}
-            self.api.post("/projects", data)
+            try:
+                self.api.post("/projects", data)
+            except Refused as refused:
+                if refused.status != 400:
+                    raise
+                raise Failure(
+                    f"Harbor refuses a project that hands on {UPSTREAM[name][1]}",
+                    f"{self.where}/projects",
+                    refused.why,
+                    f"permit the type {UPSTREAM[name][0]} in core's PERMITTED_REGISTRY_TYPES_FOR_PROXY_CACHE"
+                    " (opstella:tools.harbor.values, core.extraEnvVars), or let the nodes do without the mirror"
+                    " (opstella:kubernetes.registryMirror: none)",
+                ) from None
             self.report.did(f"project {name}: made, it hands on {UPSTREAM[name][1]}")
             return
         project = self.api.get(f"/projects/{name}", headers=BY_NAME)
@@ -150,6 +163,10 @@ class Harbor:
         kind, url = UPSTREAM[name]
         wanted = {"name": name, "type": kind, "url": url, "insecure": False, "description": MARK}
         found = self.registry(name)
+        ours = found is not None and found.get("description") == MARK
+        if found is not None and ours and found["type"] != kind and not self.handed_on(found):
+            self.retire(found, kind)
+            found = None
         if found is None:
             try:
                 self.api.post("/registries", wanted)
@@ -175,19 +192,31 @@ class Harbor:
                 f"its description is not '{MARK}'",
                 f"give it that description to have it taken over as {url}, or rename it",
             )
-        if found["type"] != kind:
-            raise Failure(
-                f"the registry {name} is of another type",
-                f"{self.where}/registries/{found['id']}",
-                f"it is {found['type']}, this stack wants {kind}, and Harbor never changes a type",
-                "remove it and its project, then run the Job again",
-            )
         if found["url"] != url or found.get("insecure"):
             self.api.put(
                 f"/registries/{found['id']}", {"name": name, "url": url, "insecure": False, "description": MARK}
             )
             self.report.did(f"registry {name}: {url}")
         return int(found["id"])
+
+    def handed_on(self, registry: dict[str, Any]) -> bool:
+        """Whether the project of its name hands `registry` on already, so that its type has been permitted."""
+        project = self.api.find(f"/projects/{registry['name']}", headers=BY_NAME)
+        return project is not None and project.get("registry_id") == registry["id"]
+
+    def retire(self, registry: dict[str, Any], kind: str) -> None:
+        """Removes this stack's own registry of another type, so that it can be made again: Harbor never changes a type."""
+        name = registry["name"]
+        try:
+            self.api.delete(f"/registries/{registry['id']}")
+        except Refused as refused:
+            raise Failure(
+                f"the registry {name} is of another type",
+                f"{self.where}/registries/{registry['id']}",
+                f"its type is {registry['type']}, this stack wants {kind}, and Harbor does not let it be removed ({refused.why})",
+                "remove what uses it (projects, replication rules), then run the Job again",
+            ) from None
+        self.report.did(f"registry {name}: removed, its type was {registry['type']}")
 
     def registry(self, name: str) -> dict[str, Any] | None:
         return next((found for found in self.listed("/registries") if found["name"] == name), None)
@@ -203,7 +232,6 @@ class Harbor:
         data = {"role_id": ROLES[role], "member_group": {"group_name": group, "group_type": OIDC_GROUP}}
         self.api.post(path, data, headers=BY_NAME)
         self.report.did(f"project {SHARED}: the group {group} is {role}")
-
 
     # ---- pipelines
 

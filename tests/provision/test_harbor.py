@@ -110,6 +110,47 @@ def test_every_registry_is_handed_on_by_a_public_project_of_its_name(place: Plac
     assert all(p["registry_id"] == numbers[name] and p["metadata"]["public"] == "true" for name, p in projects.items())
 
 
+def test_a_registry_of_a_type_that_no_project_may_hand_on_is_made_again_by_another(place: Place) -> None:
+    """What a stack of an older version left: made by it, and refused to its project."""
+    place.double.registries.append(
+        {"id": 1, "name": "quay.io", "type": "quay", "url": "https://quay.io", "insecure": False, "description": "made by the Opstella stack"}
+    )
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    assert "registry quay.io: removed, its type was quay\nchanged: registry quay.io: made" in done.stdout
+    assert {r["name"]: r["type"] for r in place.double.registries}["quay.io"] == "docker-registry"
+    assert place.run().stdout == "nothing to change\n"
+
+
+def test_a_registry_of_another_type_that_its_project_hands_on_stays_as_it_is(place: Place) -> None:
+    """Who permitted the type by core's environment keeps it."""
+    place.run()
+    (quay,) = (r for r in place.double.registries if r["name"] == "quay.io")
+    quay["type"] = "quay"
+    assert place.run().stdout == "nothing to change\n"
+
+
+def test_a_registry_of_another_type_that_something_else_uses_is_named_with_the_way_out(place: Place) -> None:
+    place.run()
+    (quay,) = (r for r in place.double.registries if r["name"] == "quay.io")
+    (project,) = (p for p in place.double.projects if p["name"] == "quay.io")
+    quay["type"], project["name"] = "quay", "elsewhere"
+    done = place.run()
+    assert done.returncode == 1 and "is referenced by proxy cache project" in done.stderr
+    assert "remove what uses it (projects, replication rules)" in done.stderr
+    place.double.projects.remove(project)  # the remedy
+    assert place.run().returncode == 0
+
+
+def test_every_type_of_registry_is_one_that_the_deployed_configuration_permits(place: Place) -> None:
+    place.double.permitted = tuple(kind for kind in place.double.permitted if kind != "github-ghcr")
+    done = place.run()
+    assert done.returncode == 1 and "unsupported registry type github-ghcr" in done.stderr
+    assert "permit the type github-ghcr in core's PERMITTED_REGISTRY_TYPES_FOR_PROXY_CACHE" in done.stderr
+    place.double.permitted = (*place.double.permitted, "github-ghcr")  # the remedy
+    assert place.run().returncode == 0
+
+
 def test_groups_have_their_roles(place: Place) -> None:
     place.run()
     assert {m["entity_name"]: m["role_id"] for m in place.double.members} == {"developers": 2, "viewers": 3}

@@ -2,8 +2,9 @@
 
 Strict: an unknown path, query, header of a name, body field or type is answered with 400 and kept in `complaints`; names
 and types are those of the real API description (harbor_api.json). It keeps what Harbor keeps: it never shows
-`oidc_client_secret`, refuses another way of logging in once it has users, takes a registry only if that answers, and
-never changes a registry's type; a robot's secret is shown when it is made, and never again.
+`oidc_client_secret`, refuses another way of logging in once it has users, takes a registry only if that answers, made or
+changed, never changes a registry's type, hands on only registries of the types that core's environment permits, and
+keeps a registry that a project hands on; a robot's secret is shown when it is made, and never again.
 
 It does not prove: that Harbor takes these values and not only these names, that a login works, that an image comes
 through the mirror, Harbor's rights and sessions, its pages beyond 100 entries.
@@ -21,9 +22,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 API: dict[str, Any] = json.loads(Path(__file__).with_name("harbor_api.json").read_text())
 BASE = "/api/v2.0"
-CHANGING = ("POST", "PUT", "PATCH")
+CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+WITHOUT_BODY = ("DELETE /registries/{id}",)  # of the changing ones
 SINCE = "2026-11-01T00:00:00.000Z"
 _TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict}
+
+
+# Fixed in core's ConfigMap by the chart (harbor-helm v1.19.1, templates/core/core-cm.yaml); src/server/v2.0/handler/project.go
+# of Harbor v2.15.1 holds each project to it.
+PERMITTED = (
+    "docker-hub", "harbor", "azure-acr", "ali-acr", "aws-ecr", "google-gcr", "docker-registry", "github-ghcr",
+    "jfrog-artifactory",
+)  # fmt: skip
 
 
 class HarborDouble:
@@ -42,6 +52,8 @@ class HarborDouble:
         self.robots: list[dict[str, Any]] = []
         self.made = 0
         """Secrets of robots."""
+        self.permitted: tuple[str, ...] = PERMITTED
+        """Types of registries that a project may hand on."""
         self.away: set[str] = set()
         """URLs of registries that do not answer."""
         self.starting = 0
@@ -86,7 +98,7 @@ class HarborDouble:
         if "{project_name_or_id}" in route and headers.get("X-Is-Resource-Name") != "true":
             return self._complain(f"{method} {path} takes the name for a number without X-Is-Resource-Name")
         data = json.loads(body) if body else None
-        if method in CHANGING:
+        if method in CHANGING and f"{method} {route}" not in WITHOUT_BODY:
             wanted = API["bodies"].get(f"{method} {route}")
             if wanted is None or headers.get("Content-Type") != "application/json":
                 return self._complain(f"{method} {path} as {headers.get('Content-Type')}")
@@ -131,15 +143,26 @@ class HarborDouble:
             case "POST /registries":
                 if data["url"] in self.away:
                     return 400, _error("BAD_REQUEST", "the registry is unhealthy")
-                self.registries.append({**data, "id": len(self.registries) + 1, "creation_time": SINCE})
+                number = 1 + max((r["id"] for r in self.registries), default=0)
+                self.registries.append({**data, "id": number, "creation_time": SINCE})
                 return 201, None
             case "PUT /registries/{id}":
+                if data.get("url") in self.away:
+                    return 400, _error("BAD_REQUEST", "the registry is unhealthy")
                 self._numbered(self.registries, "id", parts[1]).update(data)
+                return 200, None
+            case "DELETE /registries/{id}" if any(p["registry_id"] == int(parts[1]) for p in self.projects):
+                text = f"the registry {parts[1]} is referenced by proxy cache project, cannot delete it"
+                return 412, _error("PRECONDITION", text)
+            case "DELETE /registries/{id}":
+                self.registries.remove(self._numbered(self.registries, "id", parts[1]))
                 return 200, None
             case "HEAD /projects":
                 return (200 if self._project(query["project_name"]) else 404), None
             case "POST /projects" if self._project(data["project_name"]):
                 return 409, _error("CONFLICT", "The project named already exists")
+            case "POST /projects" if data.get("registry_id") and (refused := self._unfit(data["registry_id"])):
+                return refused
             case "POST /projects":
                 self.add_project(data["project_name"], data.get("registry_id"), data["metadata"]["public"])
                 return 201, None
@@ -187,6 +210,15 @@ class HarborDouble:
                 self._numbered(self.robots, "id", parts[1])["secret"] = data["secret"] or self._secret()
                 return 200, {"secret": "" if data["secret"] else self.robots[int(parts[1]) - 1]["secret"]}
         return self._complain(f"the double knows no {what}")
+
+    def _unfit(self, number: int) -> tuple[int, Any] | None:
+        """Why no project may hand on the registry of this number."""
+        registry = next((r for r in self.registries if r["id"] == number), None)
+        if registry is None:
+            return 404, _error("NOT_FOUND", f"registry {number} not found")
+        if registry["type"] not in self.permitted:
+            return 400, _error("BAD_REQUEST", f"unsupported registry type {registry['type']}")
+        return None
 
     def _secret(self) -> str:
         self.made += 1
