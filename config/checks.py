@@ -15,6 +15,7 @@ from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
 from config.networks import check_addresses, check_overlaps, check_room, check_rules, node_mask
+from config.nodes_checks import check_nodes
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
@@ -43,6 +44,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         ((*PLACES_READ, "domains.**"), check_domains),
         (("architecture", "clusters"), _nodes),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
+        (("architecture", "clusters.*.*.labels.**", "clusters.*.*.nodeLabels.**", "clusters.*.*.taints.**"), check_nodes),
         (("architecture", "network.**", *networks), check_overlaps),
         (("architecture", "clusters.*.enabled", *networks), check_inside),
         (("network.rules.**", "network.egress.**", "firewall.enabled"), check_rules),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
-import yaml
-
+from plan.cni import chart_config
 from plan.contract.cilium import as_yaml
 from plan.contract.contract import Contract
 from plan.contract.flow import Flow, flows
@@ -22,7 +20,7 @@ def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
         return {}
     guarded = contract.settings.firewall.enabled
     return {
-        "opstella-cilium.yaml": yaml.safe_dump(_chart(guarded), sort_keys=False),
+        "opstella-cilium.yaml": _chart(guarded),
         **({"opstella-host-policies.yaml": as_yaml(_flows(contract), [cluster])} if guarded else {}),
     }
 
@@ -33,7 +31,7 @@ def _flows(contract: Contract) -> tuple[Flow, ...]:
     return flows(contract)
 
 
-def _chart(host_firewall: bool) -> dict[str, Any]:
+def _chart(host_firewall: bool) -> str:
     """Values of RKE2's packaged chart, beyond its own."""
     values = {
         "hostFirewall": {"enabled": host_firewall},
@@ -42,9 +40,4 @@ def _chart(host_firewall: bool) -> dict[str, Any]:
         # kube-proxy stays: the machines' packet filter guards NodePorts where kube-proxy rewrites them, in netfilter.
         "kubeProxyReplacement": False,
     }
-    return {
-        "apiVersion": "helm.cattle.io/v1",
-        "kind": "HelmChartConfig",
-        "metadata": {"name": "rke2-cilium", "namespace": "kube-system"},
-        "spec": {"valuesContent": yaml.safe_dump(values, sort_keys=False)},
-    }
+    return chart_config("rke2-cilium", values)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
+
+import yaml
 
 from plan.contract.rule import Rule, need
 
@@ -29,3 +32,26 @@ FLOWS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+
+
+def chart_config(chart: str, values: Mapping[str, Any]) -> str:
+    """A HelmChartConfig: `values` laid over those of RKE2's packaged `chart`."""
+    config = {
+        "apiVersion": "helm.cattle.io/v1",
+        "kind": "HelmChartConfig",
+        "metadata": {"name": chart, "namespace": "kube-system"},
+        "spec": {"valuesContent": yaml.safe_dump(dict(values), sort_keys=False)},
+    }
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def calico() -> dict[str, str]:
+    """What servers apply for Calico, by file name: a node's address is the one that it registered with, `node-ip`.
+
+    Without it the operator takes the first address that it finds on a node, and the tunnel of a machine with two network
+    cards may run through the wrong one. The operator writes that choice of its own into the Installation of a running
+    cluster, and takes no two at once (tigera/operator, validateNodeAddressDetection), so it is switched off by name.
+    """
+    detection = {"firstFound": False, "kubernetes": "NodeInternalIP"}
+    values = {"installation": {"calicoNetwork": {"nodeAddressAutodetectionV4": detection}}}
+    return {"opstella-calico.yaml": chart_config("rke2-calico", values)}

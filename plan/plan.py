@@ -12,7 +12,7 @@ from config.model import Settings
 from plan import dns, keepalived, media, network, pki, sizing
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
-from plan.tools import budget, harbor, keycloak, opstella, waves
+from plan.tools import budget, harbor, keycloak, opstella, placement, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Release
@@ -75,6 +75,7 @@ def build(settings: Settings, stack: str) -> Plan:
     problems += check_hosts(settings, served)
     budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
     problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
+    problems += [p for c in machines.clusters for p in placement.check(c, releases.get(c.name, ()))]
     agreed = contract(settings, machines, releases)
     problems += proof.check(agreed)
     if problems:

@@ -5,7 +5,7 @@ A node's configuration is data; the token is added by the component, so that no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -88,8 +88,8 @@ def node_config(
     realm whose tokens the API takes, if there is one. It need not answer yet when the API server starts.
     """
     config: dict[str, Any] = {"node-name": host.name, "node-ip": str(host.address)}
-    if host.labels:
-        config["node-label"] = [f"{key}={value}" for key, value in host.labels]
+    if own := registered(host.labels):
+        config["node-label"] = [f"{key}={value}" for key, value in own]
     if host.taints:
         config["node-taint"] = [f"{t.key}={t.value}:{t.effect}" for t in host.taints]
     if kubernetes.cis_profile:
@@ -121,6 +121,21 @@ def node_config(
         "etcd-snapshot-retention": kubernetes.etcd_snapshots.retention,
         **_s3(kubernetes),
     }
+
+
+def registered(labels: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of `labels` that a node may register with.
+
+    A kubelet does not start with most labels of the kubernetes.io and k8s.io namespaces (kubernetes,
+    cmd/kubelet/app/options: IsKubeletLabel). They are set on the Node object afterwards, as all others are (node.sh).
+    """
+    reserved = ("kubernetes.io", "k8s.io")
+
+    def kubernetes_own(key: str) -> bool:
+        namespace, slash, _ = key.partition("/")
+        return bool(slash) and any(namespace == r or namespace.endswith(f".{r}") for r in reserved)
+
+    return [(key, value) for key, value in labels if not kubernetes_own(key)]
 
 
 def _s3(kubernetes: Kubernetes) -> dict[str, Any]:

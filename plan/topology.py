@@ -19,8 +19,13 @@ from typing import Literal
 from config.clusters import Cluster, Machine, Nodes, Taint
 from config.errors import Problem, key
 from config.model import Settings
+from config.nodes_checks import CONTROL_PLANE
 
 Role = Literal["bastion", "haproxy", "nfs", "gitlab", "master", "worker"]
+
+MASTERS_TAINT = Taint(key=CONTROL_PLANE, effect="NoSchedule")
+"""Of every master, also where the settings list others: the cluster's share is exported to workers only, so that a pod
+with a volume could not start on a master, and the tools are sized by the workers. RKE2 itself leaves masters open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +178,7 @@ def topology(settings: Settings) -> Topology:
             return tuple(
                 host(
                     node, role, group, name, group.addresses[index] if index < len(group.addresses) else None,
-                    {**group.labels, **group.node_labels.get(node, {})}, group.taints,
+                    {**group.labels, **group.node_labels.get(node, {})}, _taints(role, group),
                 )
                 for index, node in enumerate(f"{prefix}{role}-{number}" for number in range(1, group.count + 1))
             )  # fmt: skip
@@ -215,6 +220,13 @@ def check(topology: Topology) -> list[Problem]:
                 if node not in names
             ]
     return problems
+
+
+def _taints(role: Role, group: Nodes) -> tuple[Taint, ...]:
+    """Those of the settings; of masters, MASTERS_TAINT too unless the settings give it another value."""
+    given = {(taint.key, taint.effect) for taint in group.taints}
+    own = (MASTERS_TAINT,) if role == "master" and (MASTERS_TAINT.key, MASTERS_TAINT.effect) not in given else ()
+    return (*own, *group.taints)
 
 
 def _listed(hosts: tuple[Host, ...]) -> str:

@@ -18,9 +18,9 @@ from components.nfs_share import NfsShare, NfsShareArgs
 from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
-from plan import cilium
 from plan.gitlab import access_tokens, tokens_until
 from plan.hosts import extra_authorities
+from plan.manifests import manifests
 from plan.plan import Plan
 from plan.tools.model import ClusterAccountKeys, ClusterAuthority
 from plan.tools.needs import GITLAB
@@ -149,7 +149,7 @@ def _foundation(
             ca_bundle=pki.ca_bundle,
             issuer=plan.issuer,
             registry=plan.registry,
-            manifests=cilium.manifests(plan.contract, cluster),
+            manifests=manifests(plan.contract, cluster),
             account_keys=cluster.name in plan.clusters_verified(ClusterAccountKeys),
         ),
     )

@@ -42,6 +42,12 @@ def workers_only() -> Values:
     }
 
 
+def apart(selector: Mapping[str, str]) -> Values:
+    """Affinity that never puts two pods with these labels on one node. The workload says so too: `Workload.apart`."""
+    term = {"labelSelector": {"matchLabels": dict(selector)}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
 def ca_volume(config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A volume with the CA bundle, and its mount at CA_FOLDER."""
     return (

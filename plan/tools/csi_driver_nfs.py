@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools.common import merge, replicas_of, resources, workers_only
+from plan.tools.common import apart, merge, replicas_of, resources, workers_only
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 
 NAME = NAMESPACE = "csi-driver-nfs"
+CONTROLLER = {"app": "csi-nfs-controller"}
 
 
 def _values(inputs: ToolInputs) -> Values:
@@ -14,8 +15,9 @@ def _values(inputs: ToolInputs) -> Values:
     values: Values = {
         "controller": {
             "replicas": replicas_of(inputs, NAME),
-            # It mounts the share to make a volume's folder, and the share is exported to the workers only.
-            "affinity": workers_only(),
+            # It mounts the share to make a volume's folder, and the share is exported to the workers only. Its pods use
+            # the host's network, on which the second one of a node finds the port of its probe taken.
+            "affinity": workers_only() | apart(CONTROLLER),
             "tolerations": [],
             "resources": {
                 "csiProvisioner": resources("10m", "20Mi", "400Mi"),
@@ -62,7 +64,7 @@ def release(inputs: ToolInputs) -> Release:
         workloads=(
             Workload(
                 kind="Deployment", name="csi-nfs-controller", namespace=NAMESPACE, replicas=replicas_of(inputs, NAME),
-                cpu="50m", memory="100Mi", selector={"app": "csi-nfs-controller"},
+                cpu="50m", memory="100Mi", selector=CONTROLLER, apart=True,
             ),
             Workload(kind="DaemonSet", name="csi-nfs-node", namespace=NAMESPACE, cpu="30m", memory="60Mi"),
         ),  # fmt: skip

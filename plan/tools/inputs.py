@@ -14,11 +14,12 @@ from plan.topology import ClusterHosts, Topology
 
 
 def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -> ToolInputs:
-    """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users."""
+    """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users, and three instances
+    of each database, as far as it has workers for them: two pods on one node survive no more than one does."""
     records = dns.records(settings, topology)
     hosts = {r.kind: r.name for r in records if r.cluster == cluster.name}
     nodes = (*cluster.masters, *cluster.workers)
-    several = len(cluster.masters) > 1
+    several, workers = len(cluster.masters) > 1, len(cluster.workers)
     return ToolInputs(
         domain=settings.domain,
         hosts=MappingProxyType(hosts),
@@ -26,8 +27,8 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         nfs_path=cluster.settings.nfs.path,
         tools=tuple(name for name in catalogue.NAMES if cluster.name in clusters_of(settings, name)),
         certificate="provided" if settings.tls.source == "provided" else "cert-manager",
-        replicas=2 if several else 1,
-        database_instances=3 if several else 1,
+        replicas=min(2, workers) if several else 1,
+        database_instances=min(3, workers) if several else 1,
         load_balancer=str(cluster.entrance),
         load_balancers=tuple(str(c.entrance) for c in topology.clusters),
         chart_repository=settings.media.chart_repository,
@@ -40,7 +41,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         ),
         places=MappingProxyType({r.service: r.cluster for r in records if r.cluster}),
         all_hosts=MappingProxyType({r.service: r.name for r in records}),
-        workers=len(cluster.workers),
+        workers=workers,
         masters=tuple(str(m.address) for m in cluster.masters),
         machines=tuple(str(n.address) for n in nodes),
         gitlab=str(topology.gitlab.address),

@@ -108,10 +108,12 @@ def release(inputs: ToolInputs) -> Release:
         ),
         ports_for_ingress=(telemetry.LOKI_PORT, *door.ports),
         ports_for_metrics=(telemetry.LOKI_PORT,),
-        # The chart brings the disruption budget of its own.
+        # The chart brings the disruption budget of its own, and keeps the pods on different nodes.
         workloads=(
-            Workload(kind="StatefulSet", name="loki", namespace=NAMESPACE, replicas=replicas, cpu=CPU, memory=MEMORY),
-        ),
+            Workload(
+                kind="StatefulSet", name="loki", namespace=NAMESPACE, replicas=replicas, cpu=CPU, memory=MEMORY, apart=True,
+            ),
+        ),  # fmt: skip
         secrets=door.secrets,
         passwords=door.passwords,
         after=door.after,

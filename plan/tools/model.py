@@ -76,6 +76,8 @@ class Workload:
     memory: str = "0"
     selector: Mapping[str, str] = field(default_factory=dict)
     autoscale: int | None = None
+    apart: bool = False
+    """Whether no two of its pods run on one node, by the chart or by `common.apart`."""
 
 
 @dataclass(frozen=True, kw_only=True)

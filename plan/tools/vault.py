@@ -279,7 +279,7 @@ def release(inputs: ToolInputs) -> Release:
         workloads=(
             Workload(
                 kind="StatefulSet", name="vault", namespace=NAMESPACE, replicas=replicas(inputs), cpu="110m",
-                memory="264Mi", selector=LABELS,
+                memory="264Mi", selector=LABELS, apart=True,
             ),
         ),
         ca_bundle=inputs.ca_bundle,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plan import cilium, dns, gitlab, haproxy, hosts, keepalived, media, nfs, nftables, rke2
+from plan.manifests import manifests
 from plan.plan import Plan
 from plan.topology import ClusterHosts, Host
 from tests.plan.stacks import plan
@@ -39,6 +40,8 @@ def _standalone() -> Iterator[tuple[str, str]]:
     yield "standalone/gitlab.rb", gitlab.gitlab_rb("gitlab.devops.example.com", media.gitlab_version(stack.settings))
     yield "standalone/dns.txt", _zone(stack)
     yield "standalone/warnings.txt", "".join(f"{line}\n" for line in stack.warnings)
+    for name, text in manifests(stack.contract, cluster).items():
+        yield f"standalone/{name}", text
     for host in (cluster.masters[0], cluster.workers[0]):
         yield f"standalone/{host.name}.config.yaml", _node(stack, cluster, host)
     for host in (stack.topology.bastion, stack.topology.gitlab, cluster.load_balancers[0], cluster.nfs,

@@ -43,17 +43,21 @@ def examples(count: int) -> settings:
 _labels = st.dictionaries(
     st.sampled_from(["zone", "example.com/rack", "example.com/disk"]), st.sampled_from(["", "a", "1"]), max_size=2
 )
-_taints = st.lists(
-    st.fixed_dictionaries(
-        {
-            "key": st.sampled_from(["dedicated", "example.com/gpu"]),
-            "effect": st.sampled_from(["NoSchedule", "NoExecute"]),
-        },
-        optional={"value": st.sampled_from(["", "tools"])},
-    ),
-    max_size=2,
-    unique_by=lambda taint: (taint["key"], taint["effect"]),
-)
+
+
+def _taints(*effects: str) -> st.SearchStrategy[list[dict[str, str]]]:
+    return st.lists(
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["dedicated", "example.com/gpu"]), "effect": st.sampled_from(effects)},
+            optional={"value": st.sampled_from(["", "tools"])},
+        ),
+        max_size=2,
+        unique_by=lambda taint: (taint["key"], taint["effect"]),
+    )
+
+
+# Tools have no other nodes than workers.
+_EFFECTS = {"masters": ("NoSchedule", "NoExecute"), "workers": ("PreferNoSchedule",)}
 
 
 @st.composite
@@ -99,7 +103,7 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
         prefix_of_names = "" if len(names) == 1 else f"{name}-"
         for group, count in counts.items():
             addresses = [a for _ in range(draw(st.integers(0, count))) if (a := next(given, None))]
-            cluster[group] = {"count": count, "addresses": addresses, "labels": draw(_labels), "taints": draw(_taints)}
+            cluster[group] = {"count": count, "addresses": addresses, "labels": draw(_labels), "taints": draw(_taints(*_EFFECTS[group]))}
             if group == "workers":
                 cluster[group] |= {"cpu": 64, "memoryGb": 256}  # one of them has room for every tool
             if draw(st.booleans()):

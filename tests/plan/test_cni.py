@@ -12,6 +12,7 @@ import yaml
 from plan import cilium, media, network, rke2
 from plan.contract.cilium import host_policies
 from plan.contract.flow import flows
+from plan.manifests import manifests
 from tests.plan.stacks import plan
 
 
@@ -20,10 +21,10 @@ def files(architecture: str = "standalone", **sections: Any) -> dict[str, dict[s
     return {cluster.name: cilium.manifests(stack.contract, cluster) for cluster in stack.topology.clusters}
 
 
-def values(text: str) -> dict[str, Any]:
+def values(text: str, chart_name: str = "rke2-cilium") -> dict[str, Any]:
     chart = yaml.safe_load(text)
     assert (chart["apiVersion"], chart["kind"]) == ("helm.cattle.io/v1", "HelmChartConfig")
-    assert chart["metadata"] == {"name": "rke2-cilium", "namespace": "kube-system"}
+    assert chart["metadata"] == {"name": chart_name, "namespace": "kube-system"}
     found: dict[str, Any] = yaml.safe_load(chart["spec"]["valuesContent"])
     return found
 
@@ -59,9 +60,16 @@ def test_without_a_packet_filter_cilium_lets_in_everything_too() -> None:
     assert values(told["opstella-cilium.yaml"])["hostFirewall"] == {"enabled": False}
 
 
-def test_calico_needs_no_files() -> None:
+def test_calico_takes_the_address_that_a_node_registered_with() -> None:
+    """Not the first one of the first network card, which is the operator's own choice, and which it has written into the
+    Installation of clusters that run: two choices at once are refused there."""
     stack = plan()
     assert cilium.manifests(stack.contract, stack.topology.clusters[0]) == {}
+    ((name, text),) = manifests(stack.contract, stack.topology.clusters[0]).items()
+    assert name == "opstella-calico.yaml"
+    assert values(text, "rke2-calico") == {
+        "installation": {"calicoNetwork": {"nodeAddressAutodetectionV4": {"firstFound": False, "kubernetes": "NodeInternalIP"}}}
+    }
 
 
 @pytest.mark.parametrize("profile", ["opstella", "tectonic", "deckhouse", "rke2-cilium"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
 from plan.plan import Plan, build
-from plan.topology import Host
+from plan.topology import MASTERS_TAINT, Host
 from tests.plan.stacks import examples, plan, read, stacks, written
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -228,13 +228,13 @@ def test_labels_of_a_node_lie_over_those_of_its_group() -> None:
     workers = {
         "labels": {"example.com/zone": "a", "tier": "tools"},
         "nodeLabels": {"worker-2": {"example.com/zone": "b", "example.com/disk": "ssd"}},
-        "taints": [{"key": "dedicated", "value": "tools", "effect": "NoSchedule"}],
+        "taints": [{"key": "dedicated", "value": "tools", "effect": "PreferNoSchedule"}],
     }
     cluster = plan(clusters={"standalone": {"workers": workers}}).topology.clusters[0]
     assert cluster.workers[0].labels == (("example.com/zone", "a"), ("tier", "tools"))
     assert cluster.workers[1].labels == (("example.com/disk", "ssd"), ("example.com/zone", "b"), ("tier", "tools"))
     assert all(len(w.taints) == 1 and w.taints[0].key == "dedicated" for w in cluster.workers)
-    assert cluster.masters[0].labels == () and cluster.masters[0].taints == ()
+    assert cluster.masters[0].labels == () and cluster.masters[0].taints == (MASTERS_TAINT,)
 
 
 @pytest.mark.parametrize(
