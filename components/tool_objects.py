@@ -29,6 +29,7 @@ from plan.tools.sources import (
     ClusterAccountKeys,
     ClusterAuthority,
     Composed,
+    ConfigMap,
     FromPki,
     Generated,
     Given,
@@ -160,6 +161,20 @@ class ToolObjects:
             type=secret.type,
             string_data=content,
             opts=self.options([self._namespaces[secret.namespace]]),
+        )
+
+    def config_map(self, config_map: ConfigMap) -> kubernetes.core.v1.ConfigMap:
+        """A ConfigMap of the stack's own, which Helm leaves alone where its chart once made one of that name."""
+        return kubernetes.core.v1.ConfigMap(
+            f"{self._name}-{config_map.namespace}-{config_map.name}",
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(
+                name=config_map.name,
+                namespace=config_map.namespace,
+                labels=dict(config_map.labels) or None,
+                annotations={"helm.sh/resource-policy": "keep"},
+            ),
+            data={key: self._sources.value(source) for key, source in config_map.data.items()},
+            opts=self.options([self._namespaces[config_map.namespace]]),
         )
 
     def manifest(self, manifest: Manifest, after: Sequence[pulumi.Resource]) -> pulumi.Resource:

@@ -102,6 +102,7 @@ class ToolStack(pulumi.ComponentResource):
             if release.ca_bundle:
                 first.append(objects.bundle(release.ca_bundle, namespace))
         first += [objects.secret(secret) for secret in release.secrets]
+        first += [objects.config_map(config_map) for config_map in release.config_maps]
         before = [objects.manifest(m, [*first, *self._of(m.needs)]) for m in release.before]
         for job in release.jobs:
             if job.before:

@@ -29,7 +29,7 @@ DOMAIN_KEY = "argocd"
 SECRET, REDIS_SECRET = "argocd-secret", "argocd-redis"  # both names are fixed in Argo CD
 ADMIN_PASSWORD, REDIS_PASSWORD, SESSION_KEY = "argocd-admin", "argocd-redis", "argocd-session-key"
 LOGIN_SECRET, CLI_CALLBACK = "argocd-login", "http://localhost:8085/auth/callback"
-PART_OF = {"app.kubernetes.io/part-of": "argocd"}  # Argo CD reads only Secrets that carry it
+PART_OF = argo_cd_objects.PART_OF
 ROLES = {"platform-admins": "role:admin", "developers": "role:developer", "viewers": "role:readonly"}
 # What role:developer may beside reading; roles and objects in the words of Argo CD's own policies.
 DEVELOPER = (("applications", "sync"), ("applications", "action/*"))
@@ -67,7 +67,8 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     values: Values = {
         "fullnameOverride": "argocd",
         "crds": {"install": True, "keep": True},
-        "global": {"domain": host},
+        # Policies add up: the chart's own would let every pod of the cluster in.
+        "global": {"domain": host, "networkPolicy": {"create": False}},
         "configs": {
             "params": {"server.insecure": True},  # Traefik ends TLS
             "secret": {"createSecret": False},
@@ -85,9 +86,11 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "tls": False,  # true would name a Secret of its own
         "extraTls": [{"hosts": [host]}],
     }
-    values = merge(merge(values, parts), {"server": {"ingress": ingress}})
+    # Neither speaks to the API server.
+    tokenless: Values = {key: {"automountServiceAccountToken": False} for key in ("redis", "repoServer")}
+    values = merge(merge(merge(values, parts), tokenless), {"server": {"ingress": ingress}})
     if argo_cd_objects.trusts_gitlab(inputs):
-        values = merge(values, {"configs": {"tls": {"create": False}}})  # its ConfigMap is trust-manager's to fill
+        values = merge(values, {"configs": {"tls": {"create": False}}})  # its ConfigMap is the stack's own
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
         trust = {
@@ -178,6 +181,7 @@ def release(inputs: ToolInputs) -> Release:
             ),
             *argo_cd_objects.repositories(inputs),
         ),
+        config_maps=argo_cd_objects.certificates(inputs),
         passwords=(
             Password(name=ADMIN_PASSWORD),
             Password(name=REDIS_PASSWORD),
@@ -193,6 +197,7 @@ def release(inputs: ToolInputs) -> Release:
             Flow(peer=OUTSIDE, ports=(443,), why="Git and chart repositories"),
         ),
         ports_for_ingress=(8080,),
+        ports_for_metrics=(8080, 8082, 8083, 8084),
         workloads=tuple(
             Workload(
                 kind=kind, name=f"argocd-{workload}", namespace=NAMESPACE, cpu=cpu, memory=memory,

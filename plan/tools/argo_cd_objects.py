@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from plan.tools.model import CA_BUNDLE_KEY, Manifest, ToolInputs
-from plan.tools.sources import Clear, Given, Secret
+from plan.tools.model import Manifest, ToolInputs
+from plan.tools.sources import CaBundle, Clear, ConfigMap, Given, Secret
 
 NAMESPACE, RELEASE = "argocd", "argo-cd"
 PROJECT = "platform-apps"
-TRUST_MANAGER = "trust-manager"
 # Fixed in Argo CD: by host name, the certificates that a repository's server is verified by.
 CERTIFICATES = "argocd-tls-certs-cm"
-_LABELS = {"app.kubernetes.io/part-of": "argocd", "argocd.argoproj.io/secret-type": "repository"}
+PART_OF = {"app.kubernetes.io/part-of": "argocd"}
+"""Argo CD reads Secrets and ConfigMaps only if they carry it."""
+_LABELS = {**PART_OF, "argocd.argoproj.io/secret-type": "repository"}
 
 
 def repositories(inputs: ToolInputs) -> tuple[Secret, ...]:
@@ -36,20 +37,30 @@ def repositories(inputs: ToolInputs) -> tuple[Secret, ...]:
 
 
 def manifests(inputs: ToolInputs) -> tuple[Manifest, ...]:
-    """The project of the given repositories, the app of apps, and the certificates of repositories."""
+    """The project of the given repositories, and the app of apps."""
     found = []
     if inputs.argocd.repositories:
         found.append(_manifest(PROJECT, "AppProject", _project(inputs)))
     if inputs.argocd.apps:
         found.append(_manifest("apps", "Application", _apps(inputs)))
-    if trusts_gitlab(inputs):
-        found.append(_certificates(inputs))
     return tuple(found)
 
 
 def trusts_gitlab(inputs: ToolInputs) -> bool:
-    """Whether GitLab's certificate comes from the stack's own CA, and trust-manager can hand that out."""
-    return TRUST_MANAGER in inputs.present and "gitlab" in inputs.all_hosts and inputs.ca_bundle is not None
+    """Whether there is a GitLab whose certificate comes from the stack's own CA."""
+    return "gitlab" in inputs.all_hosts and inputs.ca_bundle is not None
+
+
+def certificates(inputs: ToolInputs) -> tuple[ConfigMap, ...]:
+    """The authorities that GitLab's certificate is verified by, under its name.
+
+    Every pod of Argo CD that reads repositories mounts it, so it stands before they do. Argo CD lists only what has its
+    label.
+    """
+    if not trusts_gitlab(inputs):
+        return ()
+    data = {inputs.all_hosts["gitlab"]: CaBundle()}
+    return (ConfigMap(name=CERTIFICATES, namespace=NAMESPACE, labels=PART_OF, data=data),)
 
 
 def _manifest(name: str, kind: str, spec: dict[str, Any]) -> Manifest:
@@ -85,19 +96,3 @@ def _apps(inputs: ToolInputs) -> dict[str, Any]:
         # No pruning: a folder that is empty by mistake must not take the applications with it.
         "syncPolicy": {"automated": {"prune": False, "selfHeal": True}},
     }
-
-
-def _certificates(inputs: ToolInputs) -> Manifest:
-    body = {
-        "apiVersion": "trust.cert-manager.io/v1alpha1",
-        "kind": "Bundle",
-        "metadata": {"name": CERTIFICATES},
-        "spec": {
-            "sources": [{"configMap": {"name": inputs.ca_bundle, "key": CA_BUNDLE_KEY}}],
-            "target": {
-                "configMap": {"key": inputs.all_hosts["gitlab"]},
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
-            },
-        },
-    }
-    return Manifest(name=CERTIFICATES, needs=(TRUST_MANAGER,), body=body)

@@ -18,6 +18,7 @@ from plan.tools.sources import Clear as Clear
 from plan.tools.sources import ClusterAccountKeys as ClusterAccountKeys
 from plan.tools.sources import ClusterAuthority as ClusterAuthority
 from plan.tools.sources import Composed as Composed
+from plan.tools.sources import ConfigMap as ConfigMap
 from plan.tools.sources import FromPki as FromPki
 from plan.tools.sources import Generated as Generated
 from plan.tools.sources import Given as Given
@@ -84,8 +85,9 @@ class Workload:
 class Release:
     """A Helm release and what belongs to it.
 
-    Order of creation: its namespaces, the CA bundle if `ca_bundle` names one, `secrets`, `before`, those of `jobs` that
-    come before, the release itself (after every release in `needs`), its other `jobs`, `after`.
+    Order of creation: its namespaces, the CA bundle if `ca_bundle` names one, `secrets` and `config_maps`, `before`,
+    those of `jobs` that come before, the release itself (after every release in `needs`), its other `jobs`, `after`.
+    What its pods mount is made before it, wherever the tool has put it: plan/tools/order.py.
 
     A needed release counts as there when its own `after` is.
 
@@ -107,6 +109,7 @@ class Release:
     further_flows: Mapping[str, tuple[Flow, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """By further namespace, what its pods open, to peers by address. They take no connection."""
     secrets: tuple[Secret, ...] = ()
+    config_maps: tuple[ConfigMap, ...] = ()
     passwords: tuple[Password, ...] = ()
     before: tuple[Manifest, ...] = ()
     after: tuple[Manifest, ...] = ()

@@ -109,3 +109,16 @@ class Secret:
     data: Mapping[str, Source]
     type: str = "Opaque"
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigMap:
+    """A ConfigMap that stands before the release does, of what is not secret and known only when the stack is made.
+
+    Deleting a chart's own ConfigMap of the same name, as Helm does once its values no longer want it, leaves this one.
+    """
+
+    name: str
+    namespace: str
+    data: Mapping[str, Clear | CaBundle]
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

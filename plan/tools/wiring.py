@@ -26,6 +26,7 @@ from plan.tools.needs import (
     StorageAccess,
     elsewhere,
 )
+from plan.tools.order import mounts_first
 from plan.tools.order import needs_of as needs_of
 from plan.tools.order import ordered as ordered
 from plan.tools.policies import policies as network_policies
@@ -67,7 +68,8 @@ class Served:
 def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
     """The releases of every cluster with all that their needs imply, each after what it needs.
 
-    Raises ConfigurationError: a provider that somebody needs is left out, or two declare the same user or client.
+    Raises ConfigurationError: a provider that somebody needs is left out, two declare the same user or client, or pods
+    mount what waits for them.
     """
     problems: list[Problem] = []
     served: dict[tuple[str, str], list[Served]] = {}
@@ -89,6 +91,7 @@ def wire(members: Mapping[str, Member]) -> dict[str, tuple[Release, ...]]:
         # A Job trusts the stack's authorities, also where its tool does not ask for them.
         releases[:] = [replace(r, ca_bundle=r.ca_bundle or inputs.ca_bundle) if r.jobs else r for r in releases]
         problems += missing_needs(releases, inputs)
+        releases[:] = mounts_first(releases, problems)
     if problems:
         raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     return {cluster: _guarded(members[cluster].inputs, ordered(releases)) for cluster, releases in wired.items()}

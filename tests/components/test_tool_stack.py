@@ -126,6 +126,7 @@ def test_secrets_namespaces_and_bundles_stand_before_their_release(preview: bool
     for release in RELEASES:
         chart = found.named(f"t-{release.name}", HELM)
         first = [f"t-{s.namespace}-{s.name}" for s in release.secrets] + [f"t-{m.name}" for m in release.before]
+        first += [f"t-{c.namespace}-{c.name}" for c in release.config_maps]
         first += [f"t-{release.namespace}-{release.ca_bundle}"] if release.ca_bundle else []
         for name in first:
             counted += 1
@@ -137,6 +138,18 @@ def test_secrets_namespaces_and_bundles_stand_before_their_release(preview: bool
         level = namespaces[0].inputs["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         assert level == release.pod_security
     assert counted >= 6
+
+
+def test_a_config_map_of_the_stack_has_its_labels_and_is_left_alone_by_helm(preview: bool) -> None:
+    found = tools(preview=preview).named("t-argocd-argocd-tls-certs-cm")
+    assert found.inputs["data"] == {"gitlab.devops.example.com": "the bundle"}
+    assert found.inputs["metadata"] == {
+        "name": "argocd-tls-certs-cm",
+        "namespace": "argocd",
+        "labels": {"app.kubernetes.io/part-of": "argocd"},
+        # A release whose chart made it before would delete it when its values no longer ask for it.
+        "annotations": {"helm.sh/resource-policy": "keep"},
+    }
 
 
 def test_a_manifest_that_is_waited_for_says_so(preview: bool) -> None:

@@ -10,7 +10,7 @@ from config.services import Apps, ArgoCd, GitRepository
 from plan.tools import argo_cd
 from plan.tools.model import Release, ToolInputs
 from plan.tools.realm import GROUPS
-from plan.tools.sources import Clear, Given
+from plan.tools.sources import CaBundle, Clear, Given
 
 HOSTS = {"argocd": "argocd.example.com", "keycloak": "idp.example.com", "gitlab": "gitlab.example.com"}
 INPUTS = ToolInputs(
@@ -79,12 +79,17 @@ def test_app_of_apps_comes_from_a_repository_of_the_settings_and_prunes_nothing(
     assert application["syncPolicy"]["automated"]["prune"] is False
 
 
-def test_gitlabs_certificate_is_trusted_where_trust_manager_stands() -> None:
-    (bundle,) = released().after
-    target = bundle.body["spec"]["target"]
-    assert bundle.body["metadata"]["name"] == "argocd-tls-certs-cm"
-    assert target["configMap"]["key"] == "gitlab.example.com"  # Argo CD looks the server up by its name
-    assert target["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "argocd"}
-    assert released().values["configs"]["tls"] == {"create": False}
-    without = argo_cd.release(replace(INPUTS, present=frozenset()))
-    assert without.after == () and "tls" not in without.values["configs"]
+def test_gitlabs_certificate_is_trusted_before_the_pods_that_mount_it_start() -> None:
+    release = released()
+    (certificates,) = release.config_maps
+    assert (certificates.name, certificates.namespace) == ("argocd-tls-certs-cm", "argocd")
+    # Argo CD looks the server up by its name, and lists only what has its label.
+    assert certificates.data == {"gitlab.example.com": CaBundle()}
+    assert certificates.labels == {"app.kubernetes.io/part-of": "argocd"}
+    assert release.values["configs"]["tls"] == {"create": False} and release.after == ()
+    without = argo_cd.release(replace(INPUTS, all_hosts={k: v for k, v in HOSTS.items() if k != "gitlab"}))
+    assert without.config_maps == () and "tls" not in without.values["configs"]
+
+
+def test_the_chart_opens_nothing_that_the_plan_closes() -> None:
+    assert released().values["global"]["networkPolicy"] == {"create": False}
