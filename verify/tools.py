@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from plan.tools.model import Manifest, Release
+from verify import policies
 from verify.kubernetes import Api, number_of, unavailable
 from verify.runner import Check, CheckFailed
 from verify.stack import Stack
@@ -55,7 +56,7 @@ def _tool(stack: Stack, cluster: dict[str, Any], api: Api, release: Release) -> 
     note(len(release.api_services), "API service")
     done = _jobs(api, release, faults)
     note(done, "Job done", "Jobs done")
-    note(_policies(api, release, faults), "network policy", "network policies")
+    note(_policies(api, release, stack.releases[cluster["name"]], faults), "network policy", "network policies")
     for kind, word in (("PodDisruptionBudget", "disruption budget"), ("HorizontalPodAutoscaler", "autoscaler")):
         note(sum(m.body["kind"] == kind for m in manifests), word)
     places = [(release.host, release.path), *((host, "/") for host in release.other_hosts)]
@@ -109,18 +110,15 @@ def _jobs(api: Api, release: Release, faults: list[str]) -> int:
     return complete
 
 
-def _policies(api: Api, release: Release, faults: list[str]) -> int:
-    """The number of network policies in the tool's namespace; one must hold for all pods, both ways, and let not all in or out."""
-    policies = api.get(f"/apis/networking.k8s.io/v1/namespaces/{release.namespace}/networkpolicies")["items"]
-    specs = [policy["spec"] for policy in policies]
-    closed = [
-        spec for spec in specs
-        if not spec.get("podSelector") and {"Ingress", "Egress"} <= set(spec.get("policyTypes", ()))
-        and all(spec.get("ingress", ())) and all(spec.get("egress", ()))  # an empty rule allows everything
-    ]  # fmt: skip
-    if not closed:
-        faults.append(f"namespace {release.namespace} has no policy that denies by default")
-    return len(policies)
+def _policies(api: Api, release: Release, releases: tuple[Release, ...], faults: list[str]) -> int:
+    """The number of network policies in the tool's namespaces. One must hold for all pods of a namespace, both ways, and
+    none may open what the plan does not."""
+    count = 0
+    for namespace in (release.namespace, *release.further_namespaces):
+        found = api.get(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")["items"]
+        faults += policies.faults(found, policies.planned(releases, namespace), namespace)
+        count += len(found)
+    return count
 
 
 def _url(stack: Stack, cluster: dict[str, Any], host: str, path: str, faults: list[str]) -> str:

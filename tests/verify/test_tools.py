@@ -16,7 +16,8 @@ import pytest
 from plan.tools.model import Manifest, Release, Workload
 from plan.tools.needs import Job
 from tests.config import material
-from verify import tools
+from tests.support.platform import plan_of
+from verify import policies, tools
 from verify.kubernetes import number_of
 from verify.runner import CheckFailed
 from verify.stack import Stack
@@ -49,6 +50,7 @@ JOB = "/apis/batch/v1/namespaces/space/jobs/realm"
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1.tool.example.com"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/space/networkpolicies"
 BUDGET = "/apis/policy/v1/namespaces/space/poddisruptionbudgets/web"
+DNS = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}], "ports": [{"port": 53}]}
 HEALTHY: dict[str, Any] = {
     f"{SPACE}/secrets?labelSelector=owner%3Dhelm%2Cname%3Dtool%2Cstatus%3Ddeployed": {"items": [{}]},
     WEB: {"metadata": {"name": "web", "namespace": "space"}, "spec": {"replicas": 2},
@@ -57,8 +59,8 @@ HEALTHY: dict[str, Any] = {
     API_SERVICE: {"status": {"conditions": [{"type": "Available", "status": "True"}]}},
     JOB: {"status": {"conditions": [{"type": "Complete", "status": "True"}]}},
     POLICIES: {"items": [
-        {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{"ports": [{"port": 53}]}]}},
-        {"spec": {"podSelector": {"a": "b"}, "policyTypes": ["Ingress"]}},
+        {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [DNS]}},
+        {"metadata": {"name": "web"}, "spec": {"podSelector": {"a": "b"}, "policyTypes": ["Ingress"]}},
     ]},
     BUDGET: {},
 }  # fmt: skip
@@ -130,6 +132,16 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
      "is not available: no endpoints"),
     (lambda there: there[POLICIES]["items"].pop(0), "namespace space has no policy that denies by default"),
     (lambda there: there[POLICIES]["items"][0]["spec"].update(egress=[{}]), "no policy that denies by default"),
+    # What a chart's own policy may open: everything, every pod on a port, every address.
+    (lambda there: there[POLICIES]["items"][1]["spec"].update(ingress=[{}]),
+     "NetworkPolicy space/web allows connections from everywhere, which the plan does not"),
+    (lambda there: there[POLICIES]["items"][1]["spec"].update(ingress=[{"ports": [{"port": 8080}]}]),
+     "allows connections from everywhere on 8080"),
+    (lambda there: there[POLICIES]["items"][1]["spec"].update(ingress=[{"from": [{"namespaceSelector": {}}], "ports": [{"port": "metrics"}]}]),
+     "allows connections from every pod or address on metrics"),
+    (lambda there: there[POLICIES]["items"][1]["spec"].update(ingress=[{"from": [{}]}]), "connections from every pod"),
+    (lambda there: there[POLICIES]["items"][1]["spec"].update(egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]),
+     "allows connections to every pod or address"),
     (without(BUDGET), "PodDisruptionBudget space/web is not there"),
 ]  # fmt: skip
 
@@ -259,3 +271,17 @@ def test_the_question_is_asked_under_the_name_and_verified(served: tuple[int, st
     other = material.make(tmp_path / "other")
     with pytest.raises(OSError, match="(?i)certificate verify failed"):
         ask((tmp_path / "other" / str(other["root"])).read_text(), "127.0.0.1", "www.devops.example.com", "/health", port=port)
+
+
+@pytest.mark.parametrize("architecture", ("standalone", "multicluster"))
+def test_no_policy_of_the_plan_opens_what_the_plan_does_not(architecture: str) -> None:
+    for releases in plan_of(architecture).releases.values():
+        for release in releases:
+            for namespace in (release.namespace, *release.further_namespaces):
+                own = policies.planned(releases, namespace)
+                there = [{"metadata": {"name": name}, "spec": spec} for name, spec in own.items()]
+                assert own and not list(policies.faults(there, own, namespace)), namespace
+                # The ingress, and Alloy, which takes what applications of every namespace send.
+                ports = {"traefik": "8000, 8443", "alloy": "4317, 4318"}.get(namespace)
+                opened = list(policies.faults(there, {}, namespace))
+                assert len(opened) == (ports is not None) and all(f"on {ports}," in one for one in opened)
