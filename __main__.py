@@ -1,23 +1,29 @@
 """Entry point: settings become a plan, the plan becomes components, components become outputs."""
 
+import sys
+
 import pulumi
 
 from config.errors import ConfigurationError
 from config.load import load
 from plan.plan import build
+from stacks.ending import SHOWN, leave_when_interrupted, settle
 from stacks.outputs import outputs
 from stacks.platform import deploy
 
 
 def main() -> None:
+    leave_when_interrupted()
     try:
         plan = build(load(), f"{pulumi.get_project()}/{pulumi.get_stack()}")
     except ConfigurationError as error:
-        raise pulumi.RunError(str(error)) from None
+        pulumi.log.error(str(error))
+        sys.exit(SHOWN)
     for warning in plan.warnings:
         pulumi.log.warn(warning)
     for name, value in outputs(plan, deploy(plan)).items():
         pulumi.export(name, value)
+    pulumi.run(settle)
 
 
 main()

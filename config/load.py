@@ -63,16 +63,11 @@ def from_pulumi(config: Mapping[str, Any], secret_keys: set[str], source: str) -
 
 
 def load() -> Settings:
-    """Settings of the stack that is running; a faulty configuration ends the program with its error page."""
+    """Settings of the stack that is running. Raises `ConfigurationError` with the page of a faulty configuration."""
     import pulumi
     from pulumi.runtime import config as runtime
 
-    stack = pulumi.get_stack()
-    try:
-        return from_pulumi(runtime.CONFIG.get(), runtime._SECRET_KEYS.get(), f"configuration of stack '{stack}'")
-    except ConfigurationError as error:
-        # RunError is the SDK's way to end without a stack trace.
-        raise pulumi.RunError(str(error)) from None
+    return from_pulumi(runtime.CONFIG.get(), runtime._SECRET_KEYS.get(), f"configuration of stack '{pulumi.get_stack()}'")
 
 
 def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -> Settings:

@@ -43,3 +43,18 @@ official_plugins() {
     [ -x "$1/plugins/resource-$name-v$version/pulumi-resource-$name" ] || return 1
   done < <(plugin_list)
 }
+
+# link_environment: `venv` in the repository, where Pulumi.yaml sends the released language host, becomes the artifact's
+# environment; before any engine starts, since that host makes a folder of this name where there is none and fills it from
+# the network. False where it is a folder already, which stays.
+link_environment() {
+  local venv
+  venv=$(realpath "$(lab/toolchain/build venv)")
+  if [ -e venv ] && [ ! -L venv ]; then
+    return 1
+  elif [ "$(readlink venv || true)" != "$venv" ]; then
+    # In one step: another engine may be starting by this link right now.
+    ln -sfn "$venv" "venv.$$"
+    mv -T "venv.$$" venv
+  fi
+}

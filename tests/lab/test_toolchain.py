@@ -448,9 +448,20 @@ def state_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("program", "status", "shown", "hidden"),
     [
-        ("import sys\nsys.exit('settings: key x is wrong')", 1, ["error: settings: key x is wrong"], ["Traceback"]),
-        ("import sys\nprint('a page', file=sys.stderr)\nsys.exit(1)", 1, ["a page"], ["Traceback"]),
-        ("import pulumi\nraise pulumi.RunError('first\\nsecond')", 1, ["error: first\n", "second\n"], ["Traceback"]),
+        ("import sys\nsys.exit('settings: key x is wrong')", 1, ["settings: key x is wrong", "exit code: 1"], ["Traceback"]),
+        ("import sys\nprint('a page', file=sys.stderr)\nsys.exit(1)", 1, ["a page", "exit code: 1"], ["Traceback"]),
+        (
+            "import sys, pulumi\npulumi.log.error('a page')\nsys.exit(32)",
+            1,
+            ["error: a page\n"],
+            ["Traceback", "exit code", "unhandled"],
+        ),
+        (
+            "import pulumi\nraise pulumi.RunError('first\\nsecond')",
+            1,
+            ["error: first\n", "second\n", "error: an unhandled error occurred: program exited with non-zero exit code: 1"],
+            ["Traceback"],
+        ),
         (
             "def inner():\n    raise ValueError('boom')\ninner()",
             1,
@@ -462,7 +473,7 @@ def state_files(folder: Path) -> list[Path]:
         ("print('said')", 0, ["said"], ["error"]),
         ("import pulumi\npulumi.export('x', pulumi.Config().require('absent'))", 1, ["absent"], []),
     ],
-    ids=["exit-text", "exit-number", "run-error", "exception", "apply", "exit-zero", "print", "missing-key"],
+    ids=["exit-text", "exit-number", "exit-shown", "run-error", "exception", "apply", "exit-zero", "print", "missing-key"],
 )
 def test_language_host_shows_how_a_program_ended(
     tmp_path: Path, program: str, status: int, shown: list[str], hidden: list[str]
@@ -475,6 +486,48 @@ def test_language_host_shows_how_a_program_ended(
         assert text not in said
     # The engine asks the host to stop; that leaves no complaint and no process.
     assert "KeyboardInterrupt" not in said and "signal" not in said
+
+
+FAILING = """
+import sys
+sys.path.insert(0, {root!r})
+import pulumi
+from pulumi_command import local
+from stacks.ending import leave_when_interrupted, settle
+
+leave_when_interrupted()
+last = "x"
+for number in range(4):
+    step = local.Command(f"step-{{number}}", create=pulumi.Output.concat("sleep 0.5; echo ", last))
+    last = step.stdout
+failing = local.Command("failing", create="sleep 0.7; echo 'error: the reason' >&2; exit 1")
+user = local.Command("user", create=pulumi.Output.concat("echo ", failing.stdout))
+local.Command("waiting", create="true", opts=pulumi.ResourceOptions(depends_on=[failing]))
+pulumi.export("failed", user.stdout)
+pulumi.export("last", last)
+pulumi.run(settle)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--continue-on-error"]], ids=["stop", "go-on"])
+def test_a_failed_run_ends_with_the_reason_and_no_trace_of_the_program(tmp_path: Path, options: list[str]) -> None:
+    project = Project(tmp_path, FAILING.format(root=str(ROOT)))
+    for _ in range(3):  # what the engine's interruption meets differs from run to run
+        said = project.run("up", "--yes", "--skip-preview", *options, status=1)
+        assert "error: the reason" in said
+        assert "Traceback" not in said and "KeyboardInterrupt" not in said and "exit code" not in said, said
+        if options:
+            # Everything that does not need the failed step has been made.
+            assert "error: update failed" not in said
+            made = json.loads(project.run("stack", "export"))["deployment"]["resources"]
+            assert {r["urn"].rsplit("::", 1)[1] for r in made if "Command" in r["urn"]} == {f"step-{n}" for n in range(4)}
+
+
+def test_a_program_without_that_end_leaves_its_trace(tmp_path: Path) -> None:
+    """The engine's cancel reaches the program here as it does by the released host."""
+    bare = FAILING.format(root=str(ROOT)).replace("leave_when_interrupted()\n", "\n").replace("pulumi.run(settle)\n", "")
+    said = Project(tmp_path, bare).run("up", "--yes", "--skip-preview", "--continue-on-error", status=1)
+    assert "Program failed with an unhandled exception" in said and "ResourceRegistrationFailed" in said
 
 
 def test_language_host_gives_the_program_its_settings_folder_and_modules(tmp_path: Path) -> None:

@@ -307,9 +307,11 @@ def run(
     pulumi.runtime.set_all_config(dict(config or {}), list(secret_keys))
 
     def whole() -> None:
+        root: Any = settings.get_root_resource()
+        # The stack of the mocks takes no entrypoint any more (`pulumi.run`); what it would wait for is waited for below.
+        root._async_program_registration_closed = False
         program()
-        root = settings.get_root_resource()
-        root.register_outputs(root.outputs)  # type: ignore[union-attr]
+        root.register_outputs(root.outputs)
 
     pulumi.runtime.test(whole)()
     return recording

@@ -1,34 +1,43 @@
-"""Pulumi language host for Python programs, on the Pulumi SDK's own runtime.
+"""Pulumi language host for Python programs: starts each program in a process of its own.
 
 The engine starts this, reads a port from the first line of its standard output and calls the gRPC
-service `pulumirpc.LanguageRuntime` there. One program runs per process, in this process: what it
-prints goes to the engine as messages. The host that Pulumi releases (which cannot be built from a
-package registry) runs the program in a second process and also installs dependencies, packs SDKs and
-attaches debuggers; this one refuses those with a clear message.
+service `pulumirpc.LanguageRuntime` there. As the host that Pulumi releases (which cannot be built from a
+package registry), it runs the program by a second process (program.py), passes the engine's cancel on to it
+as SIGINT, and turns its exit status into the answer. What the released host does beyond that, installing
+dependencies, packing SDKs, attaching debuggers, is refused with a clear message.
+
+The second process is started at once and waits for its request, so that both import the SDK side by side.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import logging
+import json
 import os
-import runpy
 import signal
+import subprocess
 import sys
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
+PROGRAM = os.path.join(os.path.dirname(os.path.realpath(__file__)), "program.py")
+
+
+def start_program() -> subprocess.Popen[bytes]:
+    """A process that runs one program as soon as its request arrives on its standard input."""
+    return subprocess.Popen([sys.executable, "-u", PROGRAM], stdin=subprocess.PIPE, start_new_session=False)
+
+
+if __name__ == "__main__":
+    waiting = start_program()
+
 try:
     import grpc
-    import pulumi
-    from google.protobuf import empty_pb2
-    from pulumi.automation._server import LanguageServer
-    from pulumi.runtime import reset_options, run_in_stack, set_all_config
-    from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+    from google.protobuf import empty_pb2, json_format
+    from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 except ImportError as error:
+    if __name__ == "__main__":
+        waiting.kill()
     sys.exit(
         f"error: the Python that runs Pulumi programs, {sys.executable}, lacks the Pulumi SDK ({error}). "
         "Run through lab/toolchain/pulumi, or set OPSTELLA_PYTHON to the interpreter of an environment with "
@@ -36,111 +45,58 @@ except ImportError as error:
     )
 
 MESSAGE_BYTES = 400 << 20  # the engine's own limit for one gRPC message
+# Exit status of a program whose error has been shown to the user already (the released host's number).
+SHOWN = 32
+# How long a program that was told to stop may take, in seconds.
+STOP_SECONDS = 5
 
 
-class ProgramError(Exception):
-    """The program ended in an error that has already been reported to the engine."""
+class Host(language_pb2_grpc.LanguageRuntimeServicer):
+    """Answers the engine; `engine` is its address, `waiting` a started process that has no program yet."""
 
-
-def _report(message: str) -> None:
-    """Show an error to the user; falls back on stderr when the engine no longer listens."""
-    try:
-        pulumi.log.error(message)
-    except Exception:  # noqa: BLE001 the engine may be gone already
-        print(message, file=sys.stderr, flush=True)
-
-
-async def _run(path: str) -> None:
-    """Run the program file as `__main__` inside a stack, and wait for its resources."""
-
-    def program() -> None:
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            if end.code in (None, 0):
-                return
-            # As with any Python program, a text given to sys.exit is the message, a number says
-            # that the message has been printed already.
-            if not isinstance(end.code, int):
-                _report(str(end.code))
-            raise ProgramError(f"the program exited with status {end.code}") from None
-
-    await run_in_stack(program)
-
-
-def _own_frames(error: BaseException) -> str:
-    """Traceback of the program's failure without the frames of this host and of runpy."""
-    frames = traceback.TracebackException.from_exception(error)
-    started = [n for n, frame in enumerate(frames.stack) if frame.filename == "<frozen runpy>"]
-    del frames.stack[: started[-1] + 1 if started else 0]
-    return "".join(frames.format()).rstrip()
-
-
-class Host(LanguageServer):
-    """The SDK's server for inline programs, made to run a program from the project's folder."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: None)
+    def __init__(self, engine: str, waiting: subprocess.Popen[bytes]) -> None:
+        self._engine = engine
+        self._waiting: subprocess.Popen[bytes] | None = waiting
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def Handshake(self, request, context):
         return language_pb2.LanguageHandshakeResponse()
 
     def Run(self, request, context):
-        return contextvars.copy_context().run(self._run_program, request)
-
-    def _run_program(self, request) -> language_pb2.RunResponse:
         folder = request.info.program_directory or request.pwd
         path = os.path.normpath(os.path.join(folder, request.info.entry_point or "."))
         if os.path.isdir(path):
             path = os.path.join(path, "__main__.py")
         if not os.path.isfile(path):
             return language_pb2.RunResponse(error=f"no program at {path}: the project's folder needs a __main__.py")
-        os.chdir(request.pwd)
-        sys.path.insert(0, os.path.dirname(path))
-        sys.argv = [path, *request.args]
-        reset_options(
-            project=request.project,
-            stack=request.stack,
-            organization=request.organization or "organization",
-            monitor_address=request.monitor_address,
-            engine_address=self._engine,
-            parallel=request.parallel,
-            preview=request.dryRun,
-        )
-        set_all_config(dict(request.config), list(request.configSecretKeys))
-        # A task that faults is reported by whoever awaits it; asyncio's own second report is noise.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        loop = asyncio.new_event_loop()
-        loop.set_default_executor(ThreadPoolExecutor(max(request.parallel, 1) * 4))
+        with self._lock:
+            program, self._waiting = self._waiting or start_program(), None
+            self._running.add(program)
+        context.add_callback(lambda: stop(program))
+        wanted = {"path": path, "engine": self._engine, "request": json_format.MessageToDict(request)}
         try:
-            loop.run_until_complete(_run(path))
-        except ProgramError:
+            program.stdin.write(json.dumps(wanted).encode() + b"\n")
+            program.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended before it read anything; its status says so
+        status = program.wait()
+        with self._lock:
+            self._running.discard(program)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if status == SHOWN:
             return language_pb2.RunResponse(bail=True)
-        except pulumi.RunError as error:
-            _report(str(error))
-            return language_pb2.RunResponse(bail=True)
-        except grpc.RpcError as error:
-            # The engine closes its side when a deployment is cancelled or a resource failed; it has
-            # said why.
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
-                _report(f"the engine refused a request of the program: {error.details()}")
-            return language_pb2.RunResponse(bail=True)
-        except BaseException as error:  # noqa: BLE001 whatever a program raises is shown to its author
-            _report(f"the program failed with an unhandled exception:\n{_own_frames(error)}")
-            return language_pb2.RunResponse(bail=True)
-        finally:
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                try:
-                    loop.run_until_complete(task)
-                except BaseException:  # noqa: BLE001, S110 it is cancelled; its outcome is not wanted
-                    pass
-            loop.close()
-            sys.stdout.flush()
-            sys.stderr.flush()
+        if status:
+            # As in Go, the status of a program that a signal ended is -1.
+            return language_pb2.RunResponse(error=f"program exited with non-zero exit code: {max(status, -1)}")
         return language_pb2.RunResponse()
 
-    _engine = sys.argv[-1] if len(sys.argv) > 1 else ""
+    def GetRequiredPackages(self, request, context):
+        return language_pb2.GetRequiredPackagesResponse()
+
+    def GetPluginInfo(self, request, context):
+        return plugin_pb2.PluginInfo()
 
     def GetProgramDependencies(self, request, context):
         return language_pb2.GetProgramDependenciesResponse(
@@ -159,26 +115,54 @@ class Host(LanguageServer):
         return language_pb2.RuntimeOptionsResponse()
 
     def Cancel(self, request, context):
+        with self._lock:
+            running = list(self._running)
+        for program in running:
+            stop(program)
         return empty_pb2.Empty()
 
+    def close(self) -> None:
+        """End whatever still runs or waits."""
+        with self._lock:
+            left = [*self._running, *([self._waiting] if self._waiting else [])]
+        for program in left:
+            program.kill()
 
-def main() -> None:
-    stop = threading.Event()
+
+def stop(program: subprocess.Popen[bytes]) -> None:
+    """Interrupt a program that still runs; kill it when it has not ended STOP_SECONDS later."""
+    if program.poll() is not None:
+        return
+    program.send_signal(signal.SIGINT)
+
+    def end() -> None:
+        try:
+            program.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            program.kill()
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def main(waiting: subprocess.Popen[bytes]) -> None:
+    ended = threading.Event()
     # The engine ends its hosts with SIGINT; that is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: ended.set())
     limits = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES)]
     server = grpc.server(ThreadPoolExecutor(16), options=limits)
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), server)
+    host = Host(sys.argv[-1] if len(sys.argv) > 1 else "", waiting)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    stop.wait()
+    ended.wait()
+    host.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of a program that was cut off in the middle must not hold the process.
+    # Threads of a request that was cut off in the middle must not hold the process.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    main(waiting)
