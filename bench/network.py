@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from bench.engine import ROOT, exponent
-from config.certificates import ENCRYPTED
 from config.load import from_values
+from config.pem import ENCRYPTED
 from config.reference import ARCHITECTURES
 from plan import network, nftables
 from plan.contract.flow import flows

@@ -1,33 +1,40 @@
-"""Certificates and keys that the user brings: read, and judged before anything is touched."""
+"""Reading certificates and keys that the user brings, and verifying them as a TLS client does.
+
+A certificate is not judged by its fields: it is verified with what it is to serve, or with throw-away leaves that it is
+to issue. The verifier is that of `cryptography`, held to what OpenSSL, Go and Java hold authorities to; the rules of
+browsers' root programmes (key identifiers and the like) do not bind a company's own authority.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import pairwise
+from ipaddress import IPv4Address
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
     load_ssh_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
-from config.errors import Problem, key
-from config.model import Settings
-from config.placement import services
-
-# Placeholder that stands for a key whose text is not known here (see load.from_stack_file); it passes every check.
-ENCRYPTED = (
-    "-----BEGIN ENCRYPTED PRIVATE KEY-----\n(held encrypted by the stack)\n-----END ENCRYPTED PRIVATE KEY-----\n"
-)
+SHORTEST_RSA = 2048
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 class NotReadable(ValueError):
-    """A text is no PEM certificate or key; the message never repeats it."""
+    """A text is no PEM certificate or key; the message never repeats it. `fix` is what to do."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        self.fix = fix
+        super().__init__(what)
 
 
 def read_certificates(pem: str) -> list[x509.Certificate]:
@@ -35,18 +42,39 @@ def read_certificates(pem: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
-        raise NotReadable("it is not a readable PEM certificate") from None
+        raise NotReadable("it is not a readable PEM certificate", "give the certificate as PEM") from None
 
 
-def read_key(pem: str) -> Any:
-    """The private key of `pem`, without a passphrase. Raises NotReadable."""
-    load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in pem else load_pem_private_key
+def read_key(pem: str, *, ssh: bool = False) -> Any:
+    """The private key of `pem`, if what uses it can read it: `ssh` is the engine, else what serves or signs by TLS.
+
+    Raises NotReadable.
+    """
+    openssh = "OPENSSH PRIVATE KEY" in pem
+    if openssh and not ssh:
+        raise NotReadable(
+            "it is a key in OpenSSH's form, which TLS servers do not read",
+            "convert a copy of it: ssh-keygen -p -m PKCS8 -N '' -f COPY; then name that by file:COPY",
+        )
     try:
-        return load(pem.encode(), password=None)
+        key = (load_ssh_private_key if openssh else load_pem_private_key)(pem.encode(), password=None)
     except TypeError:
-        raise NotReadable("it is locked by a passphrase") from None
+        how = "ssh-keygen -p -N '' -f COPY" if ssh else "openssl pkey -in KEY -out COPY"
+        raise NotReadable("it is locked by a passphrase", f"make a copy without one: {how}; then name that by file:COPY") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise NotReadable("it is not a readable private key") from None
+        raise NotReadable(
+            "it is not a readable private key",
+            f"give a whole private key; {'ssh-keygen -y -f KEY' if ssh else 'openssl pkey -noout -in KEY'} shows whether one is",
+        ) from None
+    kinds = f"{'Ed25519, ' if ssh else ''}ECDSA (P-256, P-384, P-521) or RSA of {SHORTEST_RSA} bits or more"
+    if not (
+        (isinstance(key, rsa.RSAPrivateKey) and key.key_size >= SHORTEST_RSA)
+        or (isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES))
+        or (ssh and isinstance(key, ed25519.Ed25519PrivateKey))
+    ):
+        what = f"RSA key of {key.key_size} bits" if isinstance(key, rsa.RSAPrivateKey) else "key of its kind"
+        raise NotReadable(f"{'the engine' if ssh else 'not every TLS client'} accepts no {what}", f"give a key of {kinds}")
+    return key
 
 
 def matches(certificate: Any, private_key: Any) -> bool:
@@ -78,143 +106,101 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
+def is_root(certificate: x509.Certificate) -> bool:
+    """Whether `certificate` signed itself, so that nothing above it is asked for."""
+    return issued_by(certificate, certificate)
+
+
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether `certificate` may sign others."""
+    """Whether `certificate` says that it may sign others."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, ValueError):
         return False
 
 
-def check_ssh(settings: Settings) -> Iterator[Problem]:
-    text = settings.ssh.private_key.get_secret_value()
-    if text == ENCRYPTED:
-        return
+def refused(
+    leaf: x509.Certificate,
+    name: str | IPv4Address,
+    between: Iterable[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    moment: datetime,
+) -> str | None:
+    """Why a TLS client refuses `leaf` for `name` at `moment`, trusting `roots` alone; None: it does not."""
+    reasons: list[str] = []
+
+    def signs(_: Any, certificate: x509.Certificate, extension: x509.KeyUsage | None) -> None:
+        if extension is not None and not extension.key_cert_sign:
+            hold(f"{_named(certificate)} may not sign certificates (its key usage lacks keyCertSign)")
+
+    def serves(_: Any, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None) -> None:
+        wanted = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+        if extension is not None and not any(usage in wanted for usage in extension):
+            hold(f"{_named(certificate)} may not be used by servers (its extended key usage lacks serverAuth)")
+
+    def hold(reason: str) -> None:
+        reasons.append(reason)
+        raise ValueError(reason)
+
+    anything = Criticality.AGNOSTIC
+    extended = ExtensionPolicy.permit_all().may_be_present(x509.ExtendedKeyUsage, anything, serves)
+    authorities = extended.require_present(x509.BasicConstraints, anything, None)
+    authorities = authorities.may_be_present(x509.KeyUsage, anything, signs)
+    servers = extended.require_present(x509.SubjectAlternativeName, anything, None)
+    policy = PolicyBuilder().store(Store(list(roots))).time(moment)
+    policy = policy.extension_policies(ca_policy=authorities, ee_policy=servers)
+    subject = x509.IPAddress(name) if isinstance(name, IPv4Address) else x509.DNSName(name)
     try:
-        read_key(text)
-    except NotReadable as error:
-        yield Problem(key("ssh.privateKey"), str(error), "give an OpenSSH or PEM private key without a passphrase")
+        policy.build_server_verifier(subject).verify(leaf, list(between))
+    except VerificationError as error:
+        return reasons[0] if reasons else _plainly(str(error), [*between, *roots])
+    return None
 
 
-def check_tls(settings: Settings, now: datetime) -> Iterator[Problem]:
-    tls = settings.tls
-    if tls.source != "provided":
-        return
-    for name, value in (("certificate", tls.certificate), ("privateKey", tls.private_key)):
-        if value is None:
-            secret = "--secret " if name == "privateKey" else ""
-            yield Problem(
-                key("tls", name),
-                "tls.source is provided, but this is missing",
-                f"pulumi config set {secret}--path opstella:tls.{name} (it reads standard input), or file:PATH",
-            )
-    if tls.certificate is None:
-        return
+def throwaway(
+    issuer: x509.Certificate, issuer_key: Any, names: Sequence[str], addresses: Sequence[IPv4Address] = ()
+) -> tuple[x509.Certificate, datetime]:
+    """A server certificate for `names` and `addresses` as `issuer` would issue it, and a moment at which both are valid."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    start, end = issuer.not_valid_before_utc, issuer.not_valid_after_utc
+    alternatives = [*map(x509.DNSName, names), *map(x509.IPAddress, addresses)]
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    return leaf, start + (end - start) / 2
+
+
+def _plainly(error: str, authorities: Sequence[x509.Certificate]) -> str:
+    """The verifier's `error` in plain words."""
+    if "name constraints" in error or "name constraint" in error:
+        bound = [_named(c) for c in authorities if _constrains(c)]
+        return f"the name constraints of {' and '.join(bound) or 'an authority'} do not permit it"
+    if "basicConstraints" in error:
+        bare = [_named(c) for c in authorities if not is_authority(c)]
+        return f"{' and '.join(bare) or 'an issuer'} is not an authority (its basic constraints do not say CA)"
+    if "critical extensions" in error:
+        return "an authority has a critical extension that TLS clients do not know"
+    if "key algorithm" in error or "signature algorithm" in error or "RSA" in error:
+        return f"a key or a signature of the chain is of a kind that TLS clients refuse ({error.rpartition(': ')[2]})"
+    return error.removeprefix("validation failed: ")
+
+
+def _constrains(certificate: x509.Certificate) -> bool:
     try:
-        certificate = read_certificates(tls.certificate)[0]
-    except NotReadable as error:
-        yield Problem(key("tls.certificate"), str(error), "give the certificate as PEM")
-        return
-    yield from check_hosts(settings, [f"{s.label}.{settings.domain}" for s in services(settings)])
-    yield from _validity("tls.certificate", [certificate], now)
-    if tls.private_key is not None:
-        yield from _pair("tls", certificate, tls.private_key.get_secret_value())
-    if tls.chain is not None:
-        yield from _chain("tls", certificate, tls.chain, now)
+        certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return True
 
 
-def check_hosts(settings: Settings, hosts: Iterable[str]) -> Iterator[Problem]:
-    """A problem if the user's own certificate, given and readable, does not stand for all of `hosts`."""
-    if settings.tls.source != "provided" or settings.tls.certificate is None:
-        return
-    try:
-        certificate = read_certificates(settings.tls.certificate)[0]
-    except NotReadable:
-        return  # reported where it is read
-    missing = [host for host in hosts if not covers(certificate, host)]
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        yield Problem(
-            key("tls.certificate"),
-            f"its names do not cover opstella:domain {settings.domain}: missing {shown}",
-            f"have it issued for *.{settings.domain}, or correct the domain",
-        )
-
-
-def check_intermediate(settings: Settings, now: datetime) -> Iterator[Problem]:
-    given = settings.pki.intermediate
-    if given is None:
-        return
-    path = "pki.intermediate"
-    try:
-        certificate = read_certificates(given.certificate)[0]
-    except NotReadable as error:
-        yield Problem(key(path, "certificate"), str(error), "give the certificate as PEM")
-        return
-    if not is_authority(certificate):
-        yield Problem(
-            key(path, "certificate"),
-            "it may not sign other certificates (its basic constraints do not say CA)",
-            "have it issued as a certificate authority: basicConstraints CA:TRUE, keyUsage keyCertSign",
-        )
-    yield from _validity(f"{path}.certificate", [certificate], now)
-    yield from _pair(path, certificate, given.private_key.get_secret_value())
-    yield from _chain(path, certificate, given.chain, now, to_root=True)
-
-
-def _chain(path: str, leaf: x509.Certificate, pem: str, now: datetime, to_root: bool = False) -> Iterator[Problem]:
-    try:
-        chain = read_certificates(pem)
-    except NotReadable as error:
-        yield Problem(key(path, "chain"), str(error), "give the issuing certificates as PEM")
-        return
-    links: Sequence[x509.Certificate] = [leaf, *chain]
-    for number, (lower, upper) in enumerate(pairwise(links), 1):
-        if not issued_by(lower, upper):
-            signed = f"{path}.certificate" if number == 1 else f"its number {number - 1}"
-            yield Problem(
-                key(path, "chain"),
-                f"its certificate number {number} ({upper.subject.rfc4514_string()}) did not sign {signed}",
-                "put the issuing authority first, then those above it, each once",
-            )
-            return
-    last = chain[-1]
-    if to_root and not issued_by(last, last):
-        yield Problem(
-            key(path, "chain"),
-            f"it ends with {last.subject.rfc4514_string()}, which is no root: {last.issuer.rfc4514_string()} signed it",
-            "add the certificates above it, up to and with the root",
-        )
-    yield from _validity(f"{path}.chain", chain, now)
-
-
-def _validity(path: str, certificates: Sequence[x509.Certificate], now: datetime) -> Iterator[Problem]:
-    for certificate in certificates:
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        name = certificate.subject.rfc4514_string()
-        if now > end:
-            yield Problem(
-                key(path), f"{name} expired on {end:%Y-%m-%d %H:%M} UTC", "give a certificate that is valid today"
-            )
-        if now < start:
-            yield Problem(
-                key(path),
-                f"{name} is not valid before {start:%Y-%m-%d %H:%M} UTC",
-                "give one that is valid today, or set this machine's clock right",
-            )
-
-
-def _pair(path: str, certificate: x509.Certificate, private_key: str) -> Iterator[Problem]:
-    if private_key == ENCRYPTED:
-        return
-    try:
-        matching = matches(certificate, read_key(private_key))
-    except NotReadable as error:
-        yield Problem(key(path, "privateKey"), str(error), "give the key as PEM, without a passphrase")
-        return
-    if not matching:
-        yield Problem(
-            key(path, "privateKey"),
-            f"it is not the key of {path}.certificate: their public keys differ",
-            "give the private key with which the certificate was requested",
-        )
+def _named(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string() or "a certificate without a name"

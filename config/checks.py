@@ -10,17 +10,18 @@ from datetime import UTC, datetime
 
 from config.addresses import check_inside
 from config.balancers import check_balancers
-from config.certificates import ENCRYPTED, check_intermediate, check_ssh, check_tls
 from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
 from config.networks import check_addresses, check_overlaps, check_room, check_rules, node_mask
 from config.nodes_checks import check_nodes
+from config.pem import ENCRYPTED
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
 from config.reference import ARCHITECTURES
 from config.salvage import touches
 from config.services_checks import CHECKS
+from config.tls_checks import check_intermediate, check_ssh, check_tls
 
 __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 
@@ -57,8 +58,8 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("media.**",), _media),
         (("ssh.privateKey",), check_ssh),
         (("tls.**", "pki.**"), _sources),
-        (("tls.**", "domain", "domains.**", *PLACES_READ), lambda s: check_tls(s, moment)),
-        (("pki.**",), lambda s: check_intermediate(s, moment)),
+        (("tls.**", "extraCaCertificates.**", "domain", "domains.**", *PLACES_READ), lambda s: check_tls(s, moment)),
+        (("pki.**", "domain", "domains.**", *PLACES_READ), lambda s: check_intermediate(s, moment)),
         *CHECKS,
     )
     return [

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from config.clusters import Bastion, Cluster, GitLab
+from config.key_types import HostKey, PemCertificate, PemKey, SecretText
 from config.network_rules import Egress, NetworkRule
 from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
@@ -23,15 +24,11 @@ from config.types import (
     Flag,
     Frozen,
     Gigabytes,
-    HostKey,
     HostName,
     Network,
     NetworkProfile,
-    PemCertificate,
-    PemKey,
     Port,
     Rke2Version,
-    SecretText,
     Sha256,
     Url,
     UserName,

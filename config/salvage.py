@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.certificates import ENCRYPTED
 from config.model import Settings
+from config.pem import ENCRYPTED
 from config.reference import ARCHITECTURES, overlay
 
 # In place of a broken section that has no default; nothing is reported about it.

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 
 from config.errors import Fault
-from config.types import LABEL, contents, shown
+from config.key_types import contents
+from config.types import LABEL, shown
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9-]+\.)*[A-Za-z0-9-]+\Z")
 # A container image reference (distribution's grammar): [registry/]path[:tag][@digest].

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
-from config.certificates import ENCRYPTED
 from config.errors import Problem, key
 from config.model import Settings
+from config.pem import ENCRYPTED
 from config.placement import PLACES_READ, services
 from config.plain_secrets import parameters_of_the_seal, values_of_tools, variables_of_services
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
 
+from config import cron
 from config.errors import Fault
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+# Semantic versioning 2.0.0, with the v that some charts have; Helm takes anything else for a range.
+_NUMBER, _IDENTIFIER = r"(?:0|[1-9]\d*)", r"(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMVER = (
+    rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
 _KUBERNETES_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)\Z")
 
 
@@ -79,6 +85,9 @@ def _host(value: Any) -> Any:
     """An IP address or a DNS name under which a machine is dialled."""
     fix = "write an IP address or a DNS name"
     text = _text(value, fix)
+    if "%" in text:
+        # It names an interface of one machine, and would stand in the configuration of another (RFC 4007, 11).
+        raise Fault(f"{shown(text)} has a scope identifier", "write an address without %, or a DNS name")
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -119,51 +128,6 @@ def _single(value: Any) -> Any:
     if len(several) > 1:
         raise Fault(f"{' and '.join(map(shown, several))} at once", "choose one of them: their rules do not add up to one contract")
     return value
-
-
-def contents(value: Any) -> Any:
-    """`file:PATH` is replaced by that file's text; any other text stands for itself."""
-    if isinstance(value, str) and value.startswith("file:"):
-        name = value.removeprefix("file:")
-        try:
-            return Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not a path of a text file"
-            raise Fault(
-                f"cannot read the file {shown(name)} ({reason})", "check the path and its permissions"
-            ) from None
-    return value
-
-
-def _pem_certificate(value: str) -> str:
-    if "-----BEGIN CERTIFICATE-----" not in value:
-        raise Fault("no PEM certificate", "give the text between and with the BEGIN and END lines, or file:PATH")
-    return value.strip() + "\n"
-
-
-def _pem_key(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if "PRIVATE KEY-----" not in text:
-        raise Fault("no PEM or OpenSSH private key", "give its text as a secret, or file:PATH")
-    return SecretStr(text.strip() + "\n")
-
-
-def _secret_text(value: SecretStr) -> SecretStr:
-    # Editors and commands end a file with a line end, which is no part of a password.
-    text = value.get_secret_value().rstrip("\r\n")
-    if not text.strip():
-        raise Fault("the secret is empty", "give it its text, or remove it")
-    return SecretStr(text)
-
-
-def _host_key(value: str) -> str:
-    parts = value.split()
-    if len(parts) < 2 or not re.match(r"(ssh-|ecdsa-sha2-)", parts[0]):
-        raise Fault(
-            "no SSH public host key",
-            "write it as in that machine's /etc/ssh/ssh_host_ed25519_key.pub: ssh-ed25519 AAAA…",
-        )
-    return " ".join(parts[:2])
 
 
 def _sha256(value: str) -> str:
@@ -241,20 +205,13 @@ DnsName = Annotated[str, AfterValidator(_dns_name)]
 HostName = Annotated[str, BeforeValidator(_host)]
 Network = Annotated[ipaddress.IPv4Network, BeforeValidator(_network)]
 Address = Annotated[ipaddress.IPv4Address, BeforeValidator(_address)]
-PemCertificate = Annotated[str, BeforeValidator(contents), AfterValidator(_pem_certificate)]
-SecretText = Annotated[SecretStr, BeforeValidator(contents), AfterValidator(_secret_text)]
-PemKey = Annotated[SecretStr, BeforeValidator(contents), AfterValidator(_pem_key)]
-HostKey = Annotated[str, AfterValidator(_host_key)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Rke2Version = Annotated[str, _pattern(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]
 GitLabVersion = Annotated[str, _pattern(r"\d+\.\d+\.\d+", "a GitLab version", "write all three numbers, as 18.5.1")]
 ChartVersion = Annotated[
-    str, _pattern(r"v?\d+\.\d+\.\d+[0-9A-Za-z.+-]*", "a chart version", "write all three numbers, as 9.0.0")
+    str, _pattern(_SEMVER, "a chart version", "write all three numbers, such as 9.0.0 or 9.0.0-rc.1")
 ]
-Cron = Annotated[
-    str,
-    _pattern(r"[0-9*/,A-Za-z-]+( [0-9*/,A-Za-z-]+){4}", "a cron schedule", "write five fields, such as 0 */6 * * *"),
-]
+Cron = Annotated[str, AfterValidator(cron.check)]
 UserName = Annotated[
     str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
 ]

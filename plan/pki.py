@@ -5,9 +5,12 @@ Lifetimes in hours, as X.509 tools take them; in-cluster leaves are cert-manager
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from config.model import Settings
+from plan.tools.model import Release
 from plan.topology import Topology
 
 HOURS_PER_YEAR = 8766  # 365.25 days, so that leap days do not eat into a lifetime
@@ -72,3 +75,18 @@ def ca_tree(settings: Settings, topology: Topology) -> CaTree:
         ),
         leaves=leaves,
     )
+
+
+def issued(
+    tree: CaTree, clusters: Iterable[Iterable[Release]]
+) -> Iterator[tuple[tuple[str, ...], tuple[IPv4Address, ...]]]:
+    """Names and addresses of every certificate that the intermediate issues: GitLab's here, the tools' by cert-manager."""
+    for leaf in tree.leaves:
+        yield leaf.dns_names, tuple(map(IPv4Address, leaf.ip_addresses))
+    for releases in clusters:
+        for release in releases:
+            for manifest in (*release.before, *release.after):
+                spec = manifest.body.get("spec", {})
+                # A ClusterIssuer signs with the intermediate; an Issuer is one release's own.
+                if manifest.body.get("kind") == "Certificate" and spec["issuerRef"]["kind"] == "ClusterIssuer":
+                    yield tuple(spec["dnsNames"]), ()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from config.certificates import check_hosts
 from config.errors import ConfigurationError
 from config.model import Settings
+from config.tls_checks import check_hosts, check_issuing
 from plan import dns, keepalived, media, network, pki, sizing
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
@@ -73,6 +73,8 @@ def build(settings: Settings, stack: str) -> Plan:
         problems += [p for p in error.problems if p not in problems]
     served = [host for rs in releases.values() for r in rs for host in (r.host, *r.other_hosts) if host]
     problems += check_hosts(settings, served)
+    authorities = pki.ca_tree(settings, machines)
+    problems += check_issuing(settings, pki.issued(authorities, releases.values()))
     budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
     problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
     problems += [p for c in machines.clusters for p in placement.check(c, releases.get(c.name, ()))]
@@ -84,7 +86,7 @@ def build(settings: Settings, stack: str) -> Plan:
         stack=stack,
         settings=settings,
         topology=machines,
-        ca=pki.ca_tree(settings, machines),
+        ca=authorities,
         records=dns.records(settings, machines),
         total=sizing.total(machines.hosts),
         contract=agreed,

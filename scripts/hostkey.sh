@@ -13,7 +13,7 @@ main() {
   stage
   # A given key may be of another kind, and may carry a host name before it or a comment behind it.
   if [[ -n ${V[expected]} ]]; then
-    [[ ${V[expected]} =~ (ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+)[[:space:]]+([A-Za-z0-9+/=]+) ]] || die "the host key given for ${V[name]} is not one" "write it as in known_hosts: ssh-ed25519 AAAA..." 2
+    [[ ${V[expected]} =~ (ssh-ed25519|ecdsa-sha2-nistp[0-9]+)[[:space:]]+([A-Za-z0-9+/=]+) ]] || die "the host key given for ${V[name]} is not one" "write it as in known_hosts: ssh-ed25519 AAAA..." 2
     kind=${BASH_REMATCH[1]}
     V[expected]="${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
   fi

@@ -18,6 +18,7 @@ from components.nfs_share import NfsShare, NfsShareArgs
 from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
+from config.tls_checks import served_chain
 from plan.gitlab import access_tokens, tokens_until
 from plan.hosts import extra_authorities
 from plan.manifests import manifests
@@ -186,12 +187,12 @@ def _provided(plan: Plan) -> ServerCertificate | None:
     if tls.source == "internal" or tls.certificate is None or tls.private_key is None:
         return None
     return ServerCertificate(
-        chain=pulumi.Output.from_input(tls.certificate + (tls.chain or "")),
+        chain=pulumi.Output.from_input(served_chain(tls)[0]),
         private_key=pulumi.Output.secret(tls.private_key.get_secret_value()),
     )
 
 
 def _trusted(plan: Plan) -> tuple[str, ...]:
     """What is trusted besides our own root: the user's extra authorities, and the issuers of a provided certificate."""
-    chain = plan.settings.tls.chain if plan.settings.tls.source == "provided" else None
-    return (*extra_authorities(plan.settings), *((chain,) if chain else ()))
+    above = served_chain(plan.settings.tls)[1] if plan.settings.tls.source == "provided" else ""
+    return (*extra_authorities(plan.settings), *((above,) if above else ()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from config.reference import ARCHITECTURES
 
@@ -37,6 +37,7 @@ def certificate(
     names: list[str] | None = None,
     start: datetime = NOW - YEAR,
     end: datetime = NOW + YEAR,
+    extensions: tuple[x509.ExtensionType, ...] = (),
 ) -> x509.Certificate:
     """A certificate of `key`; without `names` it is an authority, without `issuer` a root."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -50,9 +51,29 @@ def certificate(
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
     if names is not None:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
     return builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+
+
+def key_usage(*, signs: bool) -> x509.KeyUsage:
+    """The key usage of an authority that signs revocation lists, and certificates if `signs`."""
+    none = dict.fromkeys(
+        ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "encipher_only", "decipher_only"), False,
+    )  # fmt: skip
+    return x509.KeyUsage(**none, key_cert_sign=signs, crl_sign=True)
+
+
+def within(name: str) -> x509.NameConstraints:
+    """Constraints that permit `name` and what is below it."""
+    return x509.NameConstraints([x509.DNSName(name)], None)
+
+
+def openssh_public(key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | Key) -> str:
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def pem(*certificates: x509.Certificate) -> str:
@@ -81,12 +102,34 @@ def make(folder: Path) -> dict[str, str]:
         lock: ssh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption).decode()
         for lock, encryption in ((False, NoEncryption()), (True, BestAvailableEncryption(b"passphrase")))
     }
+    short = rsa.generate_private_key(65537, 1024)
+
+    def authority(*extensions: x509.ExtensionType) -> str:
+        return pem(certificate("Bound", intermediate_key, (root, root_key), extensions=extensions))
+
     texts = {
         "root": pem(root),
         "other_root": pem(other_root),
         "intermediate": pem(intermediate),
         "intermediate_expired": pem(expired),
         "intermediate_key": private_pem(intermediate_key),
+        "intermediate_elsewhere": authority(key_usage(signs=True), within("corp.example.org")),
+        "intermediate_within": authority(key_usage(signs=True), within(DOMAIN)),
+        "intermediate_crl": authority(key_usage(signs=False)),
+        "intermediate_client": authority(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])),
+        "intermediate_and_root": pem(intermediate, root),
+        "fullchain": pem(leaf, intermediate),
+        "fullchain_root": pem(leaf, intermediate, root),
+        "chain_first": pem(intermediate, leaf),
+        "leaf_and_key": pem(leaf) + private_pem(leaf_key),
+        "leaf_of_client": pem(
+            certificate(
+                "Client", leaf_key, issuer, names=wildcard,
+                extensions=(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),),
+            )
+        ),
+        "leaf_self_signed": pem(certificate("Own", leaf_key, names=wildcard)),
+        "leaf_key_openssh": leaf_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(),
         "lower": pem(certificate("Lower", lower_key, issuer)),
         "lower_key": private_pem(lower_key),
         "chain": pem(intermediate, root),
@@ -102,10 +145,20 @@ def make(folder: Path) -> dict[str, str]:
         "leaf_future": pem(certificate("New", leaf_key, issuer, names=wildcard, start=NOW + timedelta(days=1))),
         "leaf_of_expired": pem(certificate("Leaf", leaf_key, (expired, intermediate_key), names=wildcard)),
         "leaf_garbled": "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n",
+        "root_and_garbled": pem(root) + "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n",
+        "root_and_half": pem(root) + "\n".join(pem(other_root).splitlines()[:-1]) + "\n",
+        "pkcs7": "-----BEGIN PKCS7-----\nMIIB\n-----END PKCS7-----\n",
+        "ssh_one_line": openssh[False].replace("\n", " "),
+        "ssh_indented": "".join(f"    {line}\n" for line in openssh[False].splitlines()),
+        "ssh_twice": openssh[False] * 2,
+        "ssh_rsa_short": short.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        "ssh_putty": "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n",
+        "host_key": openssh_public(ed25519.Ed25519PrivateKey.generate()),
+        "host_key_rsa": openssh_public(short),
         "other_key": private_pem(other_key),
         "ssh": openssh[False],
         "ssh_locked": openssh[True],
-        "ssh_public": ssh.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
+        "ssh_public": openssh_public(ssh),
         "canary": CANARY,
         "empty": "\n",
         "webhook": "https://hooks.example.com/" + CANARY + "\n",
@@ -117,4 +170,7 @@ def make(folder: Path) -> dict[str, str]:
         path = folder / f"{name}.pem"
         path.write_text(text)
         names |= {name: str(path), f"{name}_text": json.dumps(text)}
+    binary = {"leaf.der": leaf.public_bytes(Encoding.DER), "utf16": openssh[False].encode("utf-16")}
+    for name, data in binary.items():
+        (folder / name).write_bytes(data)
     return names

@@ -11,9 +11,9 @@ import pytest
 from pulumi.runtime import config as runtime
 from pulumi.runtime.config import set_all_config
 
-from config.certificates import ENCRYPTED
 from config.errors import ConfigurationError
 from config.load import from_pulumi, from_stack_file, load
+from config.pem import ENCRYPTED
 
 
 def configuration(**sections: Any) -> dict[str, str]:

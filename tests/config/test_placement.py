@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from config.certificates import ENCRYPTED
 from config.load import from_values
 from config.model import Settings
+from config.pem import ENCRYPTED
 from config.placement import clusters_of, service_key, services
 from config.reference import FOLLOWS, PLACES, SERVICES, SEVERAL
 from plan.tools import catalogue

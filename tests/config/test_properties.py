@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from config.certificates import ENCRYPTED
 from config.errors import ConfigurationError
 from config.load import from_pulumi, from_values, validate
 from config.model import Settings
+from config.pem import ENCRYPTED
 from config.reference import ARCHITECTURES, overlay
 
 CANARY = "canary0f8e1c"

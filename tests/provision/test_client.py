@@ -177,6 +177,18 @@ def test_a_certificate_that_is_not_trusted_is_not_waited_for(tmp_path: Path) -> 
         Client(url, ca_file=str(tmp_path / "absent.pem"))
 
 
+def test_an_authority_without_key_usage_is_trusted_as_other_clients_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strict(cafile: str | None = None) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # as since Python 3.13
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    context = client._trust(None)
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+
+
 def test_a_run_says_what_it_changed_or_that_there_was_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     def changes(report: Report) -> None:
         report.did(f"password of {client.hide('s3cret-value')}")
