@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.host import Access, Host, HostArgs
+from components.watchdog import Watchdog
 from plan import hosts
 from plan.plan import Plan
 
@@ -43,6 +44,7 @@ class Fleet(pulumi.ComponentResource):
             sudo=settings.ssh.sudo,
             host_keys=settings.ssh.host_keys,
             wait_seconds=settings.machines.wait_seconds,
+            watchdog=Watchdog(f"{name}-watchdog"),
         )
 
         def meet(planned: hosts.Host, bastion: Host | None) -> Host:

@@ -15,15 +15,22 @@ import pulumi
 from pulumi_command import local, remote
 
 from components.program import program
+from components.watchdog import Step, Watchdog
 from plan import payload
 from plan.hosts import Values
 from plan.topology import Host as PlannedHost
 
-# Dials of one command: 100 ms apart, growing to 5 s, so about two and a half minutes; enough for a reboot in between.
-_DIALS = 35
-_DIAL_SECONDS = 15
-# The engine's own limit on a step: what the script may take, and the dials.
-_MARGIN_SECONDS = 240
+# Dials of one hop: 100 ms apart, growing to 5 s. 30 of them wait 111 s between them, enough for a reboot; a host that
+# drops packets costs another 5 s each at the bastion, so 261 s. Behind the bastion its kernel bounds a dial
+# (plan.hosts.BASTION_SYSCTLS, 15 s): 20 dials take 361 s at most.
+_BASTION_DIALS = 30
+_DIALS = 20
+_DIAL_SECONDS = 5
+# The engine's own limit on a step: what the script may take, and all dials of both hops, so that the message is that of the
+# last dial, with address and reason, and never only "context deadline exceeded".
+_MARGIN_SECONDS = 660
+# From there to the moment when a step whose peer is silent is given up.
+_SILENCE_SECONDS = 30
 
 
 def standard_input(phase: str, values: Values) -> str:
@@ -38,7 +45,8 @@ def command_line(phase: str, seconds: int, *, sudo: bool = True) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How every machine of the stack is reached. `host_keys` pins public keys by host name."""
+    """How every machine of the stack is reached. `host_keys` pins public keys by host name; `watchdog` ends steps whose
+    machine falls silent."""
 
     user: str
     private_key: pulumi.Input[str]
@@ -46,6 +54,7 @@ class Access:
     sudo: bool
     host_keys: Mapping[str, str]
     wait_seconds: int
+    watchdog: Watchdog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +131,15 @@ class Host(pulumi.ComponentResource):
                 additional_secret_outputs=["stdout", "stderr"] if secret else None,
                 protect=protect or None,
                 custom_timeouts=_timeouts(seconds),
+                hooks=self._watched(name, seconds),
             ),
+        )
+
+    def _watched(self, name: str, seconds: int, machine: str | None = None) -> pulumi.ResourceHookBinding:
+        """Hooks of the command `name`, which runs on `machine` (default: this one) for at most `seconds`."""
+        limit = seconds + _MARGIN_SECONDS + _SILENCE_SECONDS
+        return self._args.access.watchdog.binding(
+            name, Step(machine=machine or self.plan.name, seconds=seconds, limit=limit)
         )
 
     def ready_after(self, *resources: pulumi.Resource) -> None:
@@ -145,9 +162,11 @@ class Host(pulumi.ComponentResource):
         }
         seconds = access.wait_seconds + 60
         bastion = self._args.bastion
+        name = f"{self._name}-hostkey"
         opts = pulumi.ResourceOptions(
             parent=self,
             depends_on=[bastion.first_contact] if bastion else None,
+            hooks=self._watched(name, seconds, bastion.plan.name) if bastion else None,
             ignore_changes=["connection", "create", "stdin", "interpreter"],
             delete_before_replace=True,
             custom_timeouts=_timeouts(seconds),
@@ -156,7 +175,7 @@ class Host(pulumi.ComponentResource):
         if bastion is None:
             # The operator's own machine asks, without sudo.
             recorded: local.Command | remote.Command = local.Command(
-                f"{self._name}-hostkey",
+                name,
                 create="bash -s -- hostkey",
                 stdin=standard_input("hostkey", values),
                 add_previous_output_in_env=False,
@@ -166,7 +185,7 @@ class Host(pulumi.ComponentResource):
             )
         else:
             recorded = remote.Command(
-                f"{self._name}-hostkey",
+                name,
                 connection=bastion._connection,
                 create=command_line("hostkey", seconds, sudo=access.sudo),
                 stdin=standard_input("hostkey", values),
@@ -191,7 +210,7 @@ class Host(pulumi.ComponentResource):
                 user=access.user,
                 private_key=access.private_key,
                 host_key=bastion.host_key,
-                dial_error_limit=_DIALS,
+                dial_error_limit=_BASTION_DIALS,
                 per_dial_timeout=_DIAL_SECONDS,
             )
         return remote.ConnectionArgs(
@@ -201,7 +220,7 @@ class Host(pulumi.ComponentResource):
             private_key=access.private_key,
             host_key=self.host_key,
             proxy=proxy,
-            dial_error_limit=_DIALS,
+            dial_error_limit=_DIALS if proxy else _BASTION_DIALS,
             per_dial_timeout=_DIAL_SECONDS,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import collapse_addresses
 
 from config.model import Settings
@@ -19,6 +20,9 @@ _PORTS: dict[Role, tuple[int, ...]] = {
     "master": (haproxy.KUBERNETES_API, haproxy.SUPERVISOR, 2379, 2380, 2381, 10250),
     "worker": (10250, haproxy.INGRESS_HTTP, haproxy.INGRESS_HTTPS),
 }
+# The bastion dials the machines for everybody: a machine that drops packets is given up after 15 s (1, 2, 4 and 8 s
+# between the tries), where the kernel's own six tries take more than two minutes. An established connection is not concerned.
+BASTION_SYSCTLS = {"net.ipv4.tcp_syn_retries": 3}
 _BASE = ("ca-certificates", "chrony", "curl", "nftables", "openssl")
 
 
@@ -62,7 +66,7 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "dns_servers": [str(address) for address in settings.dns.servers],
         "chrony_conf": chrony.configuration(settings.time),
         "modules": rke2.KERNEL_MODULES if node else (),
-        "sysctl": "".join(f"{name} = {value}\n" for name, value in rke2.SYSCTLS.items()) if node else "",
+        "sysctl": "".join(f"{name} = {value}\n" for name, value in _sysctls(host).items()),
         "proxy_http": settings.proxy.http or "",
         "proxy_https": settings.proxy.https or "",
         "proxy_no": no_proxy(settings),
@@ -74,6 +78,13 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "rollback_seconds": settings.firewall.rollback_seconds,
         "cis": node and settings.kubernetes.cis_profile,
     }
+
+
+def _sysctls(host: Host) -> Mapping[str, str | int]:
+    """Kernel parameters of `host`, by name."""
+    if host.role == "bastion":
+        return BASTION_SYSCTLS
+    return rke2.SYSCTLS if host.role in ("master", "worker") else {}
 
 
 def _ssh_from(host: Host, contract: Contract) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from components.host import Access, Host, HostArgs
+from components.watchdog import Watchdog
 from config.load import from_values
 from config.model import Settings
 from config.reference import overlay
@@ -101,6 +102,7 @@ def access(plan: Plan, **changes: Any) -> Access:
         "sudo": settings.ssh.sudo,
         "host_keys": settings.ssh.host_keys,
         "wait_seconds": settings.machines.wait_seconds,
+        "watchdog": Watchdog("watchdog"),
     }
     return Access(**given | changes)
 
