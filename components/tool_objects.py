@@ -191,7 +191,9 @@ class ToolObjects:
             metadata = body["metadata"]
             body = {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **waiting}}}
         hooks = self._hooks if manifest.wait_for else None
-        return self._object(f"{self._name}-{manifest.name}", body, self.options(after, manifest.timeout_seconds, hooks))
+        options = self.options(after, manifest.timeout_seconds, hooks)
+        options.retain_on_delete = manifest.kept or None
+        return self._object(f"{self._name}-{manifest.name}", body, options)
 
     def job(
         self, job: Job, namespace: str, ca_bundle: str | None, after: Sequence[pulumi.Resource]

@@ -18,7 +18,7 @@ from components.diagnosis import Diagnosis
 from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
 from components.tool_objects import Sources, ToolObjects
-from plan.tools.model import Release
+from plan.tools.model import Manifest, Release
 from plan.tools.needs import Job, elsewhere
 
 
@@ -44,6 +44,8 @@ class ToolStackArgs:
     given: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     clusters: Mapping[str, ClusterTrust] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
+    projects: Sequence[Manifest] = ()
+    """Objects of the cluster's projects, in an order in which needs come first."""
     external: Mapping[str, Sequence[pulumi.Resource]] = field(default_factory=dict)
 
 
@@ -82,6 +84,11 @@ class ToolStack(pulumi.ComponentResource):
         self._deployed = {name: list(resources) for name, resources in args.external.items()}
         for release in args.releases:
             self._release(release)
+        made: list[pulumi.Resource] = []
+        for manifest in args.projects:
+            # Each namespace after the rules for all of them, and what is in it after the namespace.
+            found = self._objects.manifest(manifest, made)
+            made += [found] if manifest.namespace is None else []
         logins = {r.name: r.login for r in args.releases if r.login}
         logins |= {f"user-{person.username}": person for r in args.releases for person in r.people}
         self.credentials = {

@@ -12,6 +12,7 @@ from pydantic import Field
 from config.clusters import Bastion, Cluster, GitLab
 from config.key_types import HostKey, PemCertificate, PemKey, SecretText
 from config.network_rules import Egress, NetworkRule
+from config.projects import Project
 from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
@@ -182,6 +183,8 @@ class Kubernetes(Frozen):
     """Who serves the resource metrics: RKE2's packaged metrics-server, the catalogue's, or nobody. Without them there
     are no autoscalers."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
+    projects: dict[DnsLabel, Project] = {}
+    """Namespaces for people, by name."""
 
 
 class Firewall(Frozen):

@@ -215,6 +215,10 @@ Cron = Annotated[str, AfterValidator(cron.check)]
 UserName = Annotated[
     str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
 ]
+GroupName = Annotated[
+    str,
+    _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a group's name", "use A-Z, a-z, 0-9 and . _ -, at most 128 characters"),
+]
 FileName = Annotated[
     str, _pattern(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
 ]

@@ -20,7 +20,7 @@ EXAMPLE = "  # example"
 # Settings that are only there when wanted: marked as examples, what stands below them are settings all the same.
 GROUPS = ("intermediate", "seal", "mail", "apps", "s3")
 # Settings by a name that the user chooses; the page says NAME for it.
-MAPS = ("clusters", "tools", "users", "repositories")
+MAPS = ("clusters", "tools", "users", "repositories", "projects")
 
 HEAD = """\
 # Settings

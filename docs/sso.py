@@ -77,8 +77,10 @@ changed by hand are put back when the Job runs next; clients that the catalogue 
 ## kubectl
 
 The API server of every cluster takes Keycloak's tokens for the client `kubernetes`. Users are `oidc:` and their name, groups
-`oidc:` and the group's; ClusterRoleBindings give `oidc:platform-admins` the ClusterRole `cluster-admin`, `oidc:developers`
-`edit` and `oidc:viewers` `view`. With [kubelogin](https://github.com/int128/kubelogin) as the kubectl plugin `oidc-login`:
+`oidc:` and the group's; ClusterRoleBindings give `oidc:platform-admins` the ClusterRole `cluster-admin`, and
+`oidc:developers` and `oidc:viewers` `view`, which reads everything but Secrets and changes nothing. Where developers work, in
+the namespaces of `opstella:kubernetes.projects`, they have `edit` ([security](security.md#projects)). With
+[kubelogin](https://github.com/int128/kubelogin) as the kubectl plugin `oidc-login`:
 
     lab/toolchain/pulumi stack output ca_bundle > opstella-ca.crt
     kubectl config set-cluster standalone --server=https://LOAD-BALANCER:6443 --embed-certs --certificate-authority=CLUSTER-CA.crt

@@ -12,10 +12,10 @@ from config.tls_checks import check_hosts, check_issuing
 from plan import dns, keepalived, media, network, pki, sizing
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
-from plan.tools import budget, harbor, keycloak, opstella, placement, waves
+from plan.tools import budget, harbor, keycloak, opstella, placement, projects, waves
 from plan.tools.catalogue import platform
 from plan.tools.inputs import tool_inputs
-from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Release
+from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Manifest, Release
 from plan.topology import Host, Topology, topology
 from plan.topology import check as check_names
 from plan.warnings import warnings
@@ -35,6 +35,8 @@ class Plan:
     """Who may talk to whom."""
     releases: Mapping[str, tuple[Release, ...]]
     """By cluster, in an order in which needs come first."""
+    projects: Mapping[str, tuple[Manifest, ...]]
+    """By cluster, the objects of the projects of opstella:kubernetes.projects."""
     budgets: Mapping[str, budget.Budget]
     """By cluster, what its tools request and what its workers have."""
     warnings: tuple[str, ...]
@@ -78,6 +80,7 @@ def build(settings: Settings, stack: str) -> Plan:
     budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
     problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
     problems += [p for c in machines.clusters for p in placement.check(c, releases.get(c.name, ()))]
+    problems += projects.check(settings, [r for of_cluster in releases.values() for r in of_cluster])
     agreed = contract(settings, machines, releases)
     problems += proof.check(agreed)
     if problems:
@@ -91,6 +94,7 @@ def build(settings: Settings, stack: str) -> Plan:
         total=sizing.total(machines.hosts),
         contract=agreed,
         releases=releases,
+        projects={c.name: projects.manifests(settings, tool_inputs(settings, machines, c)) for c in machines.clusters},
         budgets=budgets,
         warnings=warnings(agreed),
     )

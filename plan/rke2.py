@@ -5,7 +5,7 @@ A node's configuration is data; the token is added by the component, so that no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -54,11 +54,15 @@ METRICS_SERVER = "rke2-metrics-server"  # as RKE2 names its packaged component
 OIDC_CLIENT = "kubernetes"
 ETCD_ELECTION = ("heartbeat-interval=200", "election-timeout=2000")
 """Milliseconds. RKE2's own are 500 and 5000: a lost leader would then stop every write for 5 to 10 seconds."""
+RBAC = "rbac.authorization.k8s.io"
+FORMER_ROLES = {"platform-admins": "cluster-admin", "developers": "edit", "viewers": "view"}
 OIDC_PREFIX = "oidc:"
 """Before the names of users and groups that come from the identity provider, so that none can be a built-in one."""
 GROUP_ROLES: Mapping[str, str] = MappingProxyType(
-    {"platform-admins": "cluster-admin", "developers": "edit", "viewers": "view"}
+    {"platform-admins": "cluster-admin", "developers": "view", "viewers": "view"}
 )
+"""What each group may in the whole of a cluster. `view` reads no Secret and starts nothing; where developers work, in the
+projects of opstella:kubernetes.projects, a RoleBinding gives them `edit` (plan/tools/projects.py)."""
 
 
 def server_url(cluster: ClusterHosts) -> str:
@@ -174,22 +178,30 @@ def oidc_arguments(issuer: str) -> list[str]:
     ]
 
 
+def subject(group: str) -> dict[str, str]:
+    """`group` of the realm as RBAC names it."""
+    return {"apiGroup": RBAC, "kind": "Group", "name": f"{OIDC_PREFIX}{group}"}
+
+
 def manifests(issuer: str | None) -> dict[str, str]:
     """What every server applies by itself, by file name: the rights of the identity provider's groups."""
     if issuer is None:
         return {}
-    api = "rbac.authorization.k8s.io"
-    bindings = [
-        {
-            "apiVersion": f"{api}/v1",
+
+    def binding(name: str, role: str, groups: Sequence[str]) -> dict[str, Any]:
+        return {
+            "apiVersion": f"{RBAC}/v1",
             "kind": "ClusterRoleBinding",
-            "metadata": {"name": f"opstella-{group}"},
-            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": api, "kind": "Group", "name": f"{OIDC_PREFIX}{group}"}],
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [subject(group) for group in groups],
         }
-        for group, role in GROUP_ROLES.items()
-    ]
-    return {"opstella-groups.yaml": yaml.safe_dump_all(bindings, sort_keys=False)}
+
+    bindings = [binding(f"opstella-{group}-{role}", role, [group]) for group, role in GROUP_ROLES.items()]
+    # A binding's role cannot be changed. Clusters that were deployed before have these, of which one gave developers
+    # `edit` in every namespace: they are left without anybody, whether or not RKE2 takes away what left a file.
+    former = [binding(f"opstella-{group}", role, []) for group, role in FORMER_ROLES.items()]
+    return {"opstella-groups.yaml": yaml.safe_dump_all([*bindings, *former], sort_keys=False)}
 
 
 def registries(media: Media, harbor: str | None = None) -> dict[str, Any]:

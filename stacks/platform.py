@@ -114,6 +114,7 @@ def deploy(plan: Plan) -> Platform:
                 given={key: secret.get_secret_value() for key, secret in settings.secrets.items()},
                 clusters=trust,
                 after=(*below.nodes.ready, below.nfs.exported),
+                projects=plan.projects[name],
                 external={GITLAB: gitlab.serving, **deployed},
             ),
         )

@@ -31,7 +31,7 @@ def clients(inputs: ToolInputs) -> tuple[OidcClient, ...]:
         name="Kubernetes API",
         # kubelogin listens on one of these ports of the user's own machine.
         redirect_uris=("http://localhost:8000", "http://localhost:18000"),
-        roles={"platform-admins": "cluster-admin", "developers": "edit", "viewers": "view"},
+        roles={"platform-admins": "cluster-admin", "developers": "view; edit in their projects", "viewers": "view"},
         public=True,
         pkce=True,
     )

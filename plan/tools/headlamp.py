@@ -141,7 +141,7 @@ def release(inputs: ToolInputs) -> Release:
         client_id=NAME,
         name="Headlamp",
         redirect_uris=(callback,),
-        roles={"platform-admins": "cluster-admin", "developers": "edit", "viewers": "view"},
+        roles={"platform-admins": "cluster-admin", "developers": "view; edit in their projects", "viewers": "view"},
         secret=SECRET,
         secret_key="OIDC_CLIENT_SECRET",
         extra={

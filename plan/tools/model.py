@@ -40,7 +40,8 @@ class Manifest:
     """One Kubernetes object that no chart brings, of any kind.
 
     `body` is the whole object, apiVersion to spec. `needs` are releases that must be deployed before it. `wait_for`
-    is a condition as the annotation `pulumi.com/waitFor` takes it, or None where applying it is enough.
+    is a condition as the annotation `pulumi.com/waitFor` takes it, or None where applying it is enough. One that is
+    `kept` stays in the cluster when it leaves the plan.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Manifest:
     namespace: str | None = None
     wait_for: str | None = None
     timeout_seconds: int = 300
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,21 @@ def test_labels_are_left_out_where_there_are_none() -> None:
     """An empty map of labels comes back as none from the API, and would be a difference at every run."""
     for resource in secrets_of(tools()):
         assert resource.inputs["metadata"].get("labels", {"some": "label"})
+
+
+def test_projects_come_after_what_guards_them_and_their_namespaces_stay(preview: bool) -> None:
+    objects = plan_of(changes={"kubernetes": {"projects": {"team-a": {}}}}).projects["standalone"]
+
+    def stack() -> None:
+        passwords = Passwords("p", PasswordsArgs(clusters={"one": []}))
+        ToolStack("t", dataclasses.replace(_args((), None, passwords), projects=objects))
+
+    found = run(stack, preview=preview)
+    made = {m.name: found.named(f"t-{m.name}") for m in objects}
+    namespace = made["project-team-a"]
+    assert namespace.type == "kubernetes:core/v1:Namespace"
+    assert [r.name for r in made.values() if r.request.retainOnDelete] == [namespace.name]
+    assert found.before(made["opstella-projects-binding"], namespace)
+    for manifest in objects:
+        if manifest.namespace:
+            assert found.before(namespace, made[manifest.name]), manifest.name

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from plan import rke2
+from tests.plan.stacks import plan
 from tests.support.api_server import Cluster, wait_for
 from tests.support.certificates import loopback_certificate
 
@@ -190,7 +191,7 @@ def test_headlamps_token_with_both_audiences_is_taken(site: Site) -> None:
     ("group", "nodes", "write", "read"),
     [
         ("platform-admins", True, True, True),
-        ("developers", False, True, True),
+        ("developers", False, False, True),
         ("viewers", False, False, True),
         ("nobodies", False, False, False),
         ("system:masters", False, False, False),  # what the provider calls a group never is a built-in one
@@ -201,4 +202,147 @@ def test_each_group_may_what_its_role_allows(site: Site, group: str, nodes: bool
     assert site.may(token, "delete", "nodes") == nodes
     assert site.may(token, "create", "deployments", "apps") == write
     assert site.may(token, "get", "pods") == read
-    assert site.may(token, "get", "secrets") == write, "of those, viewers see none"
+    assert site.may(token, "get", "secrets") == write, "those are for administrators alone"
+
+
+# Projects: namespaces in which developers work
+
+
+CORE, APPS, NETWORKING = "/api/v1", "/apis/apps/v1", "/apis/networking.k8s.io/v1"
+MINE, TOOLS = "team-a", "keycloak"
+COLLECTIONS = {
+    "Namespace": f"{CORE}/namespaces",
+    "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "ResourceQuota": f"{CORE}/namespaces/{MINE}/resourcequotas",
+    "LimitRange": f"{CORE}/namespaces/{MINE}/limitranges",
+    "ServiceAccount": f"{CORE}/namespaces/{MINE}/serviceaccounts",
+    "RoleBinding": f"{RBAC}/namespaces/{MINE}/rolebindings",
+    "NetworkPolicy": f"{NETWORKING}/namespaces/{MINE}/networkpolicies",
+}
+
+
+def pod(name: str, security: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    restricted = {
+        "allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    container = {"name": "c", "image": "busybox", "securityContext": restricted if security is None else security}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container], **spec}}
+
+
+@pytest.fixture(scope="module")
+def project(site: Site) -> Site:
+    """The site with the objects of one project as the plan has them, beside a namespace of a tool with a Secret."""
+    stack = plan(kubernetes={"projects": {MINE: {"pods": 5}}})
+    site.cluster.namespace(TOOLS)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "admin"}, "stringData": {"password": "x"}}
+    site.cluster.apply(f"{CORE}/namespaces/{TOOLS}/secrets", secret)
+    for manifest in stack.projects["standalone"]:
+        site.cluster.apply(COLLECTIONS[manifest.body["kind"]], manifest.body)
+        if manifest.body["kind"] == "ResourceQuota":  # the quota's controller would write it
+            hard = manifest.body["spec"]["hard"]
+            status = {**manifest.body, "status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
+            site.cluster.apply(COLLECTIONS["ResourceQuota"], status, "/status")
+
+    def guarded() -> bool:
+        """The policy is read some seconds after it was made."""
+        return "externalIPs" in refusal(site, "POST", f"{CORE}/namespaces/{MINE}/services?dryRun=All", service(externalIPs=["192.0.2.1"]))
+
+    wait_for("the rules for projects to be in force", guarded, 60)
+    return site
+
+
+def service(**spec: Any) -> dict[str, Any]:
+    ports = [{"port": 80}]
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports, **spec}}
+
+
+def developer(site: Site) -> str:
+    return site.issuer.token("dev", ["developers"])
+
+
+def refusal(site: Site, method: str, path: str, body: dict[str, Any] | None = None) -> str:
+    """The message of the API server's refusal to a developer; empty where it does as asked."""
+    try:
+        site.cluster.request(method, path, body, token=developer(site))
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+def test_developers_read_no_secret_but_their_own(project: Site) -> None:
+    for path in (f"{CORE}/secrets", f"{CORE}/namespaces/{TOOLS}/secrets", f"{CORE}/namespaces/{TOOLS}/secrets/admin"):
+        assert "403" in refusal(project, "GET", path), path
+    assert refusal(project, "GET", f"{CORE}/namespaces/{MINE}/secrets") == ""
+    assert refusal(project, "GET", f"{CORE}/namespaces/{TOOLS}/pods") == "", "reading the rest is what `view` is for"
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "default", TOOLS])
+def test_developers_start_nothing_where_the_platform_is(project: Site, namespace: str) -> None:
+    assert "403" in refusal(project, "POST", f"{CORE}/namespaces/{namespace}/pods", pod("x", serviceAccountName="default"))
+    for resource, group in (("pods/exec", ""), ("serviceaccounts/token", ""), ("deployments", "apps")):
+        assert not project.may(developer(project), "create", resource, group, namespace), resource
+    assert not project.may(developer(project), "impersonate", "serviceaccounts", "", namespace)
+
+
+def test_developers_start_no_privileged_pod_in_their_own_namespace(project: Site) -> None:
+    path = f"{CORE}/namespaces/{MINE}/pods"
+    refused = {
+        "privileged": pod("x", {"privileged": True}),
+        "hostNetwork": pod("x", hostNetwork=True),
+        "hostPath": pod("x", volumes=[{"name": "v", "hostPath": {"path": "/"}}]),
+        "runAsNonRoot": pod("x", {}),
+    }
+    for word, body in refused.items():
+        message = refusal(project, "POST", path, body)
+        assert 'violates PodSecurity \\"restricted' in message and word in message, message
+    # A pod of an account that is not there would be made by whoever makes the account: only their own have any.
+    assert "403" in refusal(project, "PATCH", f"{CORE}/namespaces/{MINE}?fieldManager=x", {"metadata": {}})
+
+
+def test_developers_work_in_their_own_namespace(project: Site) -> None:
+    path = f"{CORE}/namespaces/{MINE}"
+    assert refusal(project, "POST", f"{path}/pods", pod("one")) == ""
+    made = project.cluster.get(f"{path}/pods/one")
+    assert made["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "50m", "memory": "64Mi"}
+    assert not any("serviceAccountToken" in str(volume) for volume in made["spec"].get("volumes", []))
+    assert refusal(project, "POST", f"{path}/services", service()) == ""
+    for verb, resource, group in (("create", "deployments", "apps"), ("create", "secrets", ""), ("get", "pods/log", "")):
+        assert project.may(developer(project), verb, resource, group, MINE), resource
+    for verb, resource, group in (
+        ("update", "resourcequotas", ""), ("create", "limitranges", ""),
+        ("create", "rolebindings", "rbac.authorization.k8s.io"), ("update", "namespaces", ""),
+    ):  # fmt: skip
+        assert not project.may(developer(project), verb, resource, group, MINE), resource
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (service(externalIPs=["192.168.72.14"]), "no externalIPs"),
+        (service(type="NodePort"), "of type ClusterIP"),
+        (service(type="LoadBalancer"), "of type ClusterIP"),
+    ],
+)
+def test_a_service_of_a_project_takes_no_address_but_its_own(project: Site, body: dict[str, Any], message: str) -> None:
+    assert message in refusal(project, "POST", f"{CORE}/namespaces/{MINE}/services", {**body, "metadata": {"name": "t"}})
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("shop.devops.example.com", ""),
+        ("opstella-idp.devops.example.com", "names a host"),
+        ("*.devops.example.com", "names a host"),
+        (None, "names a host"),
+    ],
+)
+def test_an_ingress_of_a_project_is_not_under_a_name_of_the_platform(project: Site, host: str | None, message: str) -> None:
+    backend = {"service": {"name": "s", "port": {"number": 80}}}
+    rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}, **({"host": host} if host else {})}
+    body = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "i"}, "spec": {"rules": [rule]},
+    }  # fmt: skip
+    found = refusal(project, "POST", f"{NETWORKING}/namespaces/{MINE}/ingresses", body)
+    assert (message in found) if message else found == ""

@@ -1,0 +1,76 @@
+"""Projects: which objects each cluster gets, and which names are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from config.errors import ConfigurationError
+from plan.plan import Plan
+from tests.plan.stacks import plan
+
+
+def projects(architecture: str = "standalone", **given: Any) -> Plan:
+    return plan(architecture, kubernetes={"projects": given})
+
+
+def of(stack: Plan, kind: str, cluster: str = "standalone") -> dict[str, Any]:
+    found = [m.body for m in stack.projects[cluster] if m.body["kind"] == kind]
+    return {body["metadata"].get("namespace", body["metadata"]["name"]): body for body in found}
+
+
+def test_without_projects_there_is_nothing() -> None:
+    assert plan().projects == {"standalone": ()}
+
+
+def test_a_project_is_where_it_is_wanted() -> None:
+    stack = projects("multicluster", **{"team-a": {"clusters": ["dev", "prd"]}, "team-b": {}})
+    found = {cluster: set(of(stack, "Namespace", cluster)) for cluster in stack.projects}
+    both, second = {"team-a", "team-b"}, {"team-b"}
+    assert found == {"devsecops": second, "observability": second, "dev": both, "prd": both}
+
+
+def test_bounds_are_the_users() -> None:
+    stack = projects(team={"cpu": 2, "memoryGb": 4, "storageGb": 7, "pods": 3, "podSecurity": "baseline", "groups": ["a", "B"]})
+    hard = of(stack, "ResourceQuota")["team"]["spec"]["hard"]
+    assert (hard["requests.cpu"], hard["limits.memory"], hard["requests.storage"], hard["pods"]) == ("2", "4Gi", "7Gi", "3")
+    labels = of(stack, "Namespace")["team"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "baseline"
+    bound = [m.body for m in stack.projects["standalone"] if m.body["kind"] == "RoleBinding"]
+    assert [b["subjects"][0]["name"] for b in bound] == ["oidc:a", "oidc:B"]
+    assert {b["roleRef"]["name"] for b in bound} == {"edit"}
+
+
+def test_pods_of_a_project_reach_no_machine_but_by_the_platforms_names() -> None:
+    stack = projects(team={})
+    spec = of(stack, "NetworkPolicy")["team"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    blocks = [peer["ipBlock"] for rule in spec["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    (internet,) = [b for b in blocks if b["cidr"] == "0.0.0.0/0"]
+    assert internet["except"] == ["172.16.72.0/22", "172.16.76.0/22", "192.168.72.0/24"]
+    assert [b["cidr"] for b in blocks if b is not internet] == ["192.168.72.12/32", "192.168.72.14/32"]
+
+
+def test_a_namespace_outlives_its_project_and_nothing_else_does() -> None:
+    assert [m.name for m in projects(team={}).projects["standalone"] if m.kept] == ["project-team"]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"), [("keycloak", "keycloak"), ("argocd", "argo-cd"), ("default", "Kubernetes"), ("kube-apps", "Kubernetes")]
+)
+def test_a_project_takes_no_namespace_of_others(name: str, owner: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        projects(**{name: {}})
+    (problem,) = caught.value.problems
+    assert problem.key == f"opstella:kubernetes.projects.{name}"
+    assert problem.what.startswith(f"the namespace '{name}' is that of {owner}")
+    assert projects(**{f"team-{name}": {}})  # as the remedy says
+
+
+def test_a_cluster_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        projects(team={"clusters": ["prd"]})
+    assert str(caught.value.problems[0]).startswith(
+        "opstella:kubernetes.projects.team.clusters: there is no cluster 'prd'\n    fix: name some of standalone, or"
+    )
