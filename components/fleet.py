@@ -53,7 +53,7 @@ class Fleet(pulumi.ComponentResource):
                 HostArgs(
                     host=planned,
                     access=access,
-                    preflight=hosts.preflight(planned, settings, plan.stack),
+                    preflight=hosts.preflight(planned, settings, plan.topology, plan.stack),
                     bastion=bastion,
                     dial=settings.bastion.public_address if bastion is None else None,
                 ),

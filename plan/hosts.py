@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import collapse_addresses
 
 from config.model import Settings
-from plan import chrony, dns, gitlab, haproxy, media, network, nfs, nftables, rke2
+from plan import access, chrony, dns, gitlab, haproxy, media, network, nfs, nftables, rke2
 from plan.contract.contract import Contract
 from plan.topology import Host, Role, Topology
 
@@ -31,7 +31,7 @@ def identity(host: Host, stack: str) -> str:
     return f"{stack}/{host.cluster or 'shared'}/{host.role}"
 
 
-def preflight(host: Host, settings: Settings, stack: str) -> Values:
+def preflight(host: Host, settings: Settings, topology: Topology, stack: str) -> Values:
     """First-contact checks of `host` against the plan; sizes in MB (2**20 bytes) and GB (2**30 bytes)."""
     return {
         "name": host.name,
@@ -43,6 +43,7 @@ def preflight(host: Host, settings: Settings, stack: str) -> Values:
         "memory_mb": host.memory_gb * 1024,
         "disk_gb": host.disk_gb,
         "size_check": settings.machines.size_check,
+        "sessions": _sessions(topology) if host == topology.bastion else 0,
         "ports": [f"tcp/{port}" for port in _PORTS[host.role]],
         "time_servers": settings.time.servers,
         "max_skew_seconds": settings.time.max_skew_seconds,
@@ -52,6 +53,11 @@ def preflight(host: Host, settings: Settings, stack: str) -> Values:
         "proxy_no": no_proxy(settings),
         "ca_bundle": "".join(extra_authorities(settings)),
     }
+
+
+def _sessions(topology: Topology) -> int:
+    """The sessions of a first deployment, as the next power of two: one machine more does not concern the bastion."""
+    return 1 << (access.sessions(topology) - 1).bit_length()
 
 
 def prepare(host: Host, contract: Contract, stack: str) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from config.checks import node_mask
 from config.services_checks import unused
-from plan import sizing
+from plan import access, sizing
 from plan.contract.contract import Contract
 from plan.contract.remarks import remarks
 
@@ -37,6 +37,7 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             )
         if len(cluster.masters) == 1:
             found.append(f"clusters.{cluster.name}.masters: a single master; its loss stops the cluster's API")
+    found += access.warnings(topology)
     pods = {c.settings.pod_subnet for c in topology.clusters}
     if len(pods) < len(topology.clusters):
         found.append("clusters share one pod network: fine until they are joined by a mesh")

@@ -14,6 +14,7 @@ main() {
   require ports time_servers urls
   optional os_family_check true
   optional passing_addresses
+  optional sessions 0
   optional ca_bundle
   optional proxy_http
   optional proxy_https
@@ -24,11 +25,13 @@ main() {
   number memory_mb
   number disk_gb
   number max_skew_seconds
+  number sessions
 
   check_system
   check_owner
   check_address
   check_size
+  check_processes
   check_ports
   check_other_firewall
   check_urls
@@ -102,6 +105,16 @@ check_size() {
 
 memory_mb() { awk '$1 == "MemTotal:" { printf "%d", $2 / 1024 }' /proc/meminfo; }
 disk_gb() { df -B1G --output=size /var/lib | awk 'NR == 2 { print $1 }'; }
+
+# Each session has two processes of sshd, and the operator's run closes none before it ends.
+check_processes() {
+  local slice=user-${SUDO_UID:-$UID}.slice limit
+  ((V[sessions] > 0)) || return 0
+  limit=$(systemctl show --property=TasksMax --value "$slice" 2>/dev/null) || return 0
+  [[ $limit =~ ^[0-9]+$ ]] || return 0
+  ((limit >= 2 * V[sessions])) ||
+    problem "systemd lets $limit processes run in $slice (TasksMax), and a first deployment needs $((2 * V[sessions])) for its ${V[sessions]} SSH sessions through this host: systemctl set-property $slice TasksMax=$((3 * V[sessions]))"
+}
 
 # On a host that is already ours its own services hold the ports.
 check_ports() {

@@ -62,7 +62,7 @@ def test_the_bastions_public_address_is_dialled_and_used_as_proxy() -> None:
 
     def stack() -> None:
         def meet(name: str, planned: hosts.Host, **more: object) -> Host:
-            facts = hosts.preflight(planned, plan.settings, plan.stack)
+            facts = hosts.preflight(planned, plan.settings, plan.topology, plan.stack)
             return Host(name, HostArgs(host=planned, access=access(plan), preflight=facts, **more))
 
         bastion = meet("b", plan.topology.bastion, dial="bastion.example.org")
@@ -123,7 +123,7 @@ def test_preflight_sends_the_plan_of_the_machine(preview: bool) -> None:
     assert asked.values["identity"] == "opstella/standalone/standalone/nfs"
     assert asked.values["ports"].splitlines() == ["tcp/2049", "tcp/33333"]
     assert (asked.values["cpu"], asked.values["memory_mb"], asked.values["disk_gb"]) == ("1", "2048", "100")
-    assert set(asked.values) == set(hosts.preflight(plan.topology.bastion, plan.settings, plan.stack))
+    assert set(asked.values) == set(hosts.preflight(plan.topology.bastion, plan.settings, plan.topology, plan.stack))
 
 
 def test_outputs(preview: bool) -> None:

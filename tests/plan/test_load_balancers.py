@@ -147,7 +147,7 @@ def test_without_a_virtual_address_there_is_no_keepalived() -> None:
 
 def test_first_contact_does_not_count_the_address_that_passes_from_one_to_the_other() -> None:
     stack = standalone(TWO)
-    told = {h.name: hosts.preflight(h, stack.settings, stack.stack)["passing_addresses"] for h in stack.topology.hosts}
+    told = {h.name: hosts.preflight(h, stack.settings, stack.topology, stack.stack)["passing_addresses"] for h in stack.topology.hosts}
     assert told.pop("haproxy-1") == told.pop("haproxy-2") == ("192.168.72.10",)
     assert set(told.values()) == {()}
 
@@ -223,7 +223,7 @@ def test_a_single_machine_holds_the_addresses_of_all_and_needs_none_for_its_own_
     text = keepalived.configuration(balancer, host)
     assert "static_ipaddress {\n    10.0.0.5/32 dev @INTERFACE@\n    10.0.0.6/32 dev @INTERFACE@\n}" in text
     assert keepalived.values(balancer, host)["virtual_addresses"] == ["10.0.0.5", "10.0.0.6"]
-    assert hosts.preflight(host, stack.settings, stack.stack)["passing_addresses"] == ("10.0.0.5", "10.0.0.6")
+    assert hosts.preflight(host, stack.settings, stack.topology, stack.stack)["passing_addresses"] == ("10.0.0.5", "10.0.0.6")
 
 
 def test_the_addresses_of_all_are_kept_free_in_the_subnet_of_the_machines() -> None:

@@ -286,7 +286,7 @@ def required(phase: str) -> set[str]:
 def test_preflight_and_prepare_are_sent_what_they_require() -> None:
     stack = plan()
     for host in stack.topology.hosts:
-        assert required("preflight") <= set(hosts.preflight(host, stack.settings, stack.stack))
+        assert required("preflight") <= set(hosts.preflight(host, stack.settings, stack.topology, stack.stack))
         sent = hosts.prepare(host, stack.contract, stack.stack)
         # The component adds the bundle, which holds certificates that only the deployment makes.
         assert required("prepare") <= {*sent, "ca_bundle"}
@@ -294,7 +294,7 @@ def test_preflight_and_prepare_are_sent_what_they_require() -> None:
 
 def test_preflight_holds_a_machine_to_the_plan() -> None:
     stack = plan(machines={"sizeCheck": "warning"}, time={"servers": ["10.0.0.1"], "maxSkewSeconds": 12})
-    values = hosts.preflight(stack.topology.clusters[0].workers[1], stack.settings, stack.stack)
+    values = hosts.preflight(stack.topology.clusters[0].workers[1], stack.settings, stack.topology, stack.stack)
     wanted = {
         "name": "worker-2", "role": "worker", "identity": "opstella/standalone/standalone/worker",
         "address": "192.168.72.17", "cpu": 4, "memory_mb": 10240, "disk_gb": 40, "size_check": "warning",

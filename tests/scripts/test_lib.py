@@ -341,3 +341,20 @@ def test_a_silent_time_server_ends_within_its_bound() -> None:
 @pytest.mark.parametrize(("ms", "text"), [(0, "0.000"), (-1, "-0.001"), (45123, "45.123"), (-3600000, "-3600.000")])
 def test_milliseconds_read_as_seconds(ms: int, text: str) -> None:
     assert bash(f"seconds {ms}", with_phase="preflight").stdout == text
+
+
+@pytest.mark.parametrize(
+    ("limit", "sessions", "refused"),
+    [("100", 60, True), ("100", 50, False), ("infinity", 9000, False), ("[not set]", 60, False), ("10", 0, False)],
+)
+def test_a_bastion_whose_slice_takes_too_few_processes_is_refused(limit: str, sessions: int, refused: bool) -> None:
+    done = bash(
+        f"SUDO_UID=1000; systemctl() {{ echo '{limit}'; }}; V[sessions]={sessions}; check_processes; printf '%s' \"${{PROBLEMS[*]}}\"",
+        with_phase="preflight",
+    )
+    assert done.status == 0, done.stderr
+    if refused:
+        assert "100 processes run in user-1000.slice" in done.stdout
+        assert "systemctl set-property user-1000.slice TasksMax=180" in done.stdout
+    else:
+        assert done.stdout == ""

@@ -119,7 +119,7 @@ def met(plan: Plan, *names: str) -> dict[str, Host]:
             HostArgs(
                 host=host,
                 access=way_in,
-                preflight=hosts.preflight(host, plan.settings, plan.stack),
+                preflight=hosts.preflight(host, plan.settings, plan.topology, plan.stack),
                 bastion=found.get("bastion"),
             ),
         )

@@ -1,0 +1,39 @@
+"""SSH sessions of a deployment, counted for the bastion that carries them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from plan import access, hosts
+from plan.topology import topology
+from tests.plan.stacks import plan, read
+from tests.support.platform import reference
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_the_sessions_are_those_of_the_remote_steps(architecture: str) -> None:
+    steps = len(reference(architecture).of_type("command:remote:Command"))
+    counted = access.sessions(plan(architecture=architecture).topology)
+    assert steps <= counted <= steps * 1.1
+
+
+def test_a_bastion_that_is_too_small_for_its_sessions_is_named_with_a_size_that_is_enough() -> None:
+    large = {"one": {"subnet": "10.20.0.0/22", "podSubnet": "10.32.0.0/12", "workers": {"count": 900}}}
+    given = read(architecture="custom", clusters=large)
+    (warning,) = access.warnings(topology(given))
+    assert warning.startswith("bastion.memoryGb: a first up opens ") and warning.endswith(" or more")
+    enough = int(warning.split("memoryGb to ")[1].split()[0])
+    assert not access.warnings(topology(read(architecture="custom", clusters=large, bastion={"memoryGb": enough})))
+    assert access.warnings(topology(read(architecture="custom", clusters=large, bastion={"memoryGb": enough - 2})))
+    assert not access.warnings(plan().topology)
+
+
+def test_one_worker_more_is_nothing_new_to_the_bastion() -> None:
+    def asked(workers: int) -> object:
+        stack = plan(clusters={"standalone": {"workers": {"count": workers}}})
+        return hosts.preflight(stack.topology.bastion, stack.settings, stack.topology, stack.stack)
+
+    assert asked(5) == asked(6)
+    stack = plan()
+    worker = stack.topology.clusters[0].workers[0]
+    assert hosts.preflight(worker, stack.settings, stack.topology, stack.stack)["sessions"] == 0
