@@ -19,6 +19,7 @@ from components import helm_record
 from components.cluster_trust import ClusterTrust
 from components.passwords import Passwords
 from components.pki_chain import ServerCertificate
+from config import pem
 from plan.tools import jobs
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, Secret
 from plan.tools.needs import Job
@@ -30,6 +31,7 @@ from plan.tools.sources import (
     ClusterAuthority,
     Composed,
     ConfigMap,
+    EachCa,
     FromPki,
     Generated,
     Given,
@@ -78,6 +80,8 @@ class Sources:
                 )
             case CaBundle():
                 return self.ca_bundle
+            case EachCa():
+                raise ValueError(f"{source} is no single value")
             case ClusterAuthority():
                 return _known(self.clusters[source.cluster].authority, source)
             case ClusterAccountKeys():
@@ -148,7 +152,13 @@ class ToolObjects:
         return self._bundles[name, namespace]
 
     def secret(self, secret: Secret) -> kubernetes.core.v1.Secret:
-        content = pulumi.Output.secret({key: self._sources.value(source) for key, source in secret.data.items()})
+        plain = {key: self._sources.value(source) for key, source in secret.data.items() if not isinstance(source, EachCa)}
+        content: pulumi.Output[Any] = pulumi.Output.secret(plain)
+        for key, source in secret.data.items():
+            if isinstance(source, EachCa):
+                content = pulumi.Output.all(content, self._sources.ca_bundle).apply(
+                    lambda known, key=key: known[0] | _numbered(key, known[1])
+                )
         self._contents[secret.namespace, secret.name] = content
         return kubernetes.core.v1.Secret(
             f"{self._name}-{secret.namespace}-{secret.name}",
@@ -250,6 +260,12 @@ def _known(value: pulumi.Input[str] | None, source: Source) -> pulumi.Input[str]
     if value is None:
         raise ValueError(f"the catalogue asks for {source}, which was not provided")
     return value
+
+
+def _numbered(key: str, bundle: str) -> dict[str, str]:
+    """Each certificate of `bundle` by `key` with its number in place of `{number}`."""
+    blocks = [block.text for block in pem.blocks(bundle) if block.label == "CERTIFICATE"]
+    return {key.format(number=number): text for number, text in enumerate(dict.fromkeys(blocks), 1)}
 
 
 def _keyed(clear: str, known: Mapping[str, Any]) -> str:

@@ -247,6 +247,8 @@ class Settings(Frozen):
     argocd: ArgoCd = ArgoCd()
     gitlab_runner: GitLabRunner = GitLabRunner()
     opstella: OpstellaApp = OpstellaApp()
+    not_secret: tuple[str, ...] = ()
+    """Paths of plain values that look like secrets and are none, as a message names them, without `opstella:`."""
     secrets: dict[DnsLabel, SecretText] = {}
     """Secrets that other settings name; encrypted, by `pulumi config set --secret --path opstella:secrets.NAME`."""
 

@@ -11,7 +11,7 @@ from config.errors import Problem, key
 from config.model import Settings
 from config.pem import ENCRYPTED
 from config.placement import PLACES_READ, services
-from config.plain_secrets import parameters_of_the_seal, values_of_tools, variables_of_services
+from config.plain_secrets import check_plain
 
 Check = tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]]
 
@@ -273,7 +273,5 @@ CHECKS: tuple[Check, ...] = (
     (_ENVIRONMENTS, _twice),
     (("kubernetes.etcdSnapshots.s3.**", *PLACES_READ, "domains.**", "domain", "clusters.**"), _snapshots),
     (("kubernetes.metricsServer", "tools.metrics-server.enabled"), _metrics),
-    (("tools.*.values.**",), values_of_tools),
-    (_ENVIRONMENTS, variables_of_services),
-    (("vault.seal.**",), parameters_of_the_seal),
+    (("tools.*.values.**", *_ENVIRONMENTS, "vault.seal.**", "notSecret.**"), check_plain),
 )

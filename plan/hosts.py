@@ -8,6 +8,7 @@ from ipaddress import collapse_addresses
 from config.model import Settings
 from plan import access, chrony, dns, gitlab, haproxy, media, network, nfs, nftables, rke2
 from plan.contract.contract import Contract
+from plan.pki import extra_authorities
 from plan.topology import Host, Role, Topology
 
 Values = dict[str, str | int | bool | list[str] | tuple[str, ...]]
@@ -116,12 +117,6 @@ def hosts_file(host: Host, settings: Settings, topology: Topology) -> str:
 
 def _own_api(record: dns.Record, host: Host) -> bool:
     return record.service == "kubernetes-api" and record.cluster == host.cluster
-
-
-def extra_authorities(settings: Settings) -> tuple[str, ...]:
-    """Certificates (PEM) that the user wants trusted beside the platform's own."""
-    mirror = settings.media.registry_mirror_ca
-    return (*settings.extra_ca_certificates, *((mirror,) if mirror else ()))
 
 
 def no_proxy(settings: Settings) -> str:

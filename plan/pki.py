@@ -5,12 +5,14 @@ Lifetimes in hours, as X.509 tools take them; in-cluster leaves are cert-manager
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from config.model import Settings
-from plan.tools.model import Release
+from config.tls_checks import served_chain
+from plan.tools.model import CA_BUNDLE, Release
 from plan.topology import Topology
 
 HOURS_PER_YEAR = 8766  # 365.25 days, so that leap days do not eat into a lifetime
@@ -75,6 +77,24 @@ def ca_tree(settings: Settings, topology: Topology) -> CaTree:
         ),
         leaves=leaves,
     )
+
+
+def extra_authorities(settings: Settings) -> tuple[str, ...]:
+    """Certificates (PEM) that the user wants trusted beside the platform's own."""
+    mirror = settings.media.registry_mirror_ca
+    return (*settings.extra_ca_certificates, *((mirror,) if mirror else ()))
+
+
+def trusted(settings: Settings) -> tuple[str, ...]:
+    """What is trusted besides the platform's own root (PEM): the user's authorities, and those of a provided certificate."""
+    above = served_chain(settings.tls)[1] if settings.tls.source == "provided" else ""
+    return (*extra_authorities(settings), *((above,) if above else ()))
+
+
+def bundle_name(settings: Settings) -> str:
+    """Name of the ConfigMap with the CA bundle: another one for other certificates, as far as the settings give them."""
+    given = "".join(trusted(settings)) + (settings.pki.intermediate.chain if settings.pki.intermediate else "")
+    return f"{CA_BUNDLE}-{hashlib.sha256(given.encode()).hexdigest()[:8]}" if given else CA_BUNDLE
 
 
 def issued(

@@ -20,8 +20,8 @@ from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
 from config.tls_checks import served_chain
 from plan.gitlab import access_tokens, tokens_until
-from plan.hosts import extra_authorities
 from plan.manifests import manifests
+from plan.pki import trusted
 from plan.plan import Plan
 from plan.tools.model import ClusterAccountKeys, ClusterAuthority
 from plan.tools.needs import GITLAB
@@ -61,7 +61,7 @@ def deploy(plan: Plan) -> Platform:
     settings = plan.settings
     pki = PkiChain(
         "pki",
-        PkiChainArgs(tree=plan.ca, intermediate=settings.pki.intermediate, extra=_trusted(plan)),
+        PkiChainArgs(tree=plan.ca, intermediate=settings.pki.intermediate, extra=trusted(settings)),
     )
     passwords = Passwords(
         "passwords",
@@ -191,9 +191,3 @@ def _provided(plan: Plan) -> ServerCertificate | None:
         chain=pulumi.Output.from_input(served_chain(tls)[0]),
         private_key=pulumi.Output.secret(tls.private_key.get_secret_value()),
     )
-
-
-def _trusted(plan: Plan) -> tuple[str, ...]:
-    """What is trusted besides our own root: the user's extra authorities, and the issuers of a provided certificate."""
-    above = served_chain(plan.settings.tls)[1] if plan.settings.tls.source == "provided" else ""
-    return (*extra_authorities(plan.settings), *((above,) if above else ()))

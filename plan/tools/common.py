@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import versions
-from plan.tools.model import CA_BUNDLE_KEY, Override, ToolInputs, Values
+from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Override, ToolInputs, Values
 
 PROVISION = Path(__file__).resolve().parents[2] / "provision"
 OBJECT_STORE = "minio.minio.svc.cluster.local:9000"  # inside of the cluster, plain HTTP
@@ -54,6 +54,11 @@ def ca_volume(config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:
         {"name": "opstella-ca", "configMap": {"name": config_map}},
         {"name": "opstella-ca", "mountPath": CA_FOLDER, "readOnly": True},
     )
+
+
+def beside_bundle(name: str, inputs: ToolInputs) -> str:
+    """`name`, for a Secret that holds the CA bundle: another one whenever the bundle's own is."""
+    return name + (inputs.ca_bundle or "").removeprefix(CA_BUNDLE)
 
 
 def merge(base: Any, over: Any) -> Any:

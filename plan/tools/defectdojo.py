@@ -11,6 +11,8 @@ import json
 from plan import versions
 from plan.tools import ci, csi_driver_nfs, sonarqube, traefik
 from plan.tools.common import (
+    CA_FILE,
+    ca_volume,
     image,
     issuer,
     keeping,
@@ -25,7 +27,6 @@ from plan.tools.common import (
     trusting,
 )
 from plan.tools.model import (
-    CA_BUNDLE_KEY,
     Clear,
     Generated,
     Login,
@@ -51,6 +52,8 @@ TOKENS_SECRET = "defectdojo-tokens"
 PRODUCT_TYPE = "GitLab"
 """Where pipelines make a product for each project of GitLab; the user of CI sees nothing outside of it."""
 ADMIN_PASSWORD = "defectdojo-admin"
+TRUST_FOLDER = "/etc/opstella/trust"
+TRUST_FILE = f"{TRUST_FOLDER}/ca.crt"
 # Group to its role in the words of DefectDojo.
 ROLES = {"platform-admins": "Owner", "developers": "Writer", "viewers": "Reader"}
 # Component: cpu, memory, limit of memory.
@@ -145,8 +148,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         },
     }
     if inputs.ca_bundle:
-        certificates = {"enabled": True, "configName": inputs.ca_bundle, "certFileName": CA_BUNDLE_KEY}
-        values = merge(values, {"django": {"uwsgi": {"certificates": certificates}}})
+        values = merge(values, _trust(inputs, inputs.ca_bundle))
     if inputs.image_registry:
         images = {
             name: {"image": {"repository": image(inputs, "docker.io", f"defectdojo/defectdojo-{name}")}}
@@ -154,6 +156,40 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         }
         values = merge(values, {"images": images})
     return values
+
+
+def _trust(inputs: ToolInputs, bundle: str) -> Values:
+    """Values by which its programs trust the public authorities and the platform's.
+
+    requests takes one file for all that it trusts, in place of its own; so the chart's setting for it would leave the
+    platform's authorities alone, and no tracker or webhook outside could be reached. The file is put together before the
+    programs start, of the public ones that the image of the Jobs has.
+    """
+    given, mount = ca_volume(bundle)
+    volumes = [given, {"name": "opstella-trust", "emptyDir": {}}]
+    trusted = {"name": "opstella-trust", "mountPath": TRUST_FOLDER}
+    gather = {
+        "name": "trust",
+        "image": python_image(inputs),
+        "command": ["sh", "-c", f"cat /etc/ssl/certs/ca-certificates.crt {CA_FILE} >{TRUST_FILE}"],
+        "resources": resources("10m", "16Mi", "32Mi"),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [mount, trusted],
+    }
+    pods: Values = {"extraInitContainers": [gather], "extraVolumes": volumes}
+    mounts = {"extraVolumeMounts": [{**trusted, "readOnly": True}]}
+    return {
+        "extraConfigs": {"REQUESTS_CA_BUNDLE": TRUST_FILE},
+        "django": {**pods, "uwsgi": mounts},
+        "celery": {"worker": {**pods, **mounts}, "beat": {**pods, **mounts}},
+    }
 
 
 def _configuration(inputs: ToolInputs) -> Values:

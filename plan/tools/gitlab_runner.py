@@ -14,7 +14,7 @@ from typing import Any
 
 from plan import toml, versions
 from plan.tools import minio_buckets
-from plan.tools.common import image, keeping, provision_files, python_image, resources, trusting
+from plan.tools.common import beside_bundle, image, keeping, provision_files, python_image, resources, trusting
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
     GITLAB,
@@ -117,7 +117,7 @@ def _values(inputs: ToolInputs, host: str, store: str) -> Values:
     made = json.dumps(runner(inputs), sort_keys=True)
     values: Values = {
         "gitlabUrl": f"https://{host}",
-        "certsSecretName": CERTIFICATES_SECRET,
+        "certsSecretName": beside_bundle(CERTIFICATES_SECRET, inputs),
         "concurrent": inputs.gitlab_runner.concurrent,
         "rbac": {"create": False},  # the chart's are for its own namespace
         "serviceAccount": {"create": True, "name": NAME},
@@ -194,7 +194,11 @@ def release(inputs: ToolInputs) -> Release:
         namespace=NAMESPACE,
         values=_values(inputs, host, store),
         further_namespaces={JOBS_NAMESPACE: "baseline"},  # images of jobs run as root, as most do
-        secrets=(Secret(name=CERTIFICATES_SECRET, namespace=NAMESPACE, data={f"{host}.crt": CaBundle()}),),
+        secrets=(
+            Secret(
+                name=beside_bundle(CERTIFICATES_SECRET, inputs), namespace=NAMESPACE, data={f"{host}.crt": CaBundle()}
+            ),
+        ),
         further_flows={JOBS_NAMESPACE: pipelines},
         before=_rights(),
         gitlab=(GitLabAccess(purpose="runners", secret=ACCESS_SECRET),),

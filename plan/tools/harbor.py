@@ -10,6 +10,7 @@ from plan import versions
 from plan.rke2 import MIRRORED as PROXIED
 from plan.tools import cert_manager, ci, harbor_secrets, kube_prometheus_stack, traefik, valkey
 from plan.tools.common import (
+    beside_bundle,
     image,
     issuer,
     merge,
@@ -111,7 +112,7 @@ def _images(inputs: ToolInputs) -> Values:
 
 
 def _values(inputs: ToolInputs, host: str) -> Values:
-    replicas = replicas_of(inputs, NAME)
+    replicas, authorities = replicas_of(inputs, NAME), beside_bundle(CA_SECRET, inputs)
     values: Values = {
         "fullnameOverride": NAME,
         "externalURL": f"https://{host}",
@@ -120,8 +121,8 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "tls": {"enabled": True, "certSource": "none"},  # Traefik's default certificate covers the name
             "ingress": {"hosts": {"core": host}, "className": inputs.ingress_class},
         },
-        "caSecretName": CA_SECRET,  # what the portal offers for download; without it the chart's volume is incomplete
-        "caBundleSecretName": CA_SECRET,
+        "caSecretName": authorities,  # what the portal offers for download; without it the chart's volume is incomplete
+        "caBundleSecretName": authorities,
         "existingSecretAdminPassword": ADMIN_SECRET,
         "existingSecretSecretKey": INTERNAL_SECRET,
         "ipFamily": {"ipv6": {"enabled": False}},
@@ -222,7 +223,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
 def release(inputs: ToolInputs) -> Release:
     """Harbor behind Traefik. Its administrator is `admin`; everybody else logs in through Keycloak."""
     host = inputs.hosts[DOMAIN_KEY]
-    secrets, passwords = harbor_secrets.secrets()
+    secrets, passwords = harbor_secrets.secrets(inputs)
     monitors = (kube_prometheus_stack.NAME,) if kube_prometheus_stack.NAME in inputs.present else ()
     client = OidcClient(
         client_id=NAME,

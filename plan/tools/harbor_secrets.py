@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from plan.tools import cert_manager, valkey
-from plan.tools.model import Bcrypt, CaBundle, Composed, Generated, Manifest, Password, Secret
+from plan.tools.common import beside_bundle
+from plan.tools.model import Bcrypt, CaBundle, Composed, Generated, Manifest, Password, Secret, ToolInputs
 from plan.tools.needs import Cache
 
 NAME = NAMESPACE = "harbor"
@@ -27,7 +28,7 @@ def _addresses() -> Secret:
     return Secret(name=ADDRESSES, namespace=NAMESPACE, data=addresses)
 
 
-def secrets() -> tuple[tuple[Secret, ...], tuple[Password, ...]]:
+def secrets(inputs: ToolInputs) -> tuple[tuple[Secret, ...], tuple[Password, ...]]:
     """What the chart would make up anew at every run, and what people log in with."""
     lengths = {"secretKey": 16, "secret": 16, "CSRF_KEY": 32, "JOBSERVICE_SECRET": 16, "REGISTRY_HTTP_SECRET": 16}
     internal = {key: f"harbor-{key.lower().replace('_', '-')}" for key in lengths}
@@ -39,7 +40,7 @@ def secrets() -> tuple[tuple[Secret, ...], tuple[Password, ...]]:
             "REGISTRY_PASSWD": Generated(password=registry),
             "REGISTRY_HTPASSWD": Bcrypt(password=registry, prefix=f"{REGISTRY_USER}:"),
         },
-        CA_SECRET: {"ca.crt": CaBundle()},
+        beside_bundle(CA_SECRET, inputs): {"ca.crt": CaBundle()},
     }
     made = tuple(Secret(name=name, namespace=NAMESPACE, data=data) for name, data in given.items())
     passwords = tuple(Password(name=internal[key], length=length) for key, length in lengths.items())

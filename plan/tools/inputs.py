@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from config.model import Settings
 from config.placement import clusters_of
-from plan import dns, media
+from plan import dns, media, pki
 from plan.haproxy import KUBERNETES_API
 from plan.tools import catalogue
 from plan.tools.model import Override, ToolInputs
@@ -34,6 +34,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         chart_repository=settings.media.chart_repository,
         metrics_server=settings.kubernetes.metrics_server,
         nodes_mirror=media.harbor_first(settings),
+        ca_bundle=pki.bundle_name(settings),
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),
         apis=MappingProxyType(

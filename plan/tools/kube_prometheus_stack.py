@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import cert_manager, cloudnative_pg, telemetry
-from plan.tools.common import merge, replicas_of, resources, storage_of
+from plan.tools.common import CA_FOLDER, ca_volume, merge, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, Flow
 from plan.tools.sources import Source
@@ -102,9 +102,21 @@ def _alertmanager(inputs: ToolInputs, replicas: int) -> Values:
         "resources": resources("20m", "64Mi", "256Mi"),
         "storage": {"volumeClaimTemplate": volume},
     }
+    volumes: list[Values] = []
+    mounts: list[Values] = []
     if _secret_data(inputs):
-        spec["volumes"] = [{"name": "receivers", "secret": {"secretName": RECEIVERS_SECRET}}]
-        spec["volumeMounts"] = [{"name": "receivers", "mountPath": RECEIVERS_FOLDER, "readOnly": True}]
+        volumes.append({"name": "receivers", "secret": {"secretName": RECEIVERS_SECRET}})
+        mounts.append({"name": "receivers", "mountPath": RECEIVERS_FOLDER, "readOnly": True})
+    if inputs.ca_bundle:
+        # For receivers inside. A `ca_file` of a receiver would replace the public authorities; the folder adds to them.
+        volume, mount = ca_volume(inputs.ca_bundle)
+        volumes.append(volume)
+        mounts.append(mount)
+        trust = {"name": "SSL_CERT_DIR", "value": f"/etc/ssl/certs:{CA_FOLDER}"}
+        # The operator merges it into its own container of that name.
+        spec["containers"] = [{"name": "alertmanager", "env": [trust]}]
+    if volumes:
+        spec |= {"volumes": volumes, "volumeMounts": mounts}
     return {"enabled": True, "config": route(inputs), "alertmanagerSpec": spec}
 
 
@@ -166,6 +178,7 @@ def release(inputs: ToolInputs) -> Release:
         needs=(cert_manager.NAME, *(cloudnative_pg.storage_needs(inputs) if replicas else ())),
         pod_security="privileged",  # node-exporter shares the host's network and processes, and reads its files
         secrets=(Secret(name=RECEIVERS_SECRET, namespace=NAMESPACE, data=data),) if data else (),
+        ca_bundle=inputs.ca_bundle if replicas else None,
         crds=(
             "alertmanagers.monitoring.coreos.com",
             "podmonitors.monitoring.coreos.com",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import image, issuer, merge, resources, storage_of
+from plan.tools.common import beside_bundle, image, issuer, merge, resources, storage_of
 from plan.tools.ingress import ingress, manifest, middleware
 from plan.tools.minio_buckets import NAME, NAMESPACE, PORT, ROOT_PASSWORD, ROOT_SECRET, ROOT_USER
 from plan.tools.minio_buckets import provisioning as provisioning
@@ -106,7 +106,7 @@ def _values(inputs: ToolInputs) -> Values:
     if api:
         values = merge(values, {"ingress": _ingress(inputs, api)})
     if inputs.ca_bundle:
-        values = merge(values, {"trustedCertsSecret": CA_SECRET})
+        values = merge(values, {"trustedCertsSecret": beside_bundle(CA_SECRET, inputs)})
     return merge(values, {"oidc": _oidc(inputs)}) if _login(inputs) else values
 
 
@@ -126,7 +126,7 @@ def _closed_metrics(inputs: ToolInputs, api: str) -> tuple[Manifest, ...]:
 def release(inputs: ToolInputs) -> Release:
     """One server behind Traefik: the console, and the API under a name of its own where the platform has one."""
     host, api = inputs.hosts[DOMAIN_KEY], inputs.hosts.get(API_KEY)
-    ca = Secret(name=CA_SECRET, namespace=NAMESPACE, data={"ca.crt": CaBundle()})
+    ca = Secret(name=beside_bundle(CA_SECRET, inputs), namespace=NAMESPACE, data={"ca.crt": CaBundle()})
     client = OidcClient(
         client_id=client_id(inputs),
         name="MinIO",

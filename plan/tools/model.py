@@ -19,6 +19,7 @@ from plan.tools.sources import ClusterAccountKeys as ClusterAccountKeys
 from plan.tools.sources import ClusterAuthority as ClusterAuthority
 from plan.tools.sources import Composed as Composed
 from plan.tools.sources import ConfigMap as ConfigMap
+from plan.tools.sources import EachCa as EachCa
 from plan.tools.sources import FromPki as FromPki
 from plan.tools.sources import Generated as Generated
 from plan.tools.sources import Given as Given
@@ -33,6 +34,7 @@ PodSecurity = Literal["privileged", "baseline", "restricted"]
 
 # The bundle of CA certificates that the stack trusts: one ConfigMap of this name in each namespace that needs it.
 CA_BUNDLE_KEY = "ca.crt"
+CA_BUNDLE = "opstella-ca-bundle"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +202,9 @@ class ToolInputs:
     """Who serves the cluster's resource metrics."""
     nodes_mirror: bool = False
     """Whether the platform's nodes ask its Harbor for images first."""
-    ca_bundle: str | None = "opstella-ca-bundle"
+    ca_bundle: str | None = CA_BUNDLE
+    """Name of the ConfigMap with the CA bundle. It follows what the settings add to it, so that a certificate that is
+    added later makes new pods: programs read what they trust at their start."""
     cluster: str = "standalone"
     clusters: tuple[str, ...] = ("standalone",)
     """Every cluster of the platform, this one among them: each is a tenant of the logs, metrics and traces."""

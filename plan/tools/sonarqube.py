@@ -11,6 +11,7 @@ import json
 from plan import versions
 from plan.tools import ci, traefik
 from plan.tools.common import (
+    beside_bundle,
     image,
     issuer,
     keeping,
@@ -22,7 +23,7 @@ from plan.tools.common import (
     trusting,
 )
 from plan.tools.model import (
-    CA_BUNDLE_KEY,
+    EachCa,
     Generated,
     Login,
     Password,
@@ -54,6 +55,8 @@ TOKENS_SECRET = "sonarqube-tokens"
 """What the Job makes: tokens by which CI (`ci`) and DefectDojo (`defectdojo`) get at SonarQube."""
 GITLAB_SECRET = "sonarqube-gitlab"
 """The token by which SonarQube reads GitLab."""
+CA_SECRET = "sonarqube-ca"
+"""What SonarQube trusts beside Java's own authorities, a certificate a key."""
 GITLAB_KEY = "opstella"  # by which SonarQube knows the platform's GitLab; it keeps no description of it
 QUALITY_GATE = "Sonar way"
 """What new projects are measured by: on new code no issue, 80 % covered, at most 3 % duplicated, all hotspots reviewed.
@@ -102,8 +105,8 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "tests": {"enabled": False},
     }
     if inputs.ca_bundle:
-        trust = {"name": inputs.ca_bundle, "key": CA_BUNDLE_KEY, "path": CA_BUNDLE_KEY}
-        values = merge(values, {"caCerts": {"enabled": True, "configMap": trust}})
+        # The whole Secret, a file for each key: keytool, which imports them, takes the first certificate of a file.
+        values = merge(values, {"caCerts": {"enabled": True, "secret": beside_bundle(CA_SECRET, inputs)}})
     if inputs.image_registry:
         values = merge(values, {"image": {"repository": image(inputs, "docker.io", "library/sonarqube")}})
     return values
@@ -201,6 +204,11 @@ def release(inputs: ToolInputs) -> Release:
             Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data={"password": Generated(password=ADMIN_PASSWORD)}),
             Secret(
                 name=MONITORING_SECRET, namespace=NAMESPACE, data={"passcode": Generated(password=MONITORING_PASSCODE)}
+            ),
+            *(
+                (Secret(name=beside_bundle(CA_SECRET, inputs), namespace=NAMESPACE, data={"ca-{number}.crt": EachCa()}),)
+                if inputs.ca_bundle
+                else ()
             ),
         ),
         # SonarQube wants letters of both cases, a digit and a special character in it.

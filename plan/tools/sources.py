@@ -67,6 +67,14 @@ class CaBundle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EachCa:
+    """Each certificate of that bundle under a key of its own, for what reads only the first certificate of a file.
+
+    The key in `data` holds `{number}`, which counts from 1.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterAuthority:
     """The PEM certificate that the API server of another cluster of the platform is verified by."""
 
@@ -96,7 +104,17 @@ class Composed:
 
 
 Source = (
-    Clear | Generated | Bcrypt | Htpasswd | FromPki | CaBundle | ClusterAuthority | ClusterAccountKeys | Given | Composed
+    Clear
+    | Generated
+    | Bcrypt
+    | Htpasswd
+    | FromPki
+    | CaBundle
+    | EachCa
+    | ClusterAuthority
+    | ClusterAccountKeys
+    | Given
+    | Composed
 )
 
 

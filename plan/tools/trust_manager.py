@@ -10,7 +10,7 @@ from __future__ import annotations
 from plan import versions
 from plan.tools import cert_manager
 from plan.tools.common import merge, replicas_of, resources
-from plan.tools.model import CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
+from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, Flow
 
 NAME = "trust-manager"
@@ -35,7 +35,7 @@ def _values(inputs: ToolInputs) -> Values:
 
 def release(inputs: ToolInputs) -> Release:
     """The controller, then the Bundle, whose source is the stack's own ConfigMap in cert-manager's namespace."""
-    source = inputs.ca_bundle or "opstella-ca-bundle"
+    source = inputs.ca_bundle or CA_BUNDLE
     bundle: Values = {
         "apiVersion": "trust.cert-manager.io/v1alpha1",
         "kind": "Bundle",

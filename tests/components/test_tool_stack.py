@@ -13,6 +13,7 @@ import pytest
 from components.passwords import Passwords, PasswordsArgs
 from components.pki_chain import ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
+from plan.tools import sources
 from plan.tools.model import Release
 from tests.support.platform import plan_of, provided
 from tests.support.stack import UNKNOWN, Recording, Registered, Secret, clear_texts, run
@@ -52,7 +53,11 @@ def _recorded(
 
 
 def _args(
-    releases: tuple[Release, ...], certificate: Any, passwords: Passwords, after: tuple[pulumi.Resource, ...] = ()
+    releases: tuple[Release, ...],
+    certificate: Any,
+    passwords: Passwords,
+    after: tuple[pulumi.Resource, ...] = (),
+    bundle: str = "the bundle",
 ) -> ToolStackArgs:
     return ToolStackArgs(
         cluster="one",
@@ -61,10 +66,27 @@ def _args(
         passwords=passwords,
         authority_chain="the authority's chain",
         authority_key=pulumi.Output.secret(KEY),
-        ca_bundle="the bundle",
+        ca_bundle=bundle,
         certificate=certificate,
         after=after,
     )
+
+
+def test_what_reads_one_certificate_of_a_file_gets_a_file_for_each() -> None:
+    one, two = (f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n" for text in ("AAAA", "BBBB"))
+    secret = sources.Secret(
+        name="ca", namespace="ns", data={"ca-{number}.crt": sources.EachCa(), "other": sources.Clear(text="x")}
+    )
+    release = Release(
+        name="t", namespace="ns", chart="c", version="1", repository="https://charts.example.com", values={}, secrets=(secret,)
+    )
+
+    def stack() -> None:
+        passwords = Passwords("p", PasswordsArgs(clusters={"one": []}))
+        ToolStack("t", _args((release,), None, passwords, bundle=f"# Ours\n{one}{two}{one}"))
+
+    content = run(stack, preview=False).named("t-ns-ca").inputs["stringData"]
+    assert content == {"ca-1.crt": one, "ca-2.crt": two, "other": "x"}
 
 
 def secrets_of(found: Recording) -> list[Registered]:

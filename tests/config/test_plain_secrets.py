@@ -25,6 +25,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         "persistence.imageChartStorage.s3.accesskey", "loki.storage.s3.secretAccessKey", "minio.rootPassword",
         "loki.loki.storage.object_store.s3.secret_access_key", "auth.bearerToken", "hub.providers.apiKey", "DB_PASSWORD",
         "tls.privateKey", "encryption_key", "credentials", "smtp-passwd", "api-key", "signing.passphrase", "APIToken",
+        "DB_PWD", "SMTP_PASS", "PASSWORD_1", "env.passwordOfTheDatabase", "envPassword", "imageToken", "TOKEN2", "dbSecretValue",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("value", [PLAIN, "$2a$10$abc", "/aBcD+/=", "1234567"])
@@ -42,6 +43,29 @@ def test_a_secret_of_a_chart(path: str, value: str) -> None:
 )  # fmt: skip
 def test_a_name_is_no_secret(path: str) -> None:
     assert list(plain_secrets(nested(path, PLAIN))) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "glpat-ABCDEFGHIJKLMNOPqrst", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "AKIAIOSFODNN7EXAMPLE",
+        "x hvs.CAESIJabcdefghijklmnopqrstu y", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz",
+        "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
+    ],
+)  # fmt: skip
+def test_a_known_form_is_a_secret_whatever_its_name(value: str) -> None:
+    assert list(plain_secrets({"config": {"text": [value]}})) == [".config.text[0]"]
+
+
+@pytest.mark.parametrize("value", ["$ecret", "/a/../b c", "Tls.Key!", "{{ x }} and more", "$(X)y"])
+def test_what_only_begins_like_a_reference_is_a_secret(value: str) -> None:
+    assert list(plain_secrets({"password": value})) == [".password"]
+
+
+@pytest.mark.parametrize("key", ["tlsSecret", "imagePullSecret", "existingSecret"])
+def test_a_name_of_a_secret_has_the_form_of_a_name(key: str) -> None:
+    assert list(plain_secrets({key: "grafana-tls"})) == []
+    assert list(plain_secrets({key: "S3cr3t!"})) == [f".{key}"]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ RELEASES = [
     for cluster, releases in plan_of(architecture, every_tool()).releases.items()
     for release in releases
 ]
+# Keys of charts that hold the name of a Secret, though nothing but the chart's own documentation says so.
+NAMES_OF_SECRETS = (".caCerts.secret", ".runners.secret")
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_no_secret_stands_in_clear(release: Release) -> None:
-    assert list(plain_secrets(release.values)) == []
+    assert [path for path in plain_secrets(release.values) if path not in NAMES_OF_SECRETS] == []
     for manifest in (*release.before, *release.after):
         assert manifest.body["kind"] != "Secret"
         if manifest.body["kind"] == "ConfigMap":
