@@ -98,7 +98,7 @@ def _node(cluster: ClusterHosts, node: Host, plan: Plan, material: Material) -> 
 
 def _gitlab(settings: Settings, material: Material) -> dict[str, Any]:
     host = f"{settings.domains['gitlab']}.{settings.domain}"
-    package = media.gitlab_package(settings)
+    package = media.gitlab_packages(settings)["debian"]
     files = {
         "/etc/gitlab/gitlab.rb": gitlab.gitlab_rb(host, media.gitlab_version(settings)),
         f"/etc/gitlab/ssl/{host}.crt": material.certificate,

@@ -50,8 +50,7 @@ class GitLabServer(pulumi.ComponentResource):
         super().__init__("opstella:scm:GitLabServer", name, None, opts)
         settings = args.settings
         password = generated(f"{name}-root-password", 32, parent=self)
-        package = media.gitlab_package(settings)
-        airgap = settings.media.source == "airgap"
+        packages = media.gitlab_offered(settings) if settings.media.source == "airgap" else {}
         version = media.gitlab_version(settings)
         self.installed: pulumi.Resource = args.host.run(
             "gitlab",
@@ -60,8 +59,8 @@ class GitLabServer(pulumi.ComponentResource):
                 "version": version,
                 "edition": settings.gitlab.edition,
                 "source": settings.media.source,
-                "package_url": f"{settings.media.artifacts}/{package}" if airgap else "",
-                "package_sha256": settings.media.sha256[package] if airgap else "",
+                **_package("", packages.get("debian"), settings),
+                **_package("_rpm", packages.get("rhel"), settings),
                 "host": args.domain,
                 "certificate": args.certificate,
                 "private_key": args.private_key,
@@ -96,6 +95,14 @@ class GitLabServer(pulumi.ComponentResource):
             after=(self.installed,),
         )
         return (made,)
+
+
+def _package(suffix: str, name: str | None, settings: Settings) -> dict[str, str]:
+    """Where the machine fetches the package, and its sum; empty where there is none."""
+    return {
+        f"package_url{suffix}": f"{settings.media.artifacts}/{name}" if name else "",
+        f"package_sha256{suffix}": settings.media.sha256[name] if name else "",
+    }
 
 
 def _configuration(args: GitLabServerArgs, version: str) -> pulumi.Input[str]:

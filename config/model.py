@@ -49,6 +49,9 @@ class Machines(Frozen):
     """The first host number of a subnet from which addresses are allocated."""
     wait_seconds: Annotated[int, whole(10, 3600)] = 300
     """How long a machine may take to answer SSH."""
+    rename: Flag = True
+    """Whether a machine gets its planned name. A full name that begins with it stays in any case; with `false` every
+    machine keeps the name that it has."""
 
 
 class Ssh(Frozen):

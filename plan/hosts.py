@@ -24,12 +24,26 @@ _PORTS: dict[Role, tuple[int, ...]] = {
 # The bastion dials the machines for everybody: a machine that drops packets is given up after 15 s (1, 2, 4 and 8 s
 # between the tries), where the kernel's own six tries take more than two minutes. An established connection is not concerned.
 BASTION_SYSCTLS = {"net.ipv4.tcp_syn_retries": 3}
+# From where programs run beside the system's own: RKE2 unpacks itself below /var/lib/rancher, init containers put programs
+# into emptyDir volumes, and GitLab's Gitaly unpacks its helpers.
+_EXECUTED: dict[Role, tuple[str, ...]] = {
+    "gitlab": ("/var/opt/gitlab", "/opt/gitlab"),
+    "master": ("/var/lib/rancher", "/var/lib/kubelet"),
+    "worker": ("/var/lib/rancher", "/var/lib/kubelet"),
+}
 _BASE = ("ca-certificates", "chrony", "curl", "nftables", "openssl")
 
 
 def identity(host: Host, stack: str) -> str:
     """Whose host this is; a host that carries another identity is refused. `stack` is `project/stack`."""
     return f"{stack}/{host.cluster or 'shared'}/{host.role}"
+
+
+def data_folder(host: Host, settings: Settings) -> str:
+    """The folder that holds what `host` is for, whose file system has to have the planned size."""
+    if host.role == "nfs" and host.cluster:
+        return settings.enabled_clusters[host.cluster].nfs.path
+    return {"gitlab": "/var/opt/gitlab", "master": "/var/lib/rancher", "worker": "/var/lib/rancher"}.get(host.role, "/var/lib")
 
 
 def preflight(host: Host, settings: Settings, topology: Topology, stack: str) -> Values:
@@ -43,12 +57,17 @@ def preflight(host: Host, settings: Settings, topology: Topology, stack: str) ->
         "cpu": host.cpu,
         "memory_mb": host.memory_gb * 1024,
         "disk_gb": host.disk_gb,
+        "disk_path": data_folder(host, settings),
+        "exec_paths": _EXECUTED.get(host.role, ()),
         "size_check": settings.machines.size_check,
         "sessions": _sessions(topology) if host == topology.bastion else 0,
+        "source": settings.media.source,
+        "rename": settings.machines.rename,
         "ports": [f"tcp/{port}" for port in _PORTS[host.role]],
         "time_servers": settings.time.servers,
         "max_skew_seconds": settings.time.max_skew_seconds,
         "urls": media.reachable(host, settings),
+        "families": media.families(host, settings),
         "proxy_http": settings.proxy.http or "",
         "proxy_https": settings.proxy.https or "",
         "proxy_no": no_proxy(settings),
@@ -67,6 +86,7 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
     node = host.role in ("master", "worker")
     return {
         "hostname": host.name,
+        "rename": settings.machines.rename,
         "identity": identity(host, stack),
         "hosts_file": hosts_file(host, settings, topology),
         "time_servers": settings.time.servers,
@@ -84,6 +104,7 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "ssh_from": _ssh_from(host, contract),
         "rollback_seconds": settings.firewall.rollback_seconds,
         "cis": node and settings.kubernetes.cis_profile,
+        "persistent_journal": node,
     }
 
 

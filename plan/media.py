@@ -34,15 +34,26 @@ def gitlab_version(settings: Settings) -> str:
     return settings.gitlab.version or versions.GITLAB.version
 
 
-def gitlab_package(settings: Settings) -> str:
-    """File name of the Omnibus package for Debian and Ubuntu."""
-    edition = settings.gitlab.edition
-    return f"gitlab-{edition}_{gitlab_version(settings)}-{edition}.0_amd64.deb"
+def gitlab_packages(settings: Settings) -> dict[str, str]:
+    """File name of the Omnibus package by family of systems: `debian` (with Ubuntu) and `rhel`."""
+    edition, version = settings.gitlab.edition, gitlab_version(settings)
+    return {
+        "debian": f"gitlab-{edition}_{version}-{edition}.0_amd64.deb",
+        "rhel": f"gitlab-{edition}-{version}-{edition}.0.el9.x86_64.rpm",
+    }
+
+
+def gitlab_offered(settings: Settings) -> dict[str, str]:
+    """Those of `gitlab_packages` that an air-gapped stack has a sum of; the one for Debian where it has none."""
+    packages = gitlab_packages(settings)
+    offered = {family: name for family, name in packages.items() if name in settings.media.sha256}
+    return offered or {"debian": packages["debian"]}
 
 
 def required_artifacts(settings: Settings) -> tuple[str, ...]:
-    """Every file that `media.artifacts` must hold."""
-    return (*rke2_artifacts(settings.kubernetes.cni), gitlab_package(settings))
+    """Every file that `media.artifacts` must hold: GitLab's for the system of its machine, which the settings choose by
+    the sums that they have."""
+    return (*rke2_artifacts(settings.kubernetes.cni), *gitlab_offered(settings).values())
 
 
 def harbor_first(settings: Settings) -> bool:
@@ -55,10 +66,12 @@ def check(settings: Settings) -> list[Problem]:
     if settings.media.source != "airgap":
         return []
     missing = [name for name in required_artifacts(settings) if name not in settings.media.sha256]
+    rpm = gitlab_packages(settings)["rhel"]
     return [
         Problem(
             key("media.sha256"),
-            f"there is no SHA-256 sum for {name}, which this stack installs from {settings.media.artifacts}",
+            f"there is no SHA-256 sum for {name}, which this stack installs from {settings.media.artifacts}"
+            + (f" (or {rpm}, if GitLab's machine is of the RHEL family)" if name.endswith(".deb") else ""),
             f"pulumi config set --path 'opstella:media.sha256[\"{name}\"]' $(sha256sum {name} | cut -d' ' -f1)",
         )
         for name in missing
@@ -70,12 +83,19 @@ def reachable(host: Host, settings: Settings) -> tuple[str, ...]:
     if host.role in ("master", "worker"):
         online, files = RKE2_INSTALLER, rke2_artifacts(settings.kubernetes.cni)[:1]
     elif host.role == "gitlab":
-        online, files = GITLAB_PACKAGES, (gitlab_package(settings),)
+        online, files = GITLAB_PACKAGES, tuple(gitlab_offered(settings).values())
     else:
         return ()
     if settings.media.source == "online":
         return (online,)
     return tuple(f"{settings.media.artifacts}/{name}" for name in files)
+
+
+def families(host: Host, settings: Settings) -> tuple[str, ...]:
+    """The families of systems that `host` may have, as far as the installation media decide it; empty for any."""
+    if host.role != "gitlab" or settings.media.source == "online":
+        return ()
+    return tuple(gitlab_offered(settings))
 
 
 def flows(settings: Settings) -> tuple[Rule, ...]:

@@ -4,6 +4,7 @@
 
 LOCK_REMEDY="read the lines above; gitlab-ctl tail shows what its services say"
 MEDIA=/var/lib/opstella/media/gitlab
+REPOSITORY=
 RECONFIGURE=false
 RENEWED=false
 
@@ -12,11 +13,14 @@ main() {
   require_text gitlab_rb version source edition host certificate private_key
   require package_url package_sha256 trusted_ca root_password
   optional timeout_seconds 1500
+  optional package_url_rpm
+  optional package_sha256_rpm
   one_of source online airgap
   one_of edition ce ee
   number timeout_seconds
   [[ ${V[host]} =~ ^[A-Za-z0-9.-]+$ ]] || die "the value 'host' is '${V[host]}', not a host name" "write the name of external_url" 2
   PACKAGE=gitlab-${V[edition]}
+  REPOSITORY=/etc/yum.repos.d/gitlab_$PACKAGE.repo
   must_be_root
   one_at_a_time
   stage
@@ -108,36 +112,42 @@ with_root_password() {
 package_suffix() { [[ ${V[version]} == *-* ]] && printf '%s' "${V[version]}" || printf '%s-%s.0' "${V[version]}" "${V[edition]}"; }
 
 install_by_apt() {
-  local what remedy="read apt's lines above"
+  local what
   if [[ ${V[source]} == airgap ]]; then
     what=$MEDIA/$PACKAGE.deb
     fetch_package "$what"
   else
     what=$PACKAGE=$(package_suffix)
     add_repository deb
-    remedy="check that packages.gitlab.com is reachable and offers that version; apt's lines stand above"
   fi
-  apt_update || die "apt-get update failed" "mend the package sources of this host (its own message stands above)"
+  apt_update
   command -v perl >/dev/null || package_install perl
-  with_root_password apt install --allow-change-held-packages "$what" || die "cannot install $PACKAGE ${V[version]}" "$remedy"
+  with_root_password apt install --allow-change-held-packages "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
 }
 
+# The repository is switched off between installations (hold_package), so it is named here; the one of the sources is not
+# needed.
 install_by_dnf() {
-  local what
+  local what repositories=() name
   if [[ ${V[source]} == airgap ]]; then
     what=$MEDIA/$PACKAGE.rpm
     fetch_package "$what"
   else
     what=$PACKAGE-$(package_suffix).el9
     add_repository rpm
+    while IFS= read -r name; do repositories+=(--enablerepo="$name"); done < <(sed -n 's/^\[\(.*\)\]$/\1/p' "$REPOSITORY" 2>/dev/null | grep -v -e '-source$' || true)
   fi
   package_install openssh-server perl policycoreutils
-  with_root_password dnf -q -y --enablerepo="gitlab_$PACKAGE*" install "$what" >&2 </dev/null || die "cannot install $PACKAGE ${V[version]}" "read dnf's lines above"
+  with_root_password dnf install ${repositories[@]+"${repositories[@]}"} "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
 }
 
+# fetch_package PATH: the .deb or the .rpm, as its name says.
 fetch_package() {
-  require_text package_url package_sha256
-  fetch_verified "${V[package_url]}" "$1" "${V[package_sha256]}"
+  local kind=
+  [[ $1 != *.rpm ]] || kind=_rpm
+  [[ -n ${V[package_url$kind]} ]] || die "this host needs GitLab as ${1##*.}, and the settings name no such file" "put the ${1##*.} of GitLab ${V[version]} on the media server and its sum into opstella:media.sha256"
+  require_text "package_sha256$kind"
+  fetch_verified "${V[package_url$kind]}" "$1" "${V[package_sha256$kind]}"
   # apt's own download user reads it too.
   chmod 0644 "$1"
 }
@@ -145,20 +155,23 @@ fetch_package() {
 # add_repository deb|rpm: by GitLab's own script, which also brings the signing key.
 add_repository() {
   local kind=$1 found
-  found=$(compgen -G "/etc/apt/sources.list.d/gitlab_$PACKAGE.*" || compgen -G "/etc/yum.repos.d/gitlab_$PACKAGE.repo" || true)
+  found=$(compgen -G "/etc/apt/sources.list.d/gitlab_$PACKAGE.*" || compgen -G "$REPOSITORY" || true)
   if [[ -n $found ]]; then
     unchanged "$found"
     return
   fi
   fetch "${V[package_url]:-https://packages.gitlab.com/install/repositories/gitlab/$PACKAGE/script.$kind.sh}" "$MEDIA/repository.sh"
-  bash "$MEDIA/repository.sh" >&2 </dev/null || die "GitLab's repository script failed" "read its lines above"
+  # It runs curl and the package manager, which find the proxy in the environment.
+  if ! bash "$MEDIA/repository.sh" >"$STAGE/repository" 2>&1 </dev/null; then
+    redact <"$STAGE/repository" >&2
+    die "GitLab's repository script failed: $(said "$STAGE/repository" 'curl: \(|error|unable|could not')" "$(curl_remedy "$(said "$STAGE/repository" 'curl: \(')")"
+  fi
   APT_UPDATED=false
   changed "package repository of $PACKAGE"
 }
 
 # GitLab migrates its database when it is upgraded: never by accident, with everything else.
 hold_package() {
-  local file=/etc/yum.repos.d/gitlab_$PACKAGE.repo
   case $(os_family) in
     debian)
       if [[ -n $(apt-mark showhold "$PACKAGE") ]]; then
@@ -168,7 +181,7 @@ hold_package() {
         changed "$PACKAGE is held"
       fi ;;
     rhel)
-      [[ ! -f $file ]] || install_text "$file" 0644 "$(sed 's/^enabled *= *1/enabled=0/' "$file")"$'\n' ;;
+      [[ ! -f $REPOSITORY ]] || install_text "$REPOSITORY" 0644 "$(sed 's/^enabled *= *1/enabled=0/' "$REPOSITORY")"$'\n' ;;
   esac
 }
 
@@ -211,6 +224,6 @@ answers() {
     printf '%s' "${V[trusted_ca]}" >"$STAGE/ca"
     trust=(--cacert "$STAGE/ca")
   fi
-  ANSWER=$(curl --silent --show-error --max-time 15 --noproxy '*' "${trust[@]}" --resolve "${V[host]}:443:127.0.0.1" --output /dev/null --write-out 'HTTP status %{http_code}' "https://${V[host]}/" 2>"$STAGE/answer") || ANSWER=$(tail -n 1 "$STAGE/answer")
+  ANSWER=$(curl --silent --show-error --max-time 15 --noproxy '*' "${trust[@]}" --resolve "${V[host]}:443:127.0.0.1" --output /dev/null --write-out 'HTTP status %{http_code}' "https://${V[host]}/" 2>"$STAGE/answer") || ANSWER=$(said "$STAGE/answer" '^curl: \(')
   [[ $ANSWER =~ ^'HTTP status '[234] ]]
 }

@@ -25,6 +25,8 @@ RUNTIME=$ROOT/run/opstella
 BACKUPS=$ROOT/var/backups/opstella
 
 declare -gA V=()
+declare -gA PROXY=([http_proxy]='' [https_proxy]='' [no_proxy]='')
+DIRECT=()
 DID=unchanged
 STAGE=
 CHECKED=
@@ -56,6 +58,16 @@ on_error() {
   exit 1
 }
 trap 'on_error "$?" "$LINENO" "$BASH_COMMAND"' ERR
+
+# said FILE PATTERN: what another program said in FILE, in one line: its lines that match PATTERN (extended, any case),
+# else its last ones; three at most.
+said() {
+  local lines
+  lines=$(grep -iE -- "$2" "$1" 2>/dev/null | tail -n 3 || true)
+  [[ -n $lines ]] || lines=$(grep -v '^[[:space:]]*$' "$1" 2>/dev/null | tail -n 3 || true)
+  [[ -n $lines ]] || lines='nothing'
+  printf '%s' "${lines//$'\n'/ / }" | redact
+}
 
 clean_up() {
   [[ -z $CHECKED ]] || rm -f -- "$CHECKED"
@@ -134,10 +146,17 @@ one_at_a_time() {
   flock -w "$seconds" "$LOCK" || die "another run has held $lock for $seconds s" "wait for it to end, or end it: fuser -v $lock"
 }
 
-# os_family: debian or rhel, by what installs packages.
+# shellcheck disable=SC1091 # a file of the host
+os_value() { (. "$ROOT/etc/os-release" 2>/dev/null && printf '%s' "${!1:-}") || true; }
+
+# os_family: debian or rhel, by what the system calls itself, else by what installs packages.
 os_family() {
-  if command -v apt-get >/dev/null; then echo debian
-  elif command -v dnf >/dev/null; then echo rhel
+  case " $(os_value ID) $(os_value ID_LIKE) " in
+    *' debian '* | *' ubuntu '*) echo debian; return ;;
+    *' rhel '* | *' centos '* | *' fedora '*) echo rhel; return ;;
+  esac
+  if type -P apt-get >/dev/null; then echo debian
+  elif type -P dnf >/dev/null; then echo rhel
   else die "neither apt-get nor dnf is here" "use Debian 12/13, Ubuntu 22.04/24.04 or the RHEL 9 family"; fi
 }
 
@@ -278,13 +297,87 @@ fetch() {
   local url=$1 path=$2 message
   install -d "${path%/*}"
   stage
-  if ! curl --fail --silent --show-error --location --retry 3 --retry-connrefused --connect-timeout 15 \
+  proxy_use "$url"
+  if ! curl --fail --silent --show-error --location --retry 3 --retry-connrefused --connect-timeout 15 ${DIRECT[@]+"${DIRECT[@]}"} \
     --speed-limit 1024 --speed-time 60 --proto '=http,https,file' --output "$path.part" -- "$url" 2>"$STAGE/curl"; then
-    message=$(tail -n 1 "$STAGE/curl")
+    message=$(said "$STAGE/curl" '^curl: \([0-9]+\)')
     rm -f -- "$path.part"
-    die "cannot download ${url%%\?*}: $message" "check that this host reaches the media server (address, firewall, proxy) and that the file is there"
+    die "cannot download ${url%%\?*}: $message" "$(curl_remedy "$message")"
   fi
   mv -f -- "$path.part" "$path"
+}
+
+# curl_remedy MESSAGE: by the status that curl names in its message (curl(1), EXIT CODES).
+curl_remedy() {
+  local pattern='curl: \(([0-9]+)\)'
+  [[ $1 =~ $pattern ]] || pattern=
+  case ${pattern:+${BASH_REMATCH[1]}} in
+    5) echo "the name of the proxy is unknown to this host: correct opstella:proxy or the host's name servers" ;;
+    6) echo "this host cannot resolve the name: check its name servers (opstella:dns.servers), or set opstella:proxy where names are resolved by a proxy" ;;
+    7 | 28 | 52) echo "check that this host reaches the address: route, firewall, opstella:proxy" ;;
+    22) echo "check that the file is there and may be read; behind a proxy, that the proxy lets this host have it" ;;
+    23) echo "check the free space on this host: df -h" ;;
+    35 | 51 | 53 | 54 | 58 | 59 | 60 | 77 | 80 | 83 | 90 | 91) echo "add the certificate authority that signed the server's certificate (of a proxy that inspects TLS: the proxy's own) to opstella:extraCaCertificates" ;;
+    37) echo "check that the file is on this host" ;;
+    56 | 97) echo "check that the proxy of opstella:proxy lets this host connect there" ;;
+    *) echo "check that this host reaches the server (address, firewall, opstella:proxy) and that the file is there" ;;
+  esac
+}
+
+# proxy_use [URL]: exports the proxy for what is fetched from here on: that of this phase's values, else the one that the
+# preparation left. DIRECT holds curl's arguments for a URL that is not to go through it.
+proxy_use() {
+  local host line name value
+  DIRECT=()
+  if [[ -v V[proxy_http] ]]; then
+    PROXY=([http_proxy]=${V[proxy_http]} [https_proxy]=${V[proxy_https]:-} [no_proxy]=${V[proxy_no]:-})
+  elif [[ -r $STATE/proxy ]]; then
+    while IFS='=' read -r name value; do PROXY[$name]=$value; done <"$STATE/proxy"
+  fi
+  PROXY[no_proxy]=${PROXY[no_proxy]//$'\n'/,}
+  for name in http_proxy https_proxy; do
+    [[ -z ${PROXY[$name]} ]] || export "$name=${PROXY[$name]}" "no_proxy=${PROXY[no_proxy]}"
+  done
+  [[ -n ${1:-} ]] || return 0
+  host=${1#*://}
+  host=${host%%[/?#]*}
+  host=${host##*@}
+  ! proxy_bypassed "${host%:*}" || DIRECT=(--noproxy '*')
+}
+
+# proxy_bypassed HOST: whether an entry of no_proxy names it, one of its domains, or a network that holds it. curl before
+# 7.86 and apt know no networks.
+proxy_bypassed() {
+  local entry entries
+  IFS=, read -ra entries <<<"${PROXY[no_proxy]}"
+  for entry in ${entries[@]+"${entries[@]}"}; do
+    if [[ $entry == */* ]]; then
+      ! { [[ $1 =~ ^[0-9]+(\.[0-9]+){3}$ && $entry =~ ^[0-9.]+/[0-9]+$ ]] && in_network "$1" "$entry"; } || return 0
+    else
+      [[ $1 != "${entry#.}" && $1 != *".${entry#.}" ]] || return 0
+    fi
+  done
+  return 1
+}
+
+# proxy_bypassed_in FILE...: hosts of the URLs in these files that are not to be asked through the proxy.
+proxy_bypassed_in() {
+  local host
+  grep -Ehos '^[^#]*' "$@" | grep -Eo '://[A-Za-z0-9.-]+' | sort -u | while IFS= read -r host; do
+    ! proxy_bypassed "${host#://}" || printf '%s\n' "${host#://}"
+  done || true
+}
+
+# in_network ADDRESS NETWORK: whether the IPv4 address is one of the network's, which is written as 10.0.0.0/8.
+in_network() {
+  local bits=${2#*/}
+  ((($(ipv4_number "$1") ^ $(ipv4_number "${2%/*}")) >> (32 - bits) == 0))
+}
+
+ipv4_number() {
+  local first second third fourth
+  IFS=. read -r first second third fourth <<<"$1"
+  printf '%s' $(((first << 24) + (second << 16) + (third << 8) + fourth))
 }
 
 # fetch_verified URL PATH SHA256: sets DID; a file that is already right is not loaded again.
@@ -306,35 +399,125 @@ fetch_verified() {
 
 # ---- packages ---------------------------------------------------------------------------------
 
+# How long another program may hold a lock of the package manager: unattended upgrades at a first boot take minutes.
+LOCK_SECONDS=480
+
+# package_version NAME: nothing when it is not installed, which both programs answer with status 1.
 package_version() {
-  local found
-  local format="\${db:Status-Status} \${Version}"
+  local found status=0 format="\${db:Status-Status} \${Version}"
   case $(os_family) in
-    debian) found=$(dpkg-query -W -f="$format" "$1" 2>/dev/null || true)
-      [[ $found != installed\ * ]] || printf '%s' "${found#installed }" ;;
-    rhel) rpm -q --qf '%{VERSION}-%{RELEASE}' "$1" 2>/dev/null || true ;;
+    debian)
+      found=$(dpkg-query -W -f="$format" "$1" 2>/dev/null) || status=$?
+      ((status <= 1)) || die "dpkg-query cannot read dpkg's database (status $status)" "look at it on this host: dpkg --audit"
+      ((status)) || [[ $found != installed\ * ]] || printf '%s' "${found#installed }" ;;
+    rhel)
+      found=$(rpm -q --qf '%{VERSION}-%{RELEASE}\n' "$1" 2>&1) || status=$?
+      ((status == 0)) || [[ $found == "package $1 is not installed" ]] || die "rpm cannot read its database: ${found//$'\n'/ / }" "look at it on this host: rpm --verifydb"
+      ((status)) || printf '%s' "${found##*$'\n'}" ;;
   esac
 }
 
 package_installed() {
   case $(os_family) in
     debian) [[ -n $(package_version "$1") ]] ;;
-    rhel) rpm -q --quiet --whatprovides "$1" ;;
+    rhel) rpm -q --quiet --whatprovides "$1" >/dev/null 2>&1 ;;
   esac
 }
 
-# apt ARGUMENT...: waits for unattended upgrades to let go, keeps files we have already written.
+# apt ARGUMENT...: keeps files we have already written.
 apt() {
-  # A run that died inside dpkg leaves packages half configured; apt refuses to work before this.
-  [[ -z $(dpkg --audit) ]] || dpkg --configure -a >&2
-  apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef \
-    -o Dpkg::Use-Pty=0 -y "$@" >&2 </dev/null
+  packages_by apt_once "$@"
+}
+
+# A run that died inside dpkg leaves packages half configured; apt refuses to work before this. Not so while another
+# program is at work: then both end for its lock.
+apt_once() {
+  local options=(-qq -y -o DPkg::Lock::Timeout=5 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef -o Dpkg::Use-Pty=0)
+  if [[ -n $(dpkg --audit) ]]; then dpkg --configure -a || return; fi
+  apt-get "${options[@]}" "$@"
+}
+
+# dnf ARGUMENT...: by default it waits for another one without an end.
+dnf() { packages_by dnf_once "$@"; }
+
+dnf_once() {
+  local hosts=
+  # The library behind it does not know networks in no_proxy.
+  [[ -z ${PROXY[no_proxy]} ]] || hosts=$(proxy_bypassed_in /etc/yum.repos.d/*.repo)
+  no_proxy=${PROXY[no_proxy]}${hosts:+,${hosts//$'\n'/,}} command dnf -q -y --setopt=exit_on_lock=1 "$@"
+}
+
+# packages_by COMMAND...: its status; asked again while another program holds a lock, as its exit status or its words
+# say. What it said stays in $STAGE/packages.
+packages_by() {
+  local deadline=$((SECONDS + LOCK_SECONDS)) status waited=false
+  stage
+  proxy_use
+  while true; do
+    status=0
+    "$@" >"$STAGE/packages" 2>&1 </dev/null || status=$?
+    ((status)) || break
+    packages_locked "$status" || break
+    if ((SECONDS >= deadline)); then
+      die "another program has held a lock of the package manager for $LOCK_SECONDS s: $(said "$STAGE/packages" 'lock')" \
+        "wait until it is done (often unattended upgrades, packagekit or cloud-init), or find it: fuser -v /var/lib/dpkg/lock* /var/lib/apt/lists/lock /var/cache/apt/archives/lock /var/lib/rpm/.rpm.lock /var/cache/dnf/*.pid"
+    fi
+    $waited || say "waiting for another program: $(said "$STAGE/packages" 'lock')"
+    waited=true
+    sleep 2
+  done
+  redact <"$STAGE/packages" >&2
+  return "$status"
+}
+
+# packages_locked STATUS: dnf(8) has a status of its own for its locks, apt and rpm have words only.
+packages_locked() {
+  (($1 == 200)) || grep -qE 'Could not get lock|Unable to lock (the administration )?directory|lock was locked by another process|Unable to acquire the dpkg frontend lock|create transaction lock' "$STAGE/packages"
+}
+
+# packages_failed WHAT: what the package manager said last, with a remedy that follows from it.
+packages_failed() {
+  local message
+  message=$(said "$STAGE/packages" '^(E|Err|Error|error|dpkg: error)[: ]|Curl error|Errors? during download|No match for argument|^ +Problem|nothing provides|conflicts with')
+  [[ ! -s $STAGE/lists ]] || message+="; before, package lists could not be fetched: $(said "$STAGE/lists" 'Failed to fetch')"
+  die "$1: $message" "$(packages_remedy)"
+}
+
+packages_remedy() {
+  local file=("$STAGE/packages")
+  [[ ! -s $STAGE/lists ]] || file+=("$STAGE/lists")
+  if grep -qhiE 'certificate verif|certificate problem|self.signed certificate|unable to get local issuer|not trusted' "${file[@]}"; then
+    echo "add the certificate authority of that package source, or of the proxy that inspects TLS, to opstella:extraCaCertificates"
+  elif grep -qE 'is not valid yet|Release file .* expired' "${file[@]}"; then
+    echo "set the clock of this host, or renew that package source"
+  elif grep -qE 'NO_PUBKEY|is not signed|GPG check FAILED|Public key for|repomd.xml signature' "${file[@]}"; then
+    echo "install the signing key of that package source on this host"
+  elif grep -qhiE 'no space left|enough free space|At least .* more space needed' "${file[@]}"; then
+    echo "free some space on this host: df -h"
+  elif grep -qE 'does not have a Release file|no longer has a Release file|404 +Not Found|Status code: 404|File not found|Cannot open file|Couldn.t open file' "${file[@]}"; then
+    echo "that package source does not exist (any more): correct or remove it on this host (/etc/apt/sources.list.d, /etc/yum.repos.d)"
+  elif grep -qE 'is not known on line|Malformed entry|could not be read|Parsing file' "${file[@]}"; then
+    echo "correct that package source on this host (/etc/apt/sources.list.d, /etc/yum.repos.d)"
+  elif grep -qhiE 'could not resolve|failure resolving|could not connect|connection (refused|timed out|failed)|unable to connect|no route to host|Curl error \((5|6|7|28)\)|from proxy|Invalid response from proxy|Cannot download repomd|Cannot prepare internal mirrorlist' "${file[@]}"; then
+    echo "check that this host reaches its package sources: name servers, route, firewall, opstella:proxy"
+  elif grep -qE 'Unable to locate package|has no installation candidate|was not found|No match for argument|Unable to find a match|Unknown repo|nothing provides' "${file[@]}"; then
+    echo "add a package source that offers it to this host, and check: apt-cache policy NAME, or dnf list NAME"
+  elif grep -qE 'unmet dependencies|held broken packages|conflicting requests|conflicts with' "${file[@]}"; then
+    echo "packages of this host contradict each other: install it by hand once and solve what is named there"
+  else
+    echo "read the package manager's own lines above"
+  fi
 }
 
 APT_UPDATED=false
+# A source that does not answer for a while leaves apt-get's status at 0, and its old list in use.
 apt_update() {
-  $APT_UPDATED && return
-  apt update
+  ! $APT_UPDATED || return 0
+  apt update || packages_failed "the package lists of this host cannot be updated (apt-get update)"
+  if grep -qE 'Failed to fetch' "$STAGE/packages"; then
+    cp "$STAGE/packages" "$STAGE/lists"
+    warning "some package lists could not be fetched, old ones are used: $(said "$STAGE/lists" 'Failed to fetch')"
+  fi
   APT_UPDATED=true
 }
 
@@ -348,17 +531,18 @@ package_install() {
   fi
   case $(os_family) in
     debian)
-      apt_update || die "apt-get update failed" "mend the package sources of this host (its own message stands above)"
-      apt install --no-install-recommends "${missing[@]}" || die "cannot install: ${missing[*]}" "check that the package sources of this host offer them; apt's own message stands above" ;;
-    rhel)
-      dnf -q -y install --setopt=install_weak_deps=False "${missing[@]}" >&2 </dev/null || die "cannot install: ${missing[*]}" "check that the repositories of this host offer them; dnf's own message stands above" ;;
+      apt_update
+      apt install --no-install-recommends "${missing[@]}" || packages_failed "cannot install ${missing[*]}" ;;
+    rhel) dnf install --setopt=install_weak_deps=False "${missing[@]}" || packages_failed "cannot install ${missing[*]}" ;;
   esac
   changed "packages ${missing[*]}"
 }
 
+selinux_enforcing() { type -P getenforce >/dev/null && [[ $(getenforce) == Enforcing ]]; }
+
 # selinux_allow BOOLEAN WHAT: where SELinux is enforced, lets WHAT happen, for good.
 selinux_allow() {
-  command -v getenforce >/dev/null && [[ $(getenforce) == Enforcing ]] || return 0
+  selinux_enforcing || return 0
   if [[ $(getsebool "$1") == *' on' ]]; then
     unchanged "SELinux lets $2"
   else

@@ -15,12 +15,19 @@ main() {
   optional os_family_check true
   optional passing_addresses
   optional sessions 0
+  optional families
+  optional disk_path /var/lib
+  optional exec_paths
+  optional source online
+  optional rename false
   optional ca_bundle
   optional proxy_http
   optional proxy_https
   optional proxy_no
   one_of size_check warning error
   one_of os_family_check true false
+  one_of source online airgap
+  one_of rename true false
   number cpu
   number memory_mb
   number disk_gb
@@ -28,10 +35,14 @@ main() {
   number sessions
 
   check_system
+  check_family
   check_owner
   check_address
+  check_name
   check_size
   check_processes
+  check_mounts
+  check_node
   check_ports
   check_other_firewall
   check_urls
@@ -55,13 +66,19 @@ check_system() {
     fi
   fi
   local tool
-  for tool in curl openssl ss ip flock; do
+  for tool in curl openssl ss ip flock findmnt; do
     command -v "$tool" >/dev/null || problem "the command '$tool' is missing: install its package"
   done
 }
 
-# shellcheck disable=SC1091 # a file of the host
-os_value() { (. /etc/os-release && printf '%s' "${!1:-}"); }
+# What is installed from files of one family of systems.
+check_family() {
+  local family
+  list families
+  ((${#LIST[@]})) || return 0
+  family=$(os_family)
+  [[ " ${LIST[*]} " == *" $family "* ]] || problem "the operating system is of the $family family, and the installation media hold ${V[role]} for ${LIST[*]} only; put the package for $family on the media server and its sum into opstella:media.sha256, or use another system"
+}
 
 os_supported() {
   case "$1 $2" in
@@ -92,7 +109,7 @@ check_size() {
   disk=$(disk_gb)
   (($(nproc) >= V[cpu])) || short+=("CPUs: planned ${V[cpu]}, found $(nproc)")
   ((memory * 100 >= V[memory_mb] * 93)) || short+=("memory: planned ${V[memory_mb]} MB, found $memory MB")
-  ((disk * 100 >= V[disk_gb] * 93)) || short+=("disk at /var/lib: planned ${V[disk_gb]} GB, found $disk GB")
+  ((disk * 100 >= V[disk_gb] * 93)) || short+=("disk at ${V[disk_path]}: planned ${V[disk_gb]} GB, found $disk GB")
   local item
   for item in ${short[@]+"${short[@]}"}; do
     if [[ ${V[size_check]} == error ]]; then
@@ -104,7 +121,70 @@ check_size() {
 }
 
 memory_mb() { awk '$1 == "MemTotal:" { printf "%d", $2 / 1024 }' /proc/meminfo; }
-disk_gb() { df -B1G --output=size /var/lib | awk 'NR == 2 { print $1 }'; }
+disk_gb() { df -B1G --output=size "$(existing "${V[disk_path]}")" | awk 'NR == 2 { print $1 }'; }
+
+# existing PATH: the nearest folder above PATH, or PATH itself, that is there already.
+existing() {
+  local path=$1
+  while [[ ! -e $path ]]; do
+    path=${path%/*}
+    path=${path:-/}
+  done
+  readlink -f "$path"
+}
+
+# mounted PATH FIELD: of the file system that PATH will lie on: TARGET, FSTYPE or OPTIONS.
+mounted() { findmnt -n -o "$2" -T "$(existing "$1")" | tail -n 1; }
+
+mount_option() { [[ ,$(mounted "$1" OPTIONS), == *",$2,"* ]]; }
+
+# What is read-only, not executable or in memory fails in the middle of an installation, or at the next restart.
+check_mounts() {
+  local path told=' ' mount
+  for path in /etc /usr /var/lib "${V[disk_path]}"; do
+    mount=$(mounted "$path" TARGET)
+    if [[ $told == *" $mount "* ]] || ! mount_option "$path" ro; then continue; fi
+    told+="$mount "
+    problem "$path lies on $mount, which is mounted read-only, and is written to; mount it read-write for good (/etc/fstab; an image-based system cannot be used)"
+  done
+  told=' '
+  list exec_paths
+  [[ $(os_family) != debian ]] || LIST+=(/var/lib/dpkg)
+  for path in ${LIST[@]+"${LIST[@]}"}; do
+    mount=$(mounted "$path" TARGET)
+    if [[ $told == *" $mount "* ]] || ! mount_option "$path" noexec; then continue; fi
+    told+="$mount "
+    problem "$path lies on $mount, which is mounted noexec, and programs run from there; remove noexec from its line in /etc/fstab and: mount -o remount,exec $mount"
+  done
+  case $(mounted "${V[disk_path]}" FSTYPE) in
+    tmpfs | ramfs) problem "${V[disk_path]} lies on $(mounted "${V[disk_path]}" TARGET), which is in memory: its data would be lost at the next restart; mount a disk there" ;;
+    overlay) [[ ${V[role]} != nfs ]] || problem "${V[disk_path]} lies on an overlay file system, which gives no lasting file handles and cannot be exported; mount a disk there (ext4, xfs)" ;;
+  esac
+}
+
+# What RKE2 asks of a node's system beside its size (docs.rke2.io, Known Issues and Security).
+check_node() {
+  [[ ${V[role]} == master || ${V[role]} == worker ]] || return 0
+  if systemctl is-enabled --quiet nm-cloud-setup.timer 2>/dev/null || systemctl is-enabled --quiet nm-cloud-setup.service 2>/dev/null; then
+    problem "nm-cloud-setup is enabled: its routing rules break those of the network plugin; systemctl disable --now nm-cloud-setup.timer nm-cloud-setup.service, then reboot this host"
+  elif ip -4 rule show 2>/dev/null | grep -Eq 'lookup 30[24][0-9]{2}( |$)'; then
+    problem "routing rules that nm-cloud-setup made are in force and break those of the network plugin (ip rule); reboot this host"
+  fi
+  selinux_enforcing || return 0
+  if [[ $(os_family) != rhel ]]; then
+    problem "SELinux is enforced, and RKE2 has a policy for the RHEL family only; write SELINUX=permissive into /etc/selinux/config and: setenforce 0"
+  elif [[ ${V[source]} == airgap ]] && ! package_installed rke2-selinux && [[ -z $(command dnf -q repoquery rke2-selinux 2>/dev/null) ]]; then
+    problem "SELinux is enforced, and the package rke2-selinux is neither installed nor offered by this host's repositories; put it and container-selinux into them, or install both, before RKE2"
+  fi
+}
+
+# A name that somebody else gave (DHCP, a directory service) is not changed without a word.
+check_name() {
+  local name
+  name=$(</proc/sys/kernel/hostname)
+  [[ ${V[rename]} == true && ! -e $STATE/identity && ${name%%.*} != "${V[name]}" ]] || return 0
+  WARNINGS+=("its name will be changed from $name to ${V[name]}; opstella:machines.rename: false keeps it")
+}
 
 # Each session has two processes of sshd, and the operator's run closes none before it ends.
 check_processes() {
@@ -152,18 +232,16 @@ check_urls() {
   stage
   curl_options
   for url in "${LIST[@]}"; do
-    if ! curl "${CURL[@]}" --range 0-0 --output /dev/null -- "$url" 2>"$STAGE/curl"; then
-      message=$(tail -n 1 "$STAGE/curl")
-      problem "cannot reach $url: $message; check name resolution, firewall and proxy of this host"
+    proxy_use "$url"
+    if ! curl "${CURL[@]}" ${DIRECT[@]+"${DIRECT[@]}"} --range 0-0 --output /dev/null -- "$url" 2>"$STAGE/curl"; then
+      message=$(said "$STAGE/curl" '^curl: \(')
+      problem "cannot reach $url: $message; $(curl_remedy "$message")"
     fi
   done
 }
 
 curl_options() {
   CURL=(--fail --silent --show-error --location --connect-timeout 10 --max-time 30)
-  [[ -z ${V[proxy_http]} ]] || export http_proxy=${V[proxy_http]}
-  [[ -z ${V[proxy_https]} ]] || export https_proxy=${V[proxy_https]}
-  [[ -z ${V[proxy_no]} ]] || export no_proxy=${V[proxy_no]//$'\n'/,}
   [[ -n ${V[ca_bundle]} ]] || return 0
   local system
   for system in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /dev/null; do
@@ -222,7 +300,8 @@ http_offset() {
   for url in ${LIST[@]+"${LIST[@]}"}; do
     [[ $url == http* ]] || continue
     curl_options
-    date=$(curl "${CURL[@]}" --head -- "$url" 2>/dev/null | tr -d '\r' | awk 'tolower($1) == "date:" { sub("^[^ ]* ", ""); print }' | tail -n 1) || continue
+    proxy_use "$url"
+    date=$(curl "${CURL[@]}" ${DIRECT[@]+"${DIRECT[@]}"} --head -- "$url" 2>/dev/null | tr -d '\r' | awk 'tolower($1) == "date:" { sub("^[^ ]* ", ""); print }' | tail -n 1) || continue
     [[ -n $date ]] || continue
     date=$(date -d "$date" +%s 2>/dev/null) || continue
     printf '%d' "$(($(now_ms) - date * 1000 - 500))"

@@ -9,7 +9,11 @@ main() {
   optional rollback_seconds 300
   optional cis false
   optional ssh_from ''
+  optional rename true
+  optional persistent_journal false
   one_of cis true false
+  one_of rename true false
+  one_of persistent_journal true false
   number rollback_seconds
   must_be_root
   one_at_a_time
@@ -20,20 +24,34 @@ main() {
   install_block /etc/hosts "${V[hosts_file]}"
   set_name_servers
   set_proxy
+  # Package sources and proxies may have certificates of these authorities: before packages, where the tools are here.
+  ! trust_tools || trust_store_install "${V[ca_bundle]}"
   install_packages
-  [[ -z ${V[ca_bundle]} ]] || package_install ca-certificates openssl
-  trust_store_install "${V[ca_bundle]}"
+  if ! trust_tools; then
+    [[ -z ${V[ca_bundle]} ]] || package_install ca-certificates openssl
+    trust_store_install "${V[ca_bundle]}"
+  fi
   set_time
   turn_swap_off
   load_modules
   set_sysctls
+  [[ ${V[persistent_journal]} == false ]] || keep_journal
   [[ ${V[cis]} == false ]] || add_etcd_user
   if [[ -n ${V[ruleset]} ]]; then apply_firewall; else remove_firewall; fi
 }
 
+trust_tools() { type -P openssl >/dev/null && { type -P update-ca-certificates || type -P update-ca-trust; } >/dev/null; }
+
+# A full name whose first label is the planned one stays: a directory service may know the host by it.
 set_hostname() {
-  if [[ $(</proc/sys/kernel/hostname) == "${V[hostname]}" && -f /etc/hostname && $(</etc/hostname) == "${V[hostname]}" ]]; then
-    unchanged "hostname ${V[hostname]}"
+  local name
+  name=$(</proc/sys/kernel/hostname)
+  if [[ ${V[rename]} == false ]]; then
+    unchanged "hostname $name (kept)"
+    return
+  fi
+  if [[ ${name%%.*} == "${V[hostname]}" && -f /etc/hostname && $(</etc/hostname) == "$name" ]]; then
+    unchanged "hostname $name"
   else
     hostnamectl set-hostname "${V[hostname]}"
     changed "hostname ${V[hostname]}"
@@ -62,12 +80,17 @@ set_name_servers() {
   now_in_use dns "${LIST[*]}"
 }
 
-# The proxy may carry a password: then the file is for root only.
+# The proxy may carry a password: then the files are for root only. Later phases read /etc/opstella/proxy before they
+# fetch anything; the package manager's own file is for whoever uses it beside them.
 set_proxy() {
-  local text='' host mode=0644 current
+  local text='' host mode=0644
   [[ ${V[proxy_http]}${V[proxy_https]} != *@* ]] || mode=0600
-  V[proxy_no]=${V[proxy_no]//,/$'\n'}
-  list proxy_no
+  proxy_use
+  if [[ -n ${V[proxy_http]}${V[proxy_https]} ]]; then
+    install_text /etc/opstella/proxy "$mode" "http_proxy=${V[proxy_http]}"$'\n'"https_proxy=${V[proxy_https]}"$'\n'"no_proxy=${PROXY[no_proxy]}"$'\n'
+  else
+    remove_file /etc/opstella/proxy
+  fi
   case $(os_family) in
     debian)
       [[ -z ${V[proxy_http]} ]] || text+="Acquire::http::Proxy \"${V[proxy_http]}\";"$'\n'
@@ -76,18 +99,48 @@ set_proxy() {
         remove_file /etc/apt/apt.conf.d/95opstella-proxy
         return
       fi
-      # apt takes whole host names only; networks and suffixes mean nothing to it.
-      for host in ${LIST[@]+"${LIST[@]}"}; do
-        [[ $host =~ ^[a-z0-9][a-z0-9.-]*$ ]] || continue
+      while IFS= read -r host; do
         text+="Acquire::http::Proxy::$host \"DIRECT\";"$'\n'"Acquire::https::Proxy::$host \"DIRECT\";"$'\n'
-      done
+      done < <(apt_direct_hosts)
       install_text /etc/apt/apt.conf.d/95opstella-proxy "$mode" "$text" ;;
     rhel)
-      host=${V[proxy_https]:-${V[proxy_http]}}
-      current=$(grep -v '^proxy=.*# opstella$' /etc/dnf/dnf.conf || true)
-      [[ -z $host ]] || current=${current/"[main]"/"[main]"$'\n'"proxy=$host # opstella"}
-      install_text /etc/dnf/dnf.conf "$mode" "$current"$'\n' ;;
+      if [[ -z ${V[proxy_http]}${V[proxy_https]} ]] && ! grep -qs '# .*opstella$' "$ROOT/etc/dnf/dnf.conf"; then
+        unchanged "/etc/dnf/dnf.conf"
+      else
+        install_text /etc/dnf/dnf.conf "$mode" "$(dnf_conf "${V[proxy_https]:-${V[proxy_http]}}")"$'\n'
+      fi ;;
   esac
+}
+
+# apt takes whole host names only: those of no_proxy, and those of its own sources that no_proxy means.
+apt_direct_hosts() {
+  {
+    grep -Eo '[^,]+' <<<"${PROXY[no_proxy]}" | grep -E '^[a-z0-9][a-z0-9.-]*$' || true
+    proxy_bypassed_in "$ROOT"/etc/apt/sources.list "$ROOT"/etc/apt/sources.list.d/*.list "$ROOT"/etc/apt/sources.list.d/*.sources
+  } | sort -u
+}
+
+# dnf_conf PROXY: dnf.conf with the proxy at the end of its section [main], where the last of several lines is valid. A
+# comment is a whole line there. Lines of an earlier version, with the mark behind the value, go.
+dnf_conf() {
+  local line text='' section='' inside=false block=''
+  [[ -z $1 ]] || block=$'# BEGIN opstella\n'"proxy=$1"$'\n# END opstella\n'
+  while IFS= read -r line || [[ -n $line ]]; do
+    case $line in
+      '# BEGIN opstella') inside=true; continue ;;
+      '# END opstella') inside=false; continue ;;
+      'proxy='*' # opstella') continue ;;
+      '['*)
+        if [[ $section == '[main]' ]]; then
+          text+=$block
+          block=
+        fi
+        section=$line ;;
+    esac
+    $inside || text+=$line$'\n'
+  done < <(cat "$ROOT/etc/dnf/dnf.conf" 2>/dev/null || true)
+  [[ -z $block || $section == '[main]' ]] || text+=$'[main]\n'
+  printf '%s' "$text$block"
 }
 
 install_packages() {
@@ -199,6 +252,24 @@ set_sysctls() {
   if $set_any; then changed "sysctls"; else unchanged "sysctls"; fi
 }
 
+# Logs of nodes are collected from /var/log/journal, which the RHEL family's journald does not make.
+keep_journal() {
+  local text=$'[Journal]\nStorage=persistent\n' machine
+  install_text /etc/systemd/journald.conf.d/opstella.conf 0644 "$text"
+  machine=$(</etc/machine-id)
+  if in_use journal "$text" && [[ -d /var/log/journal/$machine ]]; then
+    unchanged "journal on disk"
+    return
+  fi
+  if [[ ! -d /var/log/journal/$machine ]]; then
+    systemctl restart systemd-journald
+    journalctl --flush
+    wait_until 10 "/var/log/journal/$machine" test -d "/var/log/journal/$machine" || die "systemd-journald keeps no journal in /var/log/journal" "look at: journalctl -u systemd-journald; systemd-analyze cat-config systemd/journald.conf"
+  fi
+  now_in_use journal "$text"
+  changed "journal on disk"
+}
+
 # RKE2's CIS profile ends at once when this user is missing.
 add_etcd_user() {
   if id etcd >/dev/null 2>&1; then
@@ -257,18 +328,6 @@ ssh_client() {
     done <"/proc/$pid/environ"
     pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
   done
-}
-
-# in_network ADDRESS NETWORK: whether the IPv4 address is one of the network's, which is written as 10.0.0.0/8.
-in_network() {
-  local bits=${2#*/}
-  ((($(ipv4_number "$1") ^ $(ipv4_number "${2%/*}")) >> (32 - bits) == 0))
-}
-
-ipv4_number() {
-  local first second third fourth
-  IFS=. read -r first second third fourth <<<"$1"
-  printf '%s' $(((first << 24) + (second << 16) + (third << 8) + fourth))
 }
 
 # No ruleset means no firewall of ours: one from before goes, now and at the next boot.

@@ -6,6 +6,7 @@ CONFIG=/etc/rancher/rke2
 DATA=/var/lib/rancher/rke2
 IMAGES=$DATA/agent/images
 MEDIA=/var/lib/opstella/media/rke2
+SELINUX_PACKAGES=https://rpm.rancher.io
 RESTART=false
 
 main() {
@@ -24,6 +25,7 @@ main() {
   [[ -z $installed ]] || version_step_check RKE2 "$installed" "${V[version]}"
   install_proxy
   leave_interfaces_to_cni
+  use_selinux
   [[ ${V[source]} == online ]] || stage_images
   if [[ $installed == "${V[version]}" && -f $(unit_file) ]]; then
     unchanged "RKE2 $installed"
@@ -152,7 +154,8 @@ install_rke2() {
     fetch "${V[install_url]}" "$MEDIA/install.sh"
     environment+=(INSTALL_RKE2_VERSION="${V[version]}" INSTALL_RKE2_METHOD="${V[method]}")
   fi
-  # The installer keeps its copies on disk, not in memory.
+  # The installer keeps its copies on disk, not in memory; it finds the proxy in the environment.
+  proxy_use
   if ! env TMPDIR="$MEDIA" "${environment[@]}" sh "$MEDIA/install.sh" >"$STAGE/install" 2>&1 </dev/null; then
     tail -n 30 "$STAGE/install" | redact >&2
     die "the RKE2 installer failed" "read its lines above"
@@ -173,14 +176,40 @@ install_proxy() {
   file=/etc/default/$UNIT
   if [[ -n $text ]]; then
     install_text "$file" 0600 "$text"
-    set -a
-    # shellcheck disable=SC2034 # for curl and the installer
-    http_proxy=${V[proxy_http]} https_proxy=${V[proxy_https]} no_proxy=${V[proxy_no]//$'\n'/,}
-    set +a
   else
     remove_file "$file"
   fi
   [[ $DID == unchanged ]] || RESTART=true
+}
+
+# Where SELinux is enforced: the policy before the tarball, whose installer then labels what it unpacks, and RKE2 told to
+# label containers, which a tarball does not switch on (docs.rke2.io, Security, SELinux).
+use_selinux() {
+  local repository=opstella-rke2-common file
+  selinux_enforcing || return 0
+  file=/etc/yum.repos.d/$repository.repo
+  [[ $(os_family) == rhel ]] || die "SELinux is enforced here, and RKE2 has a policy for the RHEL family only" "write SELINUX=permissive into /etc/selinux/config and: setenforce 0"
+  if package_installed rke2-selinux; then
+    unchanged "package rke2-selinux"
+  elif [[ ${V[source]} == online ]]; then
+    # Switched off, so that no other installation depends on it; its common part serves every release of RKE2.
+    install_text "$file" 0644 "[$repository]"$'\n'"name=RKE2 SELinux policy"$'\n'"baseurl=$SELINUX_PACKAGES/rke2/stable/common/centos/9/noarch"$'\n'"enabled=0"$'\n'"gpgcheck=1"$'\n'"repo_gpgcheck=1"$'\n'"gpgkey=$SELINUX_PACKAGES/public.key"$'\n'
+    dnf install --setopt=install_weak_deps=False --enablerepo="$repository" rke2-selinux || packages_failed "cannot install rke2-selinux"
+    policy_installed
+  else
+    dnf install --setopt=install_weak_deps=False rke2-selinux || packages_failed "cannot install rke2-selinux, which RKE2 needs where SELinux is enforced"
+    policy_installed
+  fi
+  # Volumes lie on NFS.
+  selinux_allow virt_use_nfs "containers use NFS volumes"
+  grep -Eq '^"?selinux"?:' <<<"${V[config_yaml]}" || V[config_yaml]=$'selinux: true\n'"${V[config_yaml]}"
+}
+
+# What was there before the policy gets its types.
+policy_installed() {
+  restorecon -R -i /etc/systemd/system/rke2* /usr/local/lib/systemd/system/rke2* /usr/local/bin/rke2* /opt/rke2 "$CONFIG" "$DATA" >&2 || true
+  changed "package rke2-selinux"
+  RESTART=true
 }
 
 # NetworkManager would take the network plugin's interfaces over and break its routes.
@@ -274,7 +303,7 @@ remove_rke2() {
     unchanged "RKE2 is not installed"
   fi
   rm -rf -- "$CONFIG" "$DATA" "$MEDIA"
-  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf "$STATE/in-use/rke2" "$STATE/rke2-joined"
+  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf /etc/yum.repos.d/opstella-rke2-common.repo "$STATE/in-use/rke2" "$STATE/rke2-joined"
 }
 
 # ---- run --------------------------------------------------------------------------------------

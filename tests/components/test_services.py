@@ -11,7 +11,7 @@ import pytest
 from components.gitlab_server import GitLabServer, GitLabServerArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.nfs_share import NfsShare, NfsShareArgs
-from plan import gitlab, haproxy, keepalived, media, nfs
+from plan import gitlab, haproxy, hosts, keepalived, media, nfs
 from plan.plan import Plan
 from tests.support.platform import airgap, met, plan_of
 from tests.support.sent import sent
@@ -153,6 +153,8 @@ def test_gitlab_server() -> None:
         "source": "online",
         "package_url": "",
         "package_sha256": "",
+        "package_url_rpm": "",
+        "package_sha256_rpm": "",
         "host": "gitlab.devops.example.com",
         "certificate": "chain",
         "private_key": "the key",
@@ -184,13 +186,23 @@ def test_what_gitlab_gets_is_secret_even_with_a_key_that_is_not_marked() -> None
     assert "stdin" in server(plan_of(), key="the key").named("gitlab-omnibus").secrets
 
 
-def test_an_air_gapped_gitlab_comes_from_the_users_own_media() -> None:
-    plan = plan_of(changes=airgap())
+@pytest.mark.parametrize("family", ["debian", "rhel"])
+def test_an_air_gapped_gitlab_comes_from_the_users_own_media(family: str) -> None:
+    """The package is that of its machine's system: the settings choose it by the sum that they have."""
+    changes = airgap()
+    names = media.gitlab_packages(plan_of().settings)
+    sums = changes["media"]["sha256"]
+    sums[names[family]] = sums.pop(names["debian"])
+    plan = plan_of(changes=changes)
     told = sent(server(plan).named("gitlab-omnibus")).values
-    package = media.gitlab_package(plan.settings)
+    suffix, other = ("", "_rpm") if family == "debian" else ("_rpm", "")
     assert told["source"] == "airgap"
-    assert told["package_url"] == f"http://media.example.com/opstella/{package}"
-    assert told["package_sha256"] == plan.settings.media.sha256[package]
+    assert told[f"package_url{suffix}"] == f"http://media.example.com/opstella/{names[family]}"
+    assert told[f"package_sha256{suffix}"] == plan.settings.media.sha256[names[family]]
+    assert told[f"package_url{other}"] == told[f"package_sha256{other}"] == ""
+    machine = plan.topology.gitlab
+    assert machine and hosts.preflight(machine, plan.settings, plan.topology, plan.stack)["families"] == (family,)
+    assert media.reachable(machine, plan.settings) == (told[f"package_url{suffix}"],)
 
 
 TOKENS = gitlab.access_tokens(plan_of().releases)

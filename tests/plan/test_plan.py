@@ -269,7 +269,9 @@ def test_versions_are_pinned_where_the_user_names_none() -> None:
     assert media.gitlab_version(settings) == versions.GITLAB.version
     named = plan(kubernetes={"version": "v1.35.1+rke2r2"}, gitlab={"version": "18.9.0", "edition": "ee"}).settings
     assert (media.rke2_version(named), media.gitlab_version(named)) == ("v1.35.1+rke2r2", "18.9.0")
-    assert media.gitlab_package(named) == "gitlab-ee_18.9.0-ee.0_amd64.deb"
+    assert media.gitlab_packages(named) == {
+        "debian": "gitlab-ee_18.9.0-ee.0_amd64.deb", "rhel": "gitlab-ee-18.9.0-ee.0.el9.x86_64.rpm",
+    }  # fmt: skip
 
 
 # What hosts are told
