@@ -82,7 +82,7 @@ class ClusterNodes(pulumi.ComponentResource):
         self.api_url = rke2.api_url(cluster)
         self.kubeconfig = first.run(
             "kubeconfig",
-            {"server_url": self.api_url, "cluster": cluster.name},
+            {"server_url": self.api_url},
             name=f"{name}-kubeconfig",
             parent=self,
             seconds=60,
@@ -138,7 +138,6 @@ class ClusterNodes(pulumi.ComponentResource):
                 "cluster_urls": rke2.living_urls(args.cluster, node),
                 "node_name": node.name,
                 "timeout_seconds": _READY_SECONDS,
-                "cis": settings.kubernetes.cis_profile,
                 "proxy_http": settings.proxy.http or "",
                 "proxy_https": settings.proxy.https or "",
                 "proxy_no": hosts.no_proxy(settings),

@@ -1,1 +1,1 @@
-"""The plan: a pure function of the settings. Nothing here imports pulumi, reads a file or looks at a clock."""
+"""The plan: a pure function of the settings. Nothing here imports pulumi, looks at a clock, or reads a file of the user's."""

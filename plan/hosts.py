@@ -89,7 +89,6 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "rename": settings.machines.rename,
         "identity": identity(host, stack),
         "hosts_file": hosts_file(host, settings, topology),
-        "time_servers": settings.time.servers,
         "dns_servers": [str(address) for address in settings.dns.servers],
         "chrony_conf": chrony.configuration(settings.time),
         "modules": rke2.KERNEL_MODULES if node else (),

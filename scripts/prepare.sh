@@ -5,7 +5,7 @@
 main() {
   payload_read
   require_text hostname identity
-  require hosts_file time_servers dns_servers chrony_conf modules sysctl ca_bundle proxy_http proxy_https proxy_no packages_debian packages_rhel ruleset
+  require hosts_file dns_servers chrony_conf modules sysctl ca_bundle proxy_http proxy_https proxy_no packages_debian packages_rhel ruleset
   optional rollback_seconds 300
   optional cis false
   optional ssh_from ''

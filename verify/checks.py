@@ -22,8 +22,8 @@ from verify.ssh import Ssh
 from verify.stack import Stack
 from verify.tools import tool_checks
 
-# How long HAProxy may take to notice a lost server (two failed checks, two seconds apart, each up to two seconds), with
-# some slack.
+# How long HAProxy may take to notice a lost server (plan/haproxy.py: checked every second, then twice within half a second,
+# each for up to a second), with some slack.
 _NOTICE_SECONDS = 10.0
 _REQUEST_SECONDS = 4.0
 

@@ -60,7 +60,7 @@ def prepare(host: Container, authority: str, ruleset: str, rollback_seconds: int
     return host.send(
         "prepare",
         {
-            "hostname": "h1", "identity": identity, "hosts_file": f"{ADDRESS} h1\n", "time_servers": SERVICES, "dns_servers": "",
+            "hostname": "h1", "identity": identity, "hosts_file": f"{ADDRESS} h1\n", "dns_servers": "",
             "chrony_conf": f"server {SERVICES} iburst\ndriftfile /var/lib/chrony/chrony.drift\nport 0\ncmdport 0\n", "modules": "", "sysctl": "",
             "ca_bundle": authority, "proxy_http": "", "proxy_https": "", "proxy_no": "", "packages_debian": ["chrony", "nftables"],
             "packages_rhel": "", "ruleset": ruleset, "rollback_seconds": rollback_seconds, "cis": True, "ssh_from": ssh_from,

@@ -38,7 +38,7 @@ COMPLETE: dict[str, dict[str, str]] = {
     ),
     "prepare": dict.fromkeys(
         (
-            "hostname", "identity", "hosts_file", "time_servers", "dns_servers", "chrony_conf", "modules", "sysctl", "ca_bundle",
+            "hostname", "identity", "hosts_file", "dns_servers", "chrony_conf", "modules", "sysctl", "ca_bundle",
             "proxy_http", "proxy_https", "proxy_no", "packages_debian", "packages_rhel", "ruleset",
         ), "1",
     ),
