@@ -37,6 +37,8 @@ class Identity(Frozen):
     realm: DnsLabel = "opstella"
     adopt: Flag = False
     """Take over a realm of this name that exists and was not made by this stack."""
+    master_console: Flag = False
+    """Whether Keycloak's own administrator, of the realm `master`, can log in at Keycloak's public name."""
     users: dict[UserLogin, User] = {"opstella-admin": User(groups=("platform-admins",))}
 
 

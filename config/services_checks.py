@@ -152,8 +152,25 @@ def _gitlab_runner(settings: Settings) -> Iterator[Problem]:
         )
 
 
+# Accounts that tools have of their own, and that this stack makes in them.
+_TAKEN_LOGINS = ("admin", "opstella-automation", "opstella-ci", "opstella-reader", "opstella-root", "root")
+
+
 def _identity(settings: Settings) -> Iterator[Problem]:
     users = settings.identity.users
+    if settings.identity.realm == "master":
+        yield Problem(
+            key("identity.realm"),
+            "the realm master is that of Keycloak's own administrator, and not one for the tools' users",
+            "write another name, such as opstella",
+        )
+    for name in users:
+        if name in _TAKEN_LOGINS:
+            yield Problem(
+                key("identity.users", name),
+                f"{name} is the name of an account that tools have of their own",
+                f"give the user another name; taken are {', '.join(_TAKEN_LOGINS)}",
+            )
     if not any("platform-admins" in user.groups for user in users.values()):
         there = ", ".join(f"{name} ({', '.join(user.groups) or 'no group'})" for name, user in users.items())
         yield Problem(

@@ -33,7 +33,8 @@ Keycloak, and holds every cell to the tokens that it gets.
 ## Who may do what
 
 A cell is what members of the group are in the tool, in the tool's own words. An empty cell: they get no token for it, and
-Keycloak tells them so. Whoever is in no group gets in nowhere.
+Keycloak tells them so. Whoever is in no group gets into no tool; Keycloak's own page for one's account (password, second
+factor) is open to every user of the realm.
 
 """
 CLIENTS = """\
@@ -49,13 +50,54 @@ REST = """\
 Loki, Tempo and Mimir know no login: Traefik asks oauth2-proxy about every request to them, and oauth2-proxy sends whoever has
 no session to Keycloak. Their data is open to the tools inside of the clusters without it.
 
+## What decides who somebody is
+
+Nothing that users can change themselves:
+
+- **User name and e-mail address** are for administrators of the realm to change. The Job sets that in the realm's user
+  profile, and switches off the required action by which users would change their address. A user's first and last name
+  are theirs; no tool knows people by them.
+- **Groups**: the claim `groups` is not made of the names of groups. Each of the three top-level groups has a role of the
+  client `opstella-groups`, by which nobody logs in, and the claim lists these roles. A group called `platform-admins`
+  elsewhere in the tree, or one that is called like a policy of MinIO, gives nothing; the groups below `developers`
+  give what `developers` gives. The Job takes these roles from everything but their groups.
+- **Tokens** are for one client (`aud`), are made of the scopes in the list below, and do not outlive the session: the
+  stack's clients have no optional scopes, so that nobody can ask for an offline token. Those of other clients end after
+  30 days, or after 7 unused. Keycloak's own clients (`admin-cli` and others) give no token for a password.
+
+What each tool takes for the person, and what for the rights:
+
+| tool | the person | the rights |
+|---|---|---|
+| Argo CD | `sub` | `groups` |
+| DefectDojo | `sub`; the first login joins an account that the settings name by `preferred_username` | the account's, in DefectDojo |
+| GitLab | `preferred_username`; never an e-mail address | the account's, in GitLab |
+| Grafana | `sub` | `groups`, at each login |
+| Harbor | `sub` and the issuer | `groups`, at each login |
+| Kubernetes API, Headlamp | `oidc:` and `preferred_username` | `oidc:` and each of `groups` |
+| Loki, Tempo, Mimir | nobody | `groups`, every four minutes |
+| MinIO | `sub` | `groups`, each the name of a policy |
+| SonarQube | attribute `login` (the user name) | attribute `groups`, at each login |
+| Vault | `preferred_username` | `groups` |
+
+**GitLab accounts that are there before their first login by Keycloak** are not joined by their address. Their owner logs in
+with GitLab's own password and connects the account (Preferences, Account, Service sign-in), or an administrator adds
+the identity `openid_connect` with the user name as identifier (Admin, Users, Identities). Accounts that logged in by
+Keycloak before stay connected. The accounts by which the platform's tools use GitLab have an address that nobody knows; logins
+that were connected to them are removed.
+
+`tests/lab/test_keycloak_attacks.py` tries each login on the real Keycloak as an attacker: with a changed address, user name or
+first name, a group given to oneself, a group of an administrators' name below another, another client's token, and an old
+session after leaving the group. Keycloak's answers there are real. What a tool makes of the token is that tool's documented
+rule, applied to the real token by the settings that this program gives to the tool; no tool runs in these tests.
+
 ## How a group is kept out
 
 Keycloak has no switch for it. Each client has a login flow of its own (`opstella login of …`, one for each set of groups): it
 logs the user in as ever, and then denies access to whoever lacks the role `login_…`, which the groups carry. So the answer
 is Keycloak's, before any token; what a tool checks by itself comes on top. A session that began before a user left a group lasts
 until its tokens are renewed (five minutes) or, in a tool with sessions of its own, until that ends: end it in Keycloak's console
-(*Sessions*) and in the tool. A login that another identity provider brokers would pass beside the gate, so the flows offer none:
+(*Sessions*) and in the tool. The renewed tokens lack the group, so that tools that read it each time let nobody in. A login that another identity provider brokers would pass beside the gate, so the flows offer none:
 connect a directory as a *user federation* instead. Keycloak counts being turned away as a failed login; thirty of them within
 twelve hours lock the account for a minute and longer.
 
@@ -63,15 +105,29 @@ twelve hours lock the account for a minute and longer.
 
 `opstella:identity.users` are the first ones. Each gets a generated password, in the output `credentials` under `user-NAME`, and
 has to change it at the first login. They are made once: what is changed in Keycloak afterwards stays, and taking one out
-of the settings does not delete the account. The administrator of Keycloak itself (`credentials.keycloak`, realm `master`) is
-no member of the realm: keep it for emergencies.
+of the settings does not delete the account. Names that tools use for accounts of their own, such as `admin`, are refused.
+
+The administrator of Keycloak itself (`credentials.keycloak`, realm `master`) is no member of the realm: keep it for
+emergencies. That realm has the same password policy, lock-out and event log as the tools' realm, and is closed at
+Keycloak's public name (403): its login, console and API. To use the console, set `opstella:identity.masterConsole: true`, run
+`make up`, and take it back afterwards. Without a browser, in Keycloak's own pod:
+
+    kubectl -n keycloak exec -ti keycloak-0 -- /opt/keycloak/bin/kcadm.sh config credentials --server http://localhost:8080 \\
+      --realm master --user admin --config /tmp/kcadm.config      # asks for the password
+    kubectl -n keycloak exec -ti keycloak-0 -- /opt/keycloak/bin/kcadm.sh get users -r {realm} --config /tmp/kcadm.config
+
+Members of the realm who have roles of its client `realm-management` use the realm's own console,
+`/admin/{realm}/console/`, at the public name.
 
 ## A realm that exists
 
 The realm, and each client, carries the attribute `opstella.stack` with the stack's domain. A realm of the wanted name without
 it is refused; the failed Job's log says what it is called and how many clients and users it has. Name another one in
 `opstella:identity.realm`, or take it over with `opstella:identity.adopt: true`: then its settings and clients of the same
-names become the declared ones, its users stay, and clients of other names are left alone. Realm settings, mappers and clients that were
+names become the declared ones, its users stay, and clients of other names are left alone. **Members of its top-level groups
+`platform-admins`, `developers` and `viewers` get these groups' rights in all tools**, wherever the members come from (a
+directory, too): look at them before. Refused is a realm in which a client scope that the tools share (`profile`, `email` and others)
+has a mapper of its own for one of the claims above. Realm settings, mappers and clients that were
 changed by hand are put back when the Job runs next; clients that the catalogue no longer has are removed.
 
 ## kubectl
@@ -156,7 +212,7 @@ def page(plan: Plan) -> str:
         clients.append(f"| `{row.client_id}` | {row.name} | {protocol}{more} | {uris} |\n")
     inputs = inputs_of(plan)
     issuer = f"https://{inputs.all_hosts[keycloak.DOMAIN_KEY]}/realms/{inputs.identity.realm}"
-    return HEAD + "".join(matrix) + CLIENTS + "".join(clients) + REST.replace("{issuer}", issuer)
+    return HEAD + "".join(matrix) + CLIENTS + "".join(clients) + REST.replace("{issuer}", issuer).replace("{realm}", inputs.identity.realm)
 
 
 if __name__ == "__main__":

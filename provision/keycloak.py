@@ -12,82 +12,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from client import Client, Failure, Report, bearer, environment, main, secret
+from client import Failure, Report, environment, main, secret
+from keycloak_api import Keycloak, differing, part, same
 
-TOKEN_SECONDS = 30  # an administrator's token lives for a minute
-ADOPT = "opstella:identity.adopt"
+ADOPT, REALM = "opstella:identity.adopt", "opstella:identity.realm"
 DENIED = "Your groups may not use this application."
-# Lists whose order means nothing.
-UNORDERED = ("redirectUris", "webOrigins", "eventsListeners")
-
-
-class Keycloak:
-    """The Admin REST API, logged in as the first administrator; every request has a token that is still good."""
-
-    def __init__(self, base: str, administrator: str) -> None:
-        self._administrator = administrator
-        # Keycloak refuses plain HTTP from addresses that are not private; the pods' network may be such a one. What
-        # comes to it through the ingress says the same.
-        self._http = Client(base, headers={"X-Forwarded-Proto": "https"})
-        self._until = 0.0
-
-    def _admin(self) -> Client:
-        if time.monotonic() >= self._until:
-            # The old token would be sent along and refused.
-            self._http.headers.pop("Authorization", None)
-            answer = self._http.request(
-                "POST",
-                "/realms/master/protocol/openid-connect/token",
-                form={
-                    "grant_type": "password",
-                    "client_id": "admin-cli",
-                    "username": self._administrator,
-                    "password": secret("admin", "password"),
-                },
-            ).json()
-            self._http.headers["Authorization"] = bearer(answer["access_token"])
-            self._until = time.monotonic() + TOKEN_SECONDS
-        return self._http
-
-    def get(self, path: str, **query: str) -> Any:
-        return self._admin().get(f"/admin/realms{path}", query=query or None)
-
-    def find(self, path: str) -> Any | None:
-        return self._admin().find(f"/admin/realms{path}")
-
-    def post(self, path: str, data: Any) -> None:
-        self._admin().request("POST", f"/admin/realms{path}", data=data)
-
-    def put(self, path: str, data: Any = None) -> None:
-        self._admin().request("PUT", f"/admin/realms{path}", data=data)
-
-    def delete(self, path: str) -> None:
-        self._admin().delete(f"/admin/realms{path}")
-
-
-def part(name: str) -> str:
-    """`name` as one part of a path."""
-    return quote(name, safe="")
-
-
-def same(key: str, wanted: Any, found: Any) -> bool:
-    """Whether `found` is as wanted: of a map, the wanted keys are; a list in UNORDERED in any order."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(same(name, value, found.get(name)) for name, value in wanted.items())
-    if key in UNORDERED:
-        return sorted(wanted) == sorted(found or [])
-    return wanted == found
-
-
-def differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The keys whose values are not as wanted."""
-    return [key for key, value in wanted.items() if not same(key, value, found.get(key))]
+GATE_ROLE, ABOUT_GATE = "login_", "may log in where "
+# What tools know people and their rights by, and the attribute of the user that each may come from.
+IDENTITY = {"sub": None, "preferred_username": "username", "email": "email", "email_verified": "emailVerified", "groups": None}
 
 
 class Realm:
@@ -101,10 +37,14 @@ class Realm:
 
     def apply(self) -> None:
         self.realm()
+        self.master()
+        self.profile()
         self.groups()
+        self.group_roles()
         self.scopes()
         flows = self.gates()
         self.clients(flows)
+        self.built_in()
         self.spent_gates()
         self.users()
 
@@ -118,9 +58,11 @@ class Realm:
             self.report.did(f"realm {self.name}: made")
             return
         attributes = found.get("attributes") or {}
+        if self.is_foreign(attributes) and not self.wanted["adopt"]:
+            self.refuse(found, attributes)
+        self.check_claims()
+        self.check_clients()
         if self.is_foreign(attributes):
-            if not self.wanted["adopt"]:
-                self.refuse(found, attributes)
             self.report.did(f"realm {self.name}: adopted")
         changes = differing(settings, found)
         if changes or self.is_foreign(attributes):
@@ -129,6 +71,69 @@ class Realm:
             self.keycloak.put(self.path, {**{key: settings[key] for key in changes}, "attributes": merged})
             if changes:
                 self.report.did(f"realm {self.name}: {', '.join(changes)}")
+
+    def check_claims(self) -> None:
+        """Refuses scopes of the realm that make a claim of IDENTITY from something else than they do in a new realm."""
+        own = {scope["name"] for scope in self.wanted["scopes"]}
+        used = {scope for client in self.wanted["clients"] for scope in client["defaultClientScopes"]} - own
+        for scope in self.keycloak.get(f"{self.path}/client-scopes"):
+            for mapper in scope.get("protocolMappers") or () if scope["name"] in used else ():
+                config = mapper.get("config") or {}
+                claim = config.get("claim.name", "")
+                if claim not in IDENTITY:
+                    continue
+                if IDENTITY[claim] is not None and config.get("user.attribute") == IDENTITY[claim]:
+                    continue
+                raise Failure(
+                    f"the client scope {scope['name']} makes the claim {claim} by its own mapper '{mapper['name']}'",
+                    f"Keycloak, realm {self.name}, Client scopes, {scope['name']}, Mappers",
+                    "every tool has this scope, and takes the claim for who somebody is or what they may do",
+                    f"delete the mapper '{mapper['name']}', or move it to a client scope of your own clients,"
+                    f" or set {REALM} to the name of another realm",
+                )
+
+    def check_clients(self) -> None:
+        """Refuses clients of wanted names that somebody else made, unless they are to be taken over."""
+        wanted = {client["representation"]["clientId"] for client in self.wanted["clients"]}
+        wanted.add(self.wanted["roles_client"]["clientId"])
+        found = self.keycloak.get(f"{self.path}/clients", max="10000")
+        foreign = sorted(
+            client["clientId"]
+            for client in found
+            if client["clientId"] in wanted and self.is_foreign(client.get("attributes") or {})
+        )
+        if foreign and not self.wanted["adopt"]:
+            raise Failure(
+                f"{len(foreign)} clients exist and were not made by this stack: {', '.join(foreign)}",
+                f"Keycloak, realm {self.name}",
+                "they do not carry this stack's mark, so somebody else may use them",
+                f"rename or delete them in Keycloak, or take them over: {ADOPT}: true",
+            )
+
+    def master(self) -> None:
+        """The realm of Keycloak's first administrator is protected as the tools' realm is."""
+        changes = differing(self.wanted["master"], self.keycloak.get("/master"))
+        if changes:
+            self.keycloak.put("/master", {key: self.wanted["master"][key] for key in changes})
+            self.report.did(f"realm master: {', '.join(changes)}")
+
+    def profile(self) -> None:
+        """By what tools know people, only administrators change; the rest of the profile stays as it is."""
+        path = f"{self.path}/users/profile"
+        profile, changed = self.keycloak.get(path), []
+        for attribute in profile["attributes"]:
+            rights = attribute.setdefault("permissions", {})
+            if attribute["name"] in self.wanted["administrators_only"] and rights.get("edit") != ["admin"]:
+                rights["edit"] = ["admin"]
+                changed.append(attribute["name"])
+        if changed:
+            self.keycloak.put(path, profile)
+            self.report.did(f"user profile: only administrators change {', '.join(changed)}")
+        for action in self.keycloak.get(f"{self.path}/authentication/required-actions"):
+            if action["alias"] in self.wanted["actions_off"] and action["enabled"]:
+                name = part(action["alias"])
+                self.keycloak.put(f"{self.path}/authentication/required-actions/{name}", {**action, "enabled": False})
+                self.report.did(f"required action {action['alias']}: off")
 
     def is_foreign(self, attributes: Mapping[str, str]) -> bool:
         return not same("", self.mark, attributes)
@@ -156,6 +161,38 @@ class Realm:
         if not set(self.wanted["groups"]) <= set(self.group_ids):
             self.group_ids = {g["name"]: g["id"] for g in self.keycloak.get(f"{self.path}/groups", max="1000")}
 
+    def group_roles(self) -> None:
+        """The client whose roles make the claim of groups; each role belongs to the group of its name, and nobody else."""
+        wanted = self.wanted["roles_client"]
+        name = wanted["clientId"]
+        representation = {**wanted, "attributes": {**wanted["attributes"], **self.mark}}
+        self.keep_client(name, representation, self.one_client(name))
+        client = self.one_client(name)
+        self.roles_client, self.group_role = client["id"], {}
+        path = f"{self.path}/clients/{client['id']}/roles"
+        for group in self.wanted["groups"]:
+            if self.keycloak.find(f"{path}/{part(group)}") is None:
+                self.keycloak.post(path, {"name": group, "description": f"is of the group {group}"})
+                self.report.did(f"role {group} of {name}: made")
+            self.group_role[group] = self.keycloak.get(f"{path}/{part(group)}")
+            self.holders(f"{path}/{part(group)}", self.group_role[group], [group], f"/clients/{client['id']}")
+
+    def holders(self, path: str, role: Mapping[str, Any], groups: Iterable[str], kind: str) -> None:
+        """Exactly these top-level groups have the role at `path`; `kind` is where their mappings are: a client, or the realm."""
+        wanted = {self.group_ids[name]: name for name in groups}
+        having = {group["id"]: group["path"] for group in self.keycloak.get(f"{path}/groups", max="1000")}
+        for number, name in wanted.items():
+            if number not in having:
+                self.keycloak.post(f"{self.path}/groups/{number}/role-mappings{kind}", [role])
+                self.report.did(f"group {name}: role {role['name']}")
+        for number, place in having.items():
+            if number not in wanted:
+                self.keycloak.delete(f"{self.path}/groups/{number}/role-mappings{kind}", [role])
+                self.report.did(f"group {place}: role {role['name']} taken")
+        for user in self.keycloak.get(f"{path}/users", max="1000"):
+            self.keycloak.delete(f"{self.path}/users/{user['id']}/role-mappings{kind}", [role])
+            self.report.did(f"user {user['username']}: role {role['name']} taken, which only groups have")
+
     def scopes(self) -> None:
         found = {scope["name"]: scope for scope in self.keycloak.get(f"{self.path}/client-scopes")}
         for wanted in self.wanted["scopes"]:
@@ -172,6 +209,14 @@ class Realm:
                 self.report.did(f"client scope {name}: {', '.join(changes)}")
             self.mappers(f"client scope {name}", path, wanted["protocolMappers"], found[name].get("protocolMappers"))
         self.scope_ids = {scope["name"]: scope["id"] for scope in self.keycloak.get(f"{self.path}/client-scopes")}
+        for wanted in self.wanted["scopes"]:
+            # Tokens of this scope may have the roles of groups, and no other ones.
+            path = f"{self.path}/client-scopes/{self.scope_ids[wanted['name']]}/scope-mappings/clients/{self.roles_client}"
+            having = {role["name"] for role in self.keycloak.get(path)}
+            missing = [role for name, role in self.group_role.items() if name not in having]
+            if missing:
+                self.keycloak.post(path, missing)
+                self.report.did(f"client scope {wanted['name']}: roles {', '.join(role['name'] for role in missing)}")
 
     def mappers(self, of: str, path: str, wanted: Iterable[Mapping[str, Any]], found: Any) -> None:
         """What stands there and is not wanted goes: two mappers of one claim would fight."""
@@ -211,15 +256,11 @@ class Realm:
         path = f"{self.path}/roles/{part(gate['role'])}"
         role = self.keycloak.find(path)
         if role is None:
-            about = f"may log in where {', '.join(gate['groups'])} may"
+            about = f"{ABOUT_GATE}{', '.join(gate['groups'])} may"
             self.keycloak.post(f"{self.path}/roles", {"name": gate["role"], "description": about})
             self.report.did(f"role {gate['role']}: made")
             role = self.keycloak.get(path)
-        having = {group["name"] for group in self.keycloak.get(f"{path}/groups", max="1000")}
-        for name in gate["groups"]:
-            if name not in having:
-                self.keycloak.post(f"{self.path}/groups/{self.group_ids[name]}/role-mappings/realm", [role])
-                self.report.did(f"group {name}: role {gate['role']}")
+        self.holders(path, role, gate["groups"], "/realm")
 
     def steps(self, alias: str) -> list[tuple[Any, ...]]:
         """What a flow does, in order: depth, kind, requirement, configuration."""
@@ -267,7 +308,8 @@ class Realm:
                 self.keycloak.delete(f"{self.path}/authentication/flows/{flow['id']}")
                 self.report.did(f"login flow {flow['alias']}: removed")
         for role in self.keycloak.get(f"{self.path}/roles", max="1000"):
-            if role["name"].startswith("login_") and role["name"] not in roles:
+            ours = role["name"].startswith(GATE_ROLE) and (role.get("description") or "").startswith(ABOUT_GATE)
+            if ours and role["name"] not in roles:
                 self.keycloak.delete(f"{self.path}/roles/{part(role['name'])}")
                 self.report.did(f"role {role['name']}: removed")
 
@@ -276,22 +318,23 @@ class Realm:
     def clients(self, flows: Mapping[str, str]) -> None:
         found = {client["clientId"]: client for client in self.keycloak.get(f"{self.path}/clients", max="10000")}
         wanted = {client["representation"]["clientId"]: client for client in self.wanted["clients"]}
-        foreign = [name for name in wanted if name in found and self.is_foreign(found[name].get("attributes") or {})]
-        if foreign and not self.wanted["adopt"]:
-            raise Failure(
-                f"{len(foreign)} clients exist and were not made by this stack: {', '.join(foreign)}",
-                f"Keycloak, realm {self.name}",
-                "they do not carry this stack's mark, so somebody else may use them",
-                f"rename or delete them in Keycloak, or take them over: {ADOPT}: true",
-            )
         for name, client in wanted.items():
             self.client(name, client, found.get(name), flows)
         for name, client in found.items():
-            if name not in wanted and not self.is_foreign(client.get("attributes") or {}):
+            kept = name in wanted or name == self.wanted["roles_client"]["clientId"]
+            if not kept and not self.is_foreign(client.get("attributes") or {}):
                 self.keycloak.delete(f"{self.path}/clients/{client['id']}")
                 self.report.did(f"client {name}: removed")
 
     def client(self, name: str, wanted: Mapping[str, Any], found: Any, flows: Mapping[str, str]) -> None:
+        missing = [scope for scope in wanted["defaultClientScopes"] if scope not in self.scope_ids]
+        if missing:
+            raise Failure(
+                f"client {name} needs the client scope {', '.join(missing)}, which is not there",
+                f"Keycloak, realm {self.name}",
+                "a new realm has it; somebody removed it",
+                f"make the client scope {', '.join(missing)} again",
+            )
         representation = {
             **wanted["representation"],
             "authenticationFlowBindingOverrides": {"browser": flows[wanted["gate"]]},
@@ -299,36 +342,64 @@ class Realm:
         representation["attributes"] = {**representation["attributes"], **self.mark}
         if wanted["secret"]:
             representation["secret"] = secret("clients", name)
-        if found is None:
-            self.keycloak.post(f"{self.path}/clients", {**representation, "protocolMappers": wanted["protocolMappers"]})
-            self.report.did(f"client {name}: made")
-            (found,) = self.keycloak.get(f"{self.path}/clients", clientId=name)
+        more = {"protocolMappers": wanted["protocolMappers"], "defaultClientScopes": wanted["defaultClientScopes"]}
+        found = self.keep_client(name, representation, found, more)
         path = f"{self.path}/clients/{found['id']}"
+        self.mappers(f"client {name}", path, wanted["protocolMappers"], found.get("protocolMappers"))
+        self.client_scopes(f"client {name}", path, wanted["defaultClientScopes"], found)
+
+    def keep_client(
+        self, name: str, representation: Mapping[str, Any], found: Any, more: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The client as it is now; made with `more` where there is none, its scopes and mappers unchanged where there is."""
+        if found is None:
+            # Without these two it would get the realm's default scopes, that of offline tokens among them.
+            bare: dict[str, Any] = {"defaultClientScopes": [], "optionalClientScopes": []}
+            self.keycloak.post(f"{self.path}/clients", {**bare, **representation, **(more or {})})
+            self.report.did(f"client {name}: made")
+            found = self.one_client(name)
         changes = differing(representation, found)
         if changes:
             attributes = {**(found.get("attributes") or {}), **representation["attributes"]}
-            # The client's own mappers are compared below, and its scopes have requests of their own.
             kept = {
                 k: v
                 for k, v in found.items()
                 if k not in ("protocolMappers", "defaultClientScopes", "optionalClientScopes")
             }
-            self.keycloak.put(path, {**kept, **representation, "attributes": attributes})
+            self.keycloak.put(f"{self.path}/clients/{found['id']}", {**kept, **representation, "attributes": attributes})
             self.report.did(f"client {name}: {', '.join(changes)}")
-        self.mappers(f"client {name}", path, wanted["protocolMappers"], found.get("protocolMappers"))
-        missing = [
-            scope for scope in wanted["defaultClientScopes"] if scope not in (found.get("defaultClientScopes") or ())
-        ]
-        for scope in missing:
-            if scope not in self.scope_ids:
-                raise Failure(
-                    f"client {name} needs the client scope {scope}, which is not there",
-                    f"Keycloak, realm {self.name}",
-                    "a new realm has it; somebody removed it",
-                    f"make the client scope {scope} again",
-                )
-            self.keycloak.put(f"{path}/default-client-scopes/{self.scope_ids[scope]}")
-            self.report.did(f"client {name}: scope {scope}")
+        return found
+
+    def one_client(self, name: str) -> Any | None:
+        return next(iter(self.keycloak.get(f"{self.path}/clients", clientId=name)), None)
+
+    def client_scopes(self, of: str, path: str, wanted: Iterable[str], found: Mapping[str, Any]) -> None:
+        """Its default scopes are the wanted ones. It has no optional scope: whoever logs in may ask for each of those,
+        for offline tokens by one, and by another (microprofile-jwt) for a claim of groups made of other roles."""
+        there = set(found.get("defaultClientScopes") or ())
+        for scope in wanted:
+            if scope not in there:
+                self.keycloak.put(f"{path}/default-client-scopes/{self.scope_ids[scope]}")
+                self.report.did(f"{of}: scope {scope}")
+        for scope in sorted(there - set(wanted)):
+            self.keycloak.delete(f"{path}/default-client-scopes/{self.scope_ids[scope]}")
+            self.report.did(f"{of}: scope {scope} removed")
+        self.no_optional_scopes(of, path, found, found.get("optionalClientScopes") or ())
+
+    def no_optional_scopes(self, of: str, path: str, found: Mapping[str, Any], scopes: Iterable[str]) -> None:
+        for scope in sorted(set(scopes) & set(found.get("optionalClientScopes") or ())):
+            self.keycloak.delete(f"{path}/optional-client-scopes/{self.scope_ids[scope]}")
+            self.report.did(f"{of}: optional scope {scope} removed")
+
+    def built_in(self) -> None:
+        """Keycloak's own clients give no token for a password, and none that outlives the session."""
+        wanted = {"directAccessGrantsEnabled": False, "implicitFlowEnabled": False, "serviceAccountsEnabled": False}
+        for name in self.wanted["built_in"]:
+            found = self.one_client(name)
+            if found is None:
+                continue
+            self.keep_client(name, {**wanted, "attributes": {}}, found)
+            self.no_optional_scopes(f"client {name}", f"{self.path}/clients/{found['id']}", found, ("offline_access",))
 
     # ---- users
 

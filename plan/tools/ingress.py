@@ -58,6 +58,15 @@ def ingress(
     }
 
 
+def closed(
+    inputs: ToolInputs, name: str, namespace: str, host: str, *, paths: Sequence[str], backend: tuple[str, int]
+) -> tuple[Manifest, ...]:
+    """`paths` of `host`, and what begins with them, answer 403 to everybody: longer paths go before the tool's own."""
+    nobody = middleware(name, namespace, {"ipAllowList": {"sourceRange": ["127.0.0.1/32"]}})
+    way = ingress(inputs, name, namespace, host, paths=paths, backend=backend, middlewares=(name,))
+    return (manifest(name, nobody), manifest(f"{name}-ingress", way))
+
+
 def manifest(name: str, body: Values) -> Manifest:
     """`body`, which the ingress watches, in its own namespace."""
     return Manifest(name=name, namespace=body["metadata"]["namespace"], needs=(traefik.NAME,), body=body)

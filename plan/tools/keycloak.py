@@ -9,11 +9,23 @@ import yaml
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import CA_FOLDER, ca_volume, image, merge, provision_files, python_image, replicas_of, resources
+from plan.tools.common import (
+    CA_FOLDER,
+    ca_volume,
+    image,
+    merge,
+    provision_files,
+    python_image,
+    replicas_of,
+    resources,
+    service,
+)
+from plan.tools.ingress import closed
 from plan.tools.model import (
     Clear,
     Generated,
     Login,
+    Manifest,
     Password,
     Release,
     Secret,
@@ -35,6 +47,7 @@ CLIENTS_SECRET = "keycloak-clients"  # a key per client; plan/tools/wiring.py fi
 LABELS = {"app.kubernetes.io/name": "keycloakx", "app.kubernetes.io/instance": NAME}
 CPU, MEMORY = "250m", "768Mi"
 HTTP, MANAGEMENT = 8080, 9000
+MASTER = ("/admin/master", "/admin/realms/master", "/realms/master")
 CLUSTER = (7800, 57800)  # Infinispan between the pods, and its failure detection
 
 
@@ -92,6 +105,13 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     return merge(values, {"extraEnv": _text(environment)})
 
 
+def _console(inputs: ToolInputs, host: str) -> tuple[Manifest, ...]:
+    """The realm of Keycloak's first administrator, closed at the public name. Its Jobs use the service."""
+    if inputs.identity.master_console:
+        return ()
+    return closed(inputs, "keycloak-master-closed", NAMESPACE, host, paths=MASTER, backend=(f"{NAME}-http", 80))
+
+
 def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
     """Brings the realm to what `clients` and the settings ask for; their secrets are in the Secret of all clients."""
     return Job(
@@ -99,7 +119,7 @@ def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
         image=python_image(inputs),
         command=("python3", "/opstella/keycloak.py"),
         files={
-            **provision_files("client.py", "keycloak.py"),
+            **provision_files("client.py", "keycloak_api.py", "keycloak.py"),
             "realm.json": json.dumps(realm(clients, inputs), indent=1, sort_keys=True),
         },
         environment={"KEYCLOAK_URL": f"http://{NAME}-http", "KEYCLOAK_ADMIN": ADMIN_USER},
@@ -116,6 +136,7 @@ def release(inputs: ToolInputs) -> Release:
     """Keycloak behind Traefik, at the root path; its first administrator is `admin`, who is not of the tools' realm."""
     host = inputs.hosts[DOMAIN_KEY]
     replicas = replicas_of(inputs, NAME)
+    console = f"https://{host}/admin/" if inputs.identity.master_console else f"{service(f'{NAME}-http', NAMESPACE, 80)}/admin/"
     users = tuple(inputs.identity.users)
     return Release.of(
         versions.KEYCLOAK,
@@ -123,6 +144,7 @@ def release(inputs: ToolInputs) -> Release:
         namespace=NAMESPACE,
         values=_values(inputs, host),
         needs=(traefik.NAME,),
+        before=_console(inputs, host),
         databases=(Database(name=DATABASE, database="keycloak", owner=DATABASE_USER),),
         secrets=(
             Secret(
@@ -156,7 +178,7 @@ def release(inputs: ToolInputs) -> Release:
         domain_key=DOMAIN_KEY,
         host=host,
         path=f"/realms/{inputs.identity.realm}/.well-known/openid-configuration",
-        login=Login(url=f"https://{host}/admin/", username=ADMIN_USER, password=ADMIN_PASSWORD),
+        login=Login(url=console, username=ADMIN_USER, password=ADMIN_PASSWORD),
         people=tuple(
             Login(
                 url=f"https://{host}/realms/{inputs.identity.realm}/account/",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from plan import versions
 from plan.tools import traefik
 from plan.tools.common import beside_bundle, image, issuer, merge, resources, storage_of
-from plan.tools.ingress import ingress, manifest, middleware
+from plan.tools.ingress import closed
 from plan.tools.minio_buckets import NAME, NAMESPACE, PORT, ROOT_PASSWORD, ROOT_SECRET, ROOT_USER
 from plan.tools.minio_buckets import provisioning as provisioning
 from plan.tools.model import (
@@ -33,7 +33,8 @@ from plan.tools.needs import ITSELF, OUTSIDE, Flow, OidcClient
 DOMAIN_KEY, API_KEY = "minio", "minioApi"
 CONSOLE_PORT = 9001
 CLIENT_SECRET, CA_SECRET = "minio-oidc", "minio-ca"
-METRICS = "/minio/v2/metrics"
+# Every path of the pinned release by which it tells metrics: all of them need no login once one of them is public.
+CLOSED = ("/minio/metrics", "/minio/prometheus", "/minio/v2/metrics")
 WORKLOAD = {"app": NAME, "release": NAME}
 
 
@@ -114,13 +115,9 @@ def _login(inputs: ToolInputs) -> bool:
     return "keycloak" in inputs.all_hosts
 
 
-def _closed_metrics(inputs: ToolInputs, api: str) -> tuple[Manifest, ...]:
-    """Metrics need no login inside of the cluster, so that from outside nobody may ask for them."""
-    name = "minio-metrics-closed"
-    nobody = middleware(name, NAMESPACE, {"ipAllowList": {"sourceRange": ["127.0.0.1/32"]}})
-    paths = (METRICS, "/minio/metrics")
-    way = ingress(inputs, name, NAMESPACE, api, paths=paths, backend=(NAME, PORT), middlewares=(name,))
-    return (manifest(name, nobody), manifest(f"{name}-ingress", way))
+def _closed_paths(inputs: ToolInputs, api: str) -> tuple[Manifest, ...]:
+    """What needs no login inside of the cluster, so that from outside nobody may ask for it."""
+    return closed(inputs, "minio-metrics-closed", NAMESPACE, api, paths=CLOSED, backend=(NAME, PORT))
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -154,7 +151,7 @@ def release(inputs: ToolInputs) -> Release:
             *((ca,) if inputs.ca_bundle else ()),
         ),
         passwords=(Password(name=ROOT_PASSWORD),),
-        before=_closed_metrics(inputs, api) if api else (),
+        before=_closed_paths(inputs, api) if api else (),
         workloads=(
             Workload(kind="Deployment", name=NAME, namespace=NAMESPACE, cpu="100m", memory="512Mi", selector=WORKLOAD),
         ),

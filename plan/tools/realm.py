@@ -1,5 +1,10 @@
 """The realm of all tools, as the data that provision/keycloak.py applies: settings, groups, gates, clients, users.
 
+Who somebody is and what they may do is decided by what only administrators change: the user name, the e-mail address,
+and a role of the client ROLES_CLIENT that each top-level group of GROUPS has. The claim `groups` is made of these roles
+and not of the names of groups: a group of an administrators' name anywhere below another group, or in a directory, has
+no such role. The groups below one of GROUPS inherit its role.
+
 Keycloak has no switch that keeps a group out of a client. What it has is a login flow of a client's own: here a `gate`
 is such a flow, one for each set of groups that some client admits. It logs the user in as the realm's own flow does,
 then denies access to whoever lacks the gate's role, which its groups carry. Nobody outside of the groups gets a token.
@@ -18,12 +23,15 @@ from plan.tools.model import ToolInputs
 from plan.tools.needs import OidcClient
 
 GROUPS = ("platform-admins", "developers", "viewers")
-GROUPS_SCOPE = "groups"
+GROUPS_SCOPE, SAML_GROUPS_SCOPE = "groups", "opstella-groups-saml"
+ROLES_CLIENT = "opstella-groups"
+"""A client by which nobody logs in: its roles, named as the groups that have them, are the claim `groups`."""
 MARK = "opstella.stack"
 """Attribute of a realm, and of a client, that says whose it is; its value is the stack's domain."""
 
 # Of every client, by their names in a new realm of Keycloak 26.
-_SCOPES = ("acr", "basic", "email", "profile", "roles", "web-origins", GROUPS_SCOPE)
+# Without `roles`: it names every role in the token, and every client of which somebody has one as an audience.
+_SCOPES = ("acr", "basic", "email", "profile", "web-origins", GROUPS_SCOPE)
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 SETTINGS: dict[str, Any] = {
@@ -53,12 +61,30 @@ SETTINGS: dict[str, Any] = {
     "accessCodeLifespanLogin": 30 * _MINUTE,
     "ssoSessionIdleTimeout": 2 * _HOUR,
     "ssoSessionMaxLifespan": 10 * _HOUR,
+    # Clients of this stack get no offline tokens; this bounds those of all others.
+    "offlineSessionIdleTimeout": 7 * _DAY,
+    "offlineSessionMaxLifespanEnabled": True,
+    "offlineSessionMaxLifespan": 30 * _DAY,
     "eventsEnabled": True,
     "eventsListeners": ["jboss-logging"],
     "eventsExpiration": 30 * _DAY,
     "adminEventsEnabled": True,
     "adminEventsDetailsEnabled": False,  # details would repeat what people typed
 }
+
+ADMINISTRATORS_ONLY = ("username", "email")
+"""Attributes of a user that only administrators may change: tools know people by them."""
+CHANGES_OF_EMAIL = ("UPDATE_EMAIL",)
+"""Required actions by which users change their e-mail address: switched off."""
+BUILT_IN = ("account", "account-console", "admin-cli", "broker", "realm-management", "security-admin-console")
+"""Keycloak's own clients of every realm."""
+# Of the realm `master`, in which only Keycloak's first administrator is; the Job itself logs in by its client admin-cli.
+_MASTER = (
+    "sslRequired", "registrationAllowed", "resetPasswordAllowed", "passwordPolicy", "bruteForceProtected",
+    "permanentLockout", "failureFactor", "waitIncrementSeconds", "maxFailureWaitSeconds", "maxDeltaTimeSeconds",
+    "offlineSessionIdleTimeout", "offlineSessionMaxLifespanEnabled", "offlineSessionMaxLifespan",
+    "eventsEnabled", "eventsListeners", "eventsExpiration", "adminEventsEnabled", "adminEventsDetailsEnabled",
+)  # fmt: skip
 
 
 def realm(clients: Sequence[OidcClient], inputs: ToolInputs) -> dict[str, Any]:
@@ -70,8 +96,13 @@ def realm(clients: Sequence[OidcClient], inputs: ToolInputs) -> dict[str, Any]:
         "mark": {"name": MARK, "value": inputs.domain},
         "adopt": identity.adopt,
         "settings": {"displayName": f"Opstella {inputs.domain}", **SETTINGS},
+        "master": {name: SETTINGS[name] for name in _MASTER},
+        "administrators_only": list(ADMINISTRATORS_ONLY),
+        "actions_off": list(CHANGES_OF_EMAIL),
+        "built_in": list(BUILT_IN),
         "groups": list(GROUPS),
-        "scopes": [_groups_scope()],
+        "roles_client": _roles_client(),
+        "scopes": [_groups_scope(), _saml_groups_scope()],
         "gates": [_gate(groups) for groups in sorted({admitted(client) for client in ordered}, key=_order)],
         "clients": [_client(client) for client in ordered],
         "users": [
@@ -111,19 +142,51 @@ def _gate(groups: tuple[str, ...]) -> dict[str, Any]:
     return {"alias": gate_of(groups), "role": f"login_{'_'.join(groups)}", "groups": list(groups)}
 
 
+def _roles_client() -> dict[str, Any]:
+    off = (
+        "publicClient", "standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnabled",
+        "serviceAccountsEnabled", "fullScopeAllowed",
+    )  # fmt: skip
+    return {
+        "clientId": ROLES_CLIENT,
+        "name": "Groups of the platform: nobody logs in by this client",
+        "protocol": "openid-connect",
+        "enabled": True,
+        **dict.fromkeys(off, False),
+        "redirectUris": [],
+        "webOrigins": [],
+        "attributes": {},
+    }
+
+
 def _groups_scope() -> dict[str, Any]:
-    """Claim `groups`: the names of the user's groups, without the leading slash of a path."""
-    everywhere = {f"{token}.claim": "true" for token in ("id.token", "access.token", "userinfo.token", "introspection.token")}  # fmt: skip
+    """Claim `groups`: the roles of ROLES_CLIENT that the user has, which are named as the groups."""
+    tokens = ("id.token", "access.token", "userinfo.token", "introspection.token")
+    config = {
+        "usermodel.clientRoleMapping.clientId": ROLES_CLIENT,
+        "claim.name": "groups",
+        "jsonType.label": "String",
+        "multivalued": "true",
+        **{f"{token}.claim": "true" for token in tokens},
+    }
     return {
         "name": GROUPS_SCOPE,
         "description": "groups of the user",
         "protocol": "openid-connect",
         "attributes": {"include.in.token.scope": "true", "display.on.consent.screen": "false"},
-        "protocolMappers": [
-            _mapper(
-                "groups", "oidc-group-membership-mapper", {"claim.name": "groups", "full.path": "false", **everywhere}
-            )
-        ],
+        "protocolMappers": [_mapper("groups", "oidc-usermodel-client-role-mapper", config)],
+    }
+
+
+def _saml_groups_scope() -> dict[str, Any]:
+    """Attribute `groups` of an assertion: one value a group."""
+    config = {"attribute.name": "groups", "attribute.nameformat": "Basic", "single": "true"}
+    return {
+        "name": SAML_GROUPS_SCOPE,
+        "description": "groups of the user",
+        "protocol": "saml",
+        "attributes": {"display.on.consent.screen": "false"},
+        "protocolMappers": [_mapper("groups", "saml-role-list-mapper", config)],
     }
 
 
@@ -138,7 +201,7 @@ def _client(client: OidcClient) -> dict[str, Any]:
     return {
         "gate": gate_of(admitted(client)),
         "secret": not (client.public or saml),
-        "defaultClientScopes": [] if saml else list(_SCOPES),
+        "defaultClientScopes": [SAML_GROUPS_SCOPE] if saml else list(_SCOPES),
         "representation": {
             "clientId": client.client_id,
             "name": client.name,
@@ -165,6 +228,7 @@ def _oidc_attributes(client: OidcClient) -> dict[str, str]:
     attributes = {
         "oauth2.device.authorization.grant.enabled": "false",
         "oidc.ciba.grant.enabled": "false",
+        "standard.token.exchange.enabled": "false",
         "backchannel.logout.session.required": "true",
         "post.logout.redirect.uris": "##".join(sorted(client.post_logout_redirect_uris)) or "+",
     }
@@ -214,19 +278,12 @@ def _saml_attributes() -> dict[str, str]:
 
 
 def _saml_mappers() -> list[dict[str, Any]]:
-    """Attributes `login`, `name`, `email` and, one value a group, `groups`."""
+    """Attributes `login`, `name` and `email`; the scope SAML_GROUPS_SCOPE adds `groups`."""
     return [
         _mapper(
-            "groups",
-            "saml-group-membership-mapper",
-            {"attribute.name": "groups", "attribute.nameformat": "Basic", "single": "true", "full.path": "false"},
-        ),
-        *(
-            _mapper(
-                name,
-                "saml-user-attribute-mapper",
-                {"attribute.name": name, "attribute.nameformat": "Basic", "user.attribute": attribute},
-            )
-            for name, attribute in (("email", "email"), ("login", "username"), ("name", "username"))
-        ),
+            name,
+            "saml-user-attribute-mapper",
+            {"attribute.name": name, "attribute.nameformat": "Basic", "user.attribute": attribute},
+        )
+        for name, attribute in (("email", "email"), ("login", "username"), ("name", "username"))
     ]

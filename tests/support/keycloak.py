@@ -166,12 +166,13 @@ class Browser:
                 self.cookies.pop(name, None)
         return answer
 
-    def visit(self, path: str) -> Answer:
-        """Ends at a redirect that leaves Keycloak, or at a page that is no login form."""
+    def visit(self, path: str, until: str | None = None) -> Answer:
+        """Ends at a redirect that leaves Keycloak or leads to `until`, or at a page that is no login form."""
         answer = self.ask("GET", path)
         for _ in range(8):
             if answer.status in (302, 303):
-                if not answer.location.startswith((f"https://{self.server.host}/", "/")):
+                arrived = until is not None and answer.location.startswith(until)
+                if arrived or not answer.location.startswith((f"https://{self.server.host}/", "/")):
                     return answer
                 answer = self.ask("GET", answer.location)
                 continue
@@ -187,14 +188,16 @@ class Browser:
             answer = self.ask("POST", target, form)
         return answer
 
-    def authorize(self, realm: str, client: str, redirect: str, pkce: bool) -> Answer:
+    def authorize(
+        self, realm: str, client: str, redirect: str, pkce: bool, scope: str = "openid profile email groups"
+    ) -> Answer:
         """What the authorization endpoint leads to for `client`."""
         query = {
             "client_id": client, "redirect_uri": redirect, "response_type": "code",
-            "scope": "openid profile email groups", "state": "s", "nonce": "n",
+            "scope": scope, "state": "s", "nonce": "n",
             **({"code_challenge": s256(VERIFIER), "code_challenge_method": "S256"} if pkce else {}),
         }  # fmt: skip
-        return self.visit(f"/realms/{realm}/protocol/openid-connect/auth?{urllib.parse.urlencode(query)}")
+        return self.visit(f"/realms/{realm}/protocol/openid-connect/auth?{urllib.parse.urlencode(query)}", redirect)
 
 
 def code_of(answer: Answer, redirect: str) -> str | None:
