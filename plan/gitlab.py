@@ -128,7 +128,8 @@ def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: st
                 {
                     "username": account.username,
                     "name": account.name,
-                    "email": f"{account.username}@noreply.{host}",
+                    # Of the address only this part: what stands before it is random, so that nobody can claim it.
+                    "email_domain": f"noreply.{host}",
                     "administrator": account.administrator,
                 }
                 for account in accounts.values()
@@ -202,7 +203,8 @@ def _sign_in(host: str, sign_in: SignIn) -> dict[str, Ruby]:
         "gitlab_rails['omniauth_enabled']": True,
         "gitlab_rails['omniauth_allow_single_sign_on']": ["openid_connect"],
         "gitlab_rails['omniauth_block_auto_created_users']": False,
-        "gitlab_rails['omniauth_auto_link_user']": ["openid_connect"],
+        # An account belongs to whoever logged in to it first, and never to whoever has its e-mail address.
+        "gitlab_rails['omniauth_auto_link_user']": False,
         "gitlab_rails['omniauth_sync_profile_from_provider']": ["openid_connect"],
         "gitlab_rails['omniauth_sync_profile_attributes']": ["name", "email"],
         "gitlab_rails['omniauth_providers']": [provider],

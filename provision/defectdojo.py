@@ -108,7 +108,7 @@ class DefectDojo:
             self.report.did(f"new users join {self.config['default_group']}")
 
     def people(self, groups: dict[str, int]) -> None:
-        """The accounts of the settings' people, to which Keycloak's logins of the same address are joined."""
+        """The accounts of the settings' people, to which Keycloak's first logins of the same user names are joined."""
         (reader,) = (role["id"] for role in self.listed("/roles/") if role["name"] == "Reader")
         for name, about in self.config["people"].items():
             if self.named("/users/", "username", name):

@@ -1,10 +1,12 @@
 # frozen_string_literal: true
 
 # Makes the platform's accounts and access tokens in GitLab. Run by `gitlab-rails runner`, which reads a JSON object from
-# standard input: `accounts` (username, name, email, administrator), `tokens` (name, account, scopes, value) and
+# standard input: `accounts` (username, name, email_domain, administrator), `tokens` (name, account, scopes, value) and
 # `expires` (a date). Writes a line for each thing: `changed: …`, `unchanged: …`, or `error: …` and `what to do: …`.
 #
-# Ours are only the accounts whose email is the one given here, and of their tokens those whose name begins with PREFIX.
+# Ours are only the accounts whose admin note, which no user can write, holds MARK (or whose email is the one that former
+# versions gave them: username@email_domain), and of their tokens those whose name begins with PREFIX. Nobody logs in to
+# them: their address is random, and an identity of a login provider that is connected to them is removed.
 
 require 'json'
 require 'securerandom'
@@ -12,6 +14,7 @@ require 'securerandom'
 # A class, for what is defined outside of one becomes a method of every object of GitLab.
 class PlatformAccess
   PREFIX = 'opstella '
+  MARK = 'made by the Opstella stack'
 
   def initialize(wanted)
     @accounts, @tokens = wanted.fetch('accounts'), wanted.fetch('tokens')
@@ -31,23 +34,51 @@ class PlatformAccess
     user = User.find_by_username(username)
     made = user.nil?
     user ||= make_account(wanted)
-    if user.email != wanted['email']
-      refuse("the user #{username} exists and is not the platform's: its email is not #{wanted['email']}",
-             'rename that user, or give it this email to have it taken over')
+    ours = user.note.to_s.include?(MARK)
+    if !ours && user.email != former(wanted)
+      refuse("the user #{username} exists and is not the platform's: its admin note does not hold '#{MARK}'",
+             'rename that user, or write these words into its note to have it taken over: Admin, Users, Edit')
     end
     refuse("the user #{username} is blocked", 'unblock it: Admin, Users') if user.blocked?
     altered = user.admin? != wanted['administrator']
     user.update!(admin: wanted['administrator']) if altered
+    altered |= mark(user, wanted) unless ours
+    altered |= disconnect(user)
     puts "#{made || altered ? 'changed' : 'unchanged'}: user #{username}"
     user
   end
 
-  # As its first administrator would make it; nobody knows its password.
+  # From now on the note says whose it is, and nobody knows its address.
+  def mark(user, wanted)
+    user.skip_reconfirmation!
+    user.update!(note: MARK, email: address(wanted))
+    true
+  end
+
+  def former(wanted)
+    "#{wanted['username']}@#{wanted['email_domain']}"
+  end
+
+  def address(wanted)
+    "#{wanted['username']}-#{SecureRandom.hex(16)}@#{wanted['email_domain']}"
+  end
+
+  # A person who logs in by the provider must not find themselves in this account.
+  def disconnect(user)
+    return false if user.identities.empty?
+
+    user.identities.destroy_all
+    puts "changed: user #{user.username}: logins by other providers disconnected"
+    true
+  end
+
+  # As its first administrator would make it; nobody knows its password. A run that is cut short before `mark` is
+  # recognised by this address.
   def make_account(wanted)
     password = SecureRandom.base64(48)
     Users::CreateService.new(
       User.where(admin: true).order(:id).first,
-      username: wanted['username'], name: wanted['name'], email: wanted['email'], admin: wanted['administrator'],
+      username: wanted['username'], name: wanted['name'], email: former(wanted), admin: wanted['administrator'],
       password: password, password_confirmation: password, skip_confirmation: true,
       organization_id: Organizations::Organization.first.id
     ).execute

@@ -39,6 +39,8 @@ func (s secret) is(value string) bool {
 type account struct {
 	Username, Email string
 	Administrator   bool
+	Note            string   // of administrators, on the user
+	Identities      []string // login providers that are connected to it
 }
 
 // accessToken is a personal access token; Expires is a date.

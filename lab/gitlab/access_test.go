@@ -36,7 +36,7 @@ func made(t *testing.T, folder, wanted string) (string, error) {
 }
 
 func wanted(scope, expires, value string) string {
-	return `{"accounts": [{"username": "a", "name": "A", "email": "a@g", "administrator": true}, {"username": "r", "name": "R", "email": "r@g", "administrator": false}],
+	return `{"accounts": [{"username": "a", "name": "A", "email_domain": "g", "administrator": true}, {"username": "r", "name": "R", "email_domain": "g", "administrator": false}],
 	"tokens": [{"name": "opstella one", "account": "a", "scopes": ["` + scope + `"], "value": "` + value + `"}, {"name": "opstella two", "account": "r", "scopes": ["create_runner"], "value": "` + reader + `"}],
 	"expires": "` + expires + `"}`
 }
@@ -99,9 +99,33 @@ func TestWhatTheScriptOrGitLabWouldRefuse(t *testing.T) {
 			t.Errorf("%v was taken", arguments)
 		}
 	}
-	made(t, folder, wanted("api", "2027-07-01", runners))
-	if said, err := made(t, folder, strings.ReplaceAll(wanted("api", "2027-07-01", runners), "a@g", "b@g")); err == nil || !strings.Contains(said, "is not the platform's") {
+	keepAccounts(t, folder, &account{Username: "a", Email: "somebody@elsewhere", Administrator: true})
+	if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err == nil || !strings.Contains(said, "is not the platform's") {
 		t.Errorf("%q %v", said, err)
+	}
+}
+
+func keepAccounts(t *testing.T, folder string, accounts ...*account) {
+	t.Helper()
+	if err := withAccess(filepath.Join(folder, "access.json"), func(state *access) error { state.Accounts = accounts; return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNobodyCanClaimThePlatformsAccounts(t *testing.T) {
+	folder := t.TempDir()
+	// As a former version left it, and somebody who gave himself its address logged in to it.
+	keepAccounts(t, folder, &account{Username: "a", Email: "a@g", Administrator: true, Identities: []string{"openid_connect"}})
+	said, err := made(t, folder, wanted("api", "2027-07-01", runners))
+	if err != nil || !strings.Contains(said, "changed: user a: logins by other providers disconnected") {
+		t.Errorf("%q %v", said, err)
+	}
+	text, _ := os.ReadFile(filepath.Join(folder, "access.json"))
+	if strings.Contains(string(text), "a@g") || strings.Contains(string(text), "openid_connect") || !strings.Contains(string(text), stackMark) {
+		t.Errorf("%s", text)
+	}
+	if again, _ := made(t, folder, wanted("api", "2027-07-01", runners)); strings.Contains(strings.ReplaceAll(again, "unchanged: ", ""), "changed: ") {
+		t.Errorf("%q", again)
 	}
 }
 

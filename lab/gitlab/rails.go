@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,15 +19,17 @@ import (
 var program string
 
 const (
-	prefix   = "opstella "
-	lifetime = 365 // days
-	length   = 20  // of a token whose value is given
+	prefix    = "opstella "
+	stackMark = "made by the Opstella stack"
+	lifetime  = 365 // days
+	length    = 20  // of a token whose value is given
 )
 
 type wantedAccess struct {
 	Accounts []struct {
-		Username, Name, Email string
-		Administrator         bool
+		Username, Name string
+		Administrator  bool
+		EmailDomain    string `json:"email_domain"`
 	} `json:"accounts"`
 	Tokens []struct {
 		Name, Account, Value string
@@ -83,16 +86,27 @@ func makeAccess(state *access, wanted wantedAccess, out io.Writer, now time.Time
 		return err
 	}
 	for _, one := range wanted.Accounts {
+		former := one.Username + "@" + one.EmailDomain
 		user, word := state.account(one.Username), "unchanged"
 		if user == nil {
-			user, word = &account{Username: one.Username, Email: one.Email, Administrator: one.Administrator}, "changed"
+			user, word = &account{Username: one.Username, Email: former, Administrator: one.Administrator}, "changed"
 			state.Accounts = append(state.Accounts, user)
 		}
-		if user.Email != one.Email {
-			return refusal{"the user " + one.Username + " exists and is not the platform's: its email is not " + one.Email, "rename that user, or give it this email to have it taken over"}
+		ours := strings.Contains(user.Note, stackMark)
+		if !ours && user.Email != former {
+			return refusal{"the user " + one.Username + " exists and is not the platform's: its admin note does not hold '" + stackMark + "'", "rename that user, or write these words into its note to have it taken over: Admin, Users, Edit"}
 		}
 		if user.Administrator != one.Administrator {
 			user.Administrator, word = one.Administrator, "changed"
+		}
+		if !ours {
+			random := make([]byte, 16)
+			rand.Read(random)
+			user.Note, user.Email, word = stackMark, one.Username+"-"+hex.EncodeToString(random)+"@"+one.EmailDomain, "changed"
+		}
+		if len(user.Identities) > 0 {
+			user.Identities, word = nil, "changed"
+			fmt.Fprintf(out, "changed: user %s: logins by other providers disconnected\n", one.Username)
 		}
 		fmt.Fprintf(out, "%s: user %s\n", word, one.Username)
 	}
@@ -128,13 +142,12 @@ func makeAccess(state *access, wanted wantedAccess, out io.Writer, now time.Time
 		kept = append(kept, found.ID)
 		fmt.Fprintf(out, "%s: token '%s' until %s\n", word, one.Name, wanted.Expires)
 	}
+	names := map[string]bool{}
+	for _, one := range wanted.Accounts {
+		names[one.Username] = true
+	}
 	for _, old := range state.Tokens {
-		ours := slices.ContainsFunc(wanted.Accounts, func(a struct {
-			Username, Name, Email string
-			Administrator         bool
-		}) bool {
-			return a.Username == old.Account
-		})
+		ours := names[old.Account]
 		if ours && !old.Revoked && !slices.Contains(kept, old.ID) && strings.HasPrefix(old.Name, prefix) {
 			old.Revoked = true
 			fmt.Fprintf(out, "changed: former token '%s' revoked\n", old.Name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from plan import versions
-from plan.tools import ci, csi_driver_nfs, sonarqube, traefik
+from plan.tools import ci, csi_driver_nfs, defectdojo_login, sonarqube, traefik
 from plan.tools.common import (
     CA_FILE,
     ca_volume,
@@ -54,7 +54,6 @@ PRODUCT_TYPE = "GitLab"
 ADMIN_PASSWORD = "defectdojo-admin"
 TRUST_FOLDER = "/etc/opstella/trust"
 TRUST_FILE = f"{TRUST_FOLDER}/ca.crt"
-# Group to its role in the words of DefectDojo.
 ROLES = {"platform-admins": "Owner", "developers": "Writer", "viewers": "Reader"}
 # Component: cpu, memory, limit of memory.
 _SIZES = {
@@ -119,6 +118,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "DD_SOCIAL_AUTH_OIDC_JWT_ALGORITHMS": "RS256",
             "DD_SOCIAL_AUTH_OIDC_LOGIN_BUTTON_TEXT": "Login with Keycloak",
         },
+        **defectdojo_login.values(inputs.identity.users),
         "initializer": {"keepSeconds": 0, "resources": resources("50m", "256Mi", "1Gi")},
         "dbMigrationChecker": {"resources": resources("20m", "128Mi", "512Mi")},
         "celery": {

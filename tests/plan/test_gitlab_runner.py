@@ -193,7 +193,7 @@ def test_what_rails_is_told() -> None:
         "accounts": [
             {
                 "username": "opstella-automation", "name": "Opstella automation", "administrator": True,
-                "email": "opstella-automation@noreply.git.example.com",
+                "email_domain": "noreply.git.example.com",
             }
         ],
         "tokens": [
