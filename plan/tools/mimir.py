@@ -155,6 +155,7 @@ def release(inputs: ToolInputs) -> Release:
         after=door.after,
         domain_key=DOMAIN_KEY,
         host=inputs.hosts[DOMAIN_KEY],
+        path=telemetry.READING["mimir"][0],
     )
 
 

@@ -1,7 +1,8 @@
 """oauth2-proxy: the login of what has none of its own: Loki, Tempo and Mimir.
 
 One proxy stands beside the ingress, which asks it about every request (Traefik's forwardAuth): it lets a session pass,
-and sends everybody else to Keycloak. It is not on the way of the data. Each host keeps the path /oauth2 for it.
+and sends everybody else to Keycloak. It is not on the way of the data. Each host keeps the path /oauth2 for it, and has
+beside it only the paths by which a store is read: whoever is logged in reads, and does nothing else.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def _middleware(name: str, spec: Values) -> Manifest:
 
 
 def _ingress(
-    inputs: ToolInputs, key: str, namespace: str, path: str, backend: tuple[str, int], login: bool
+    inputs: ToolInputs, key: str, namespace: str, paths: tuple[str, ...], backend: tuple[str, int], login: bool
 ) -> Manifest:
-    name = f"{key}-login" if path != "/" else key
+    name = key if login else f"{key}-login"
     return Manifest(
         name=f"{NAME}-{name}",
         namespace=namespace,
@@ -99,7 +100,7 @@ def _ingress(
             },
             "spec": {
                 "ingressClassName": inputs.ingress_class,
-                "rules": [rule(inputs.hosts[key], (path,), backend)],
+                "rules": [rule(inputs.hosts[key], paths, backend)],
             },
         },
     )
@@ -140,8 +141,8 @@ def release(inputs: ToolInputs) -> Release:
         manifest
         for key in behind
         for manifest in (
-            _ingress(inputs, key, NAMESPACE, "/oauth2", (NAME, SERVICE), False),
-            _ingress(inputs, key, key, "/", telemetry.BACKENDS[key], True),
+            _ingress(inputs, key, NAMESPACE, ("/oauth2",), (NAME, SERVICE), False),
+            _ingress(inputs, key, key, telemetry.READING[key], telemetry.BACKENDS[key], True),
         )
     ]
     return Release.of(

@@ -35,6 +35,32 @@ BACKENDS: dict[Store, tuple[str, int]] = {
     "mimir": ("mimir-gateway", 80),
 }
 """Store (also the service key, the tool, the namespace) to the service that answers queries and its port."""
+READING: dict[Store, tuple[str, ...]] = {
+    "loki": tuple(
+        f"/loki/api/v1/{name}"
+        for name in (
+            "labels", "label", "query", "query_range", "series", "tail", "index", "patterns", "detected_field",
+            "detected_fields", "detected_labels", "format_query",
+        )
+    ),
+    "tempo": (
+        "/api/echo", "/api/search", "/api/v2/search", "/api/traces", "/api/v2/traces", "/api/metrics/query",
+        "/api/metrics/query_range", "/api/status/buildinfo",
+    ),
+    "mimir": tuple(
+        f"/prometheus/api/v1/{name}"
+        for name in (
+            "labels", "label", "query", "query_range", "query_exemplars", "series", "metadata", "read", "cardinality",
+            "format_query", "rules", "alerts", "status/buildinfo",
+        )
+    ),
+}  # fmt: skip
+"""What a person may ask a store for, at its public name: paths, and what lies below them.
+
+By every method these only read: a query may come by POST. The stores have no rights of their own, so that everything else
+(pushes, deletions, rules, shutdowns, some of them by GET too) is not routed there at all. Loki 3.7, Tempo 2.10 and Mimir:
+"HTTP API" of their documentation.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

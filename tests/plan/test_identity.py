@@ -138,7 +138,7 @@ def test_what_has_no_login_is_reached_through_the_proxy_only() -> None:
     guarded = set()
     for body in ingresses(release):
         (rule,) = body["spec"]["rules"]  # type: ignore[index]
-        (path,) = rule["http"]["paths"]
+        path = rule["http"]["paths"][0]
         names = body["metadata"].get("annotations", {}).get(ingress.MIDDLEWARES, "")  # type: ignore[index]
         if path["backend"]["service"]["name"] == "oauth2-proxy":
             assert path["path"] == "/oauth2" and names == ""
@@ -149,6 +149,44 @@ def test_what_has_no_login_is_reached_through_the_proxy_only() -> None:
     assert guarded == {INPUTS.hosts[name] for name in ("loki", "tempo", "mimir")}
     (client,) = release.clients
     assert set(client.redirect_uris) == {f"https://{host}/oauth2/callback" for host in guarded}
+
+
+# From the documentation of their HTTP APIs: what a store changes, or stops, when it is asked to.
+CHANGING = {
+    "loki": (
+        "/loki/api/v1/push", "/loki/api/v1/delete", "/loki/api/v1/rules", "/loki/api/v1/rules/ns", "/api/prom/push",
+        "/api/prom/rules", "/otlp/v1/logs", "/flush", "/ingester/shutdown", "/ingester/prepare_shutdown",
+        "/ingester/prepare-partition-downscale", "/log_level", "/config", "/memberlist", "/ring", "/compactor/ring", "/",
+    ),
+    "tempo": (
+        "/flush", "/shutdown", "/api/overrides", "/v1/traces", "/api/push", "/ingester/prepare-downscale", "/memberlist",
+        "/status/config", "/debug/pprof/heap", "/",
+    ),
+    "mimir": (
+        "/api/v1/push", "/otlp/v1/metrics", "/prometheus/config/v1/rules", "/prometheus/config/v1/rules/ns", "/api/v1/alerts",
+        "/ingester/flush", "/ingester/shutdown", "/ingester/prepare-shutdown", "/compactor/delete_tenant",
+        "/api/v1/upload/block/x/start", "/store-gateway/prepare-shutdown", "/distributor/ha_tracker", "/memberlist",
+        "/config", "/alertmanager/api/v2/silences", "/multitenant_alertmanager/configs", "/",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("store", ["loki", "tempo", "mimir"])
+def test_who_is_logged_in_reads_a_store_and_does_nothing_else(store: str) -> None:
+    """Each way from a person to the store, as Traefik matches it: a path, and what begins with it."""
+    ways = [
+        path["path"]
+        for body in ingresses(RELEASES["oauth2-proxy"])
+        for rule in body["spec"]["rules"]  # type: ignore[index]
+        if rule["host"] == INPUTS.hosts[store]
+        for path in rule["http"]["paths"]
+        if path["backend"]["service"]["name"] != "oauth2-proxy"
+    ]
+    assert ways
+    assert [path for path in CHANGING[store] if any(path.startswith(way) for way in ways)] == []
+    others = [body for name, release in RELEASES.items() if name != "oauth2-proxy" for body in ingresses(release)]
+    assert not any(rule["host"] == INPUTS.hosts[store] for body in others for rule in body["spec"]["rules"])  # type: ignore[index]
+    assert any(RELEASES[store].path.startswith(way) for way in ways), "what the check asks for is there"
 
 
 def test_the_proxy_admits_the_groups_of_its_client() -> None:
