@@ -4,7 +4,8 @@
 # Beside it: wanted.txt, one thing a line
 #   owner NAME                                   value of the tag opstella.stack of each bucket of this stack
 #   bucket NAME versioned|- DAYS|- adopt|-       its objects go after DAYS (expiry.NAME.json); adopt: take over another's
-#   policy NAME                                  policy.NAME.json, a policy named like a group of the identity provider
+#   policy NAME                                  policy.NAME.json, a policy named like a group of the identity provider;
+#                                                in it, opstella.kept stands for all buckets with the tag opstella.stack
 #   user NAME                                    may do what policy.opstella.access.NAME.json says, and nothing else
 # Environment: ENDPOINT, the store's URL; SECRETS, a folder with root/rootUser, root/rootPassword and users/NAME (a secret
 # key each); PATIENCE, seconds to wait for a store that does not answer yet.
@@ -18,6 +19,8 @@ PATIENCE=${PATIENCE:-300}
 TAG=opstella.stack
 ACCESS=opstella.access.
 MAKING=opstella.making. # a policy of this name stands while a bucket is made, so that a run cut short knows its own
+ARN=arn:aws:s3:::
+KEPT=${ARN}opstella.kept # in a policy: every bucket with the tag
 COUNTED=1000            # objects of a refused bucket are counted up to this number
 export HOME="${TMPDIR:-/tmp}" MC_CONFIG_DIR="${TMPDIR:-/tmp}/mc" # mc wants both, the Job has only /tmp to write in
 changes=0
@@ -233,16 +236,46 @@ expire() {
 
 # --- policies and users ---
 
+# find_kept: `kept` are resources, each after a comma: the marked buckets, of this stack or another, wanted or not. Tools
+# that were switched off leave their data behind.
+find_kept() {
+  must "the buckets cannot be listed" ls store
+  listed=$answer kept=
+  while IFS= read -r line; do
+    bucket=$(field "$line" key)
+    bucket=${bucket%/}
+    [ -n "$bucket" ] || continue
+    bucket_owner "$bucket"
+    [ -n "$owner_is" ] || continue
+    case " $wanted " in
+      *" $bucket "*) ;;
+      *) kept="$kept,\"$ARN$bucket\",\"$ARN$bucket/*\"" ;;
+    esac
+  done << END
+$listed
+END
+}
+
+# fill_policy NAME: the kept buckets take the place of the word for them in policy.NAME.json; result in $work/policy.json.
+fill_policy() {
+  text=$(cat "$HERE/policy.$1.json")
+  case $text in
+    *"\"$KEPT/*\""*) text="${text%%"\"$KEPT/*\""*}\"$KEPT/*\"$kept${text#*"\"$KEPT/*\""}" ;;
+  esac
+  printf '%s\n' "$text" > "$work/policy.json"
+}
+
 # make_policy NAME
 make_policy() {
+  fill_policy "$1"
   state=made
   if has_policy "$1"; then
     now=${answer#*'"Policy":'}
     now=${now%',"CreateDate"'*}
-    same "$HERE/policy.$1.json" "$now" && return 0
+    same "$work/policy.json" "$now" && return 0
     state=changed
   fi
-  must "the policy $1 cannot be written" admin policy create store "$1" "$HERE/policy.$1.json"
+  must "the policy $1 cannot be written" admin policy create store "$1" "$work/policy.json"
   say "policy $1: $state"
 }
 
@@ -370,11 +403,12 @@ address=${ENDPOINT#*://}
 seen=0
 MC_HOST_store="$scheme://$(secret root/rootUser):$(secret root/rootPassword)@$address"
 export MC_HOST_store
-owner='' users=''
+owner='' users='' wanted=
 while read -r kind name _; do
   case $kind in
     owner) owner=$name ;;
     user) users="$users $name" ;;
+    bucket) wanted="$wanted $name" ;;
   esac
 done < "$HERE/wanted.txt"
 [ -n "$owner" ] || die "nobody owns the buckets" "wanted.txt names no owner" "give it a line: owner NAME"
@@ -389,6 +423,7 @@ each user check_user || refused=1
 
 seen=0
 each bucket make_bucket
+find_kept
 each policy make_policy
 for user in $users; do make_policy "$ACCESS$user"; done
 each user make_user

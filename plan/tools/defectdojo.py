@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 
 from plan import versions
-from plan.tools import ci, csi_driver_nfs, defectdojo_login, sonarqube, traefik
+from plan.tools import ci, csi_driver_nfs, defectdojo_login, defectdojo_trust, sonarqube, traefik
 from plan.tools.common import (
-    CA_FILE,
-    ca_volume,
     image,
     issuer,
     keeping,
@@ -52,8 +50,6 @@ TOKENS_SECRET = "defectdojo-tokens"
 PRODUCT_TYPE = "GitLab"
 """Where pipelines make a product for each project of GitLab; the user of CI sees nothing outside of it."""
 ADMIN_PASSWORD = "defectdojo-admin"
-TRUST_FOLDER = "/etc/opstella/trust"
-TRUST_FILE = f"{TRUST_FOLDER}/ca.crt"
 ROLES = {"platform-admins": "Owner", "developers": "Writer", "viewers": "Reader"}
 # Component: cpu, memory, limit of memory.
 _SIZES = {
@@ -148,7 +144,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         },
     }
     if inputs.ca_bundle:
-        values = merge(values, _trust(inputs, inputs.ca_bundle))
+        values = merge(values, defectdojo_trust.trust(inputs, inputs.ca_bundle))
     if inputs.image_registry:
         images = {
             name: {"image": {"repository": image(inputs, "docker.io", f"defectdojo/defectdojo-{name}")}}
@@ -156,40 +152,6 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         }
         values = merge(values, {"images": images})
     return values
-
-
-def _trust(inputs: ToolInputs, bundle: str) -> Values:
-    """Values by which its programs trust the public authorities and the platform's.
-
-    requests takes one file for all that it trusts, in place of its own; so the chart's setting for it would leave the
-    platform's authorities alone, and no tracker or webhook outside could be reached. The file is put together before the
-    programs start, of the public ones that the image of the Jobs has.
-    """
-    given, mount = ca_volume(bundle)
-    volumes = [given, {"name": "opstella-trust", "emptyDir": {}}]
-    trusted = {"name": "opstella-trust", "mountPath": TRUST_FOLDER}
-    gather = {
-        "name": "trust",
-        "image": python_image(inputs),
-        "command": ["sh", "-c", f"cat /etc/ssl/certs/ca-certificates.crt {CA_FILE} >{TRUST_FILE}"],
-        "resources": resources("10m", "16Mi", "32Mi"),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumeMounts": [mount, trusted],
-    }
-    pods: Values = {"extraInitContainers": [gather], "extraVolumes": volumes}
-    mounts = {"extraVolumeMounts": [{**trusted, "readOnly": True}]}
-    return {
-        "extraConfigs": {"REQUESTS_CA_BUNDLE": TRUST_FILE},
-        "django": {**pods, "uwsgi": mounts},
-        "celery": {"worker": {**pods, **mounts}, "beat": {**pods, **mounts}},
-    }
 
 
 def _configuration(inputs: ToolInputs) -> Values:

@@ -20,6 +20,8 @@ ROOT_SECRET, ROOT_USER, ROOT_PASSWORD = "minio-root", "opstella-root", "minio-ro
 USERS_SECRET = "minio-users"  # a key per user of the store; plan/tools/wiring.py fills it
 ACCESS_POLICY = "opstella.access."  # and the user's name
 USER_LENGTH = range(3, 21)  # MinIO's
+KEPT = "opstella.kept"
+"""Stands in the groups' policies for every bucket in the store that the platform ever marked: the script names them."""
 
 _READ_WRITE = (
     "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion",
@@ -67,17 +69,20 @@ def access_policy(access: StorageAccess) -> str:
 
 
 def group_policies(buckets: Sequence[str]) -> dict[str, str]:
-    """Group to policy (JSON). `buckets` are the platform's: backups and logs, which only administrators may see."""
-    names = sorted(buckets)
-    closed = _statement("Deny", ["s3:*"], [*names, *(f"{name}/*" for name in names)])
-    closed_statements = (closed,) if names else ()
+    """Group to policy (JSON). `buckets` are the platform's: backups and logs, which only administrators may see.
+
+    Closed are also those of tools that were switched off, whose data stay: KEPT, which the script replaces by the buckets
+    that carry the mark of a stack.
+    """
+    names = [*sorted(buckets), KEPT]
+    closed = _statement("Deny", ["s3:*"], [part for name in names for part in (name, f"{name}/*")])
     read = ("s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject")
     return {
         "platform-admins": _document(
             _statement("Allow", ["admin:*"]), _statement("Allow", ["kms:*"]), _statement("Allow", ["s3:*"], ["*"])
         ),
-        "developers": _document(_statement("Allow", ["s3:*"], ["*"]), *closed_statements),
-        "viewers": _document(_statement("Allow", read, ["*"]), *closed_statements),
+        "developers": _document(_statement("Allow", ["s3:*"], ["*"]), closed),
+        "viewers": _document(_statement("Allow", read, ["*"]), closed),
     }
 
 

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from config.services import ObjectStore
 from plan.tools import externals
 from plan.tools import minio_buckets as minio
-from plan.tools.minio import release
+from plan.tools.minio import CLOSED, release
 from plan.tools.model import ToolInputs
 from plan.tools.needs import Bucket, StorageAccess
 from tests.support.api_server import end, executable, free_port, wait_for
@@ -369,6 +369,53 @@ def test_a_user_that_nobody_wants_any_more_is_disabled_and_others_are_left_alone
 
 
 # --- what is not ours ---
+
+
+def test_the_bucket_of_a_tool_that_was_switched_off_stays_closed(bare: Store) -> None:
+    """Its data, such as backups with all Secrets of a cluster, are there as before."""
+    velero = StorageAccess(user="velero", buckets=(Bucket(name="velero"),), secret=None)
+    loki = StorageAccess(user="loki", buckets=(Bucket(name="chunks"),), secret=None)
+    assert provision(bare, (velero, loki)).code == 0
+    for bucket in ("velero", "teams-own"):
+        bare.mc("mb", "--ignore-existing", f"s/{bucket}")
+        assert bare.mc("pipe", f"s/{bucket}/secret", text="content").returncode == 0
+    off = provision(bare, (loki,))
+    assert off.code == 0 and "policy developers: changed" in off.out, off.error
+    for group in ("developers", "viewers"):
+        bare.mc("admin", "user", "add", "s", f"of-{group}", "a-secret-key-1")
+        bare.mc("admin", "policy", "attach", "s", group, "--user", f"of-{group}")
+
+        def told(*arguments: str, text: str | None = None) -> int:
+            return bare.mc(*arguments, user=f"of-{group}", key="a-secret-key-1", text=text).returncode
+
+        assert told("cat", "s/teams-own/secret") == 0
+        for bucket in ("velero", "chunks"):
+            assert told("ls", f"s/{bucket}") != 0 and told("cat", f"s/{bucket}/secret") != 0
+            assert told("pipe", f"s/{bucket}/new", text="x") != 0 and told("tag", "remove", f"s/{bucket}") != 0
+            assert told("rb", "--force", f"s/{bucket}") != 0
+    again = provision(bare, (loki,))
+    assert again.code == 0 and again.out.startswith("nothing to change"), again.out
+    on = provision(bare, (velero, loki))
+    assert on.code == 0 and "bucket velero" not in on.out, "it is still the stack's"
+
+
+def test_what_the_store_tells_without_a_login_is_closed_from_outside(tmp_path: Path) -> None:
+    """Metrics need no login inside of the cluster. Every path of this release that tells some is below a closed one."""
+    served, process = start(tmp_path, {"MINIO_PROMETHEUS_AUTH_TYPE": "public"})
+    paths = [
+        "/minio/prometheus/metrics",
+        *(f"/minio/v2/metrics/{kind}" for kind in ("cluster", "node", "bucket", "resource")),
+        *(f"/minio/metrics/v3{kind}" for kind in ("", "/api", "/system/drive", "/cluster/usage/objects", "/cluster/iam")),
+    ]
+    try:
+        told = []
+        for path in paths:
+            with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(served.endpoint + path, timeout=20) as answer:
+                told += [path] if answer.status == 200 else []
+    finally:
+        end(process)
+    assert {"/minio/prometheus/metrics", "/minio/v2/metrics/cluster"} <= set(told)
+    assert [path for path in told if not path.startswith(CLOSED)] == []
 
 
 def test_anothers_bucket_is_refused_with_its_age_and_size_and_then_adopted(store: Store) -> None:

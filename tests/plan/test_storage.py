@@ -133,7 +133,8 @@ def test_only_administrators_reach_what_the_platform_keeps() -> None:
     assert set(policies) == {"platform-admins", "developers", "viewers"}
     for group in ("developers", "viewers"):
         (closed,) = (s for s in policies[group]["Statement"] if s["Effect"] == "Deny")
-        assert closed["Action"] == ["s3:*"] and closed["Resource"] == ["arn:aws:s3:::backups", "arn:aws:s3:::backups/*"]
+        names = [f"arn:aws:s3:::{name}" for bucket in ("backups", minio_buckets.KEPT) for name in (bucket, f"{bucket}/*")]
+        assert closed["Action"] == ["s3:*"] and closed["Resource"] == names
     assert "s3:PutObject" not in str(policies["viewers"]) and "admin:*" not in str(policies["developers"])
 
 
