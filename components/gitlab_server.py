@@ -36,6 +36,8 @@ class GitLabServerArgs:
     """With `token_values`, in the same order, and `tokens_until`, the ISO date at which they expire."""
     token_values: Sequence[pulumi.Input[str]] = ()
     tokens_until: str = ""
+    prometheus_open: bool = False
+    """Whether GitLab's own Prometheus answers other machines."""
 
 
 class GitLabServer(pulumi.ComponentResource):
@@ -107,11 +109,11 @@ def _package(suffix: str, name: str | None, settings: Settings) -> dict[str, str
 
 def _configuration(args: GitLabServerArgs, version: str) -> pulumi.Input[str]:
     if args.issuer is None and args.object_storage is None:
-        return gitlab.gitlab_rb(args.domain, version)
+        return gitlab.gitlab_rb(args.domain, version, prometheus_open=args.prometheus_open)
 
     def text(secrets: tuple[str, str]) -> str:
         login = gitlab.SignIn(issuer=args.issuer, secret=secrets[0]) if args.issuer else None
         store = gitlab.ObjectStorage(endpoint=args.object_storage, secret=secrets[1]) if args.object_storage else None
-        return gitlab.gitlab_rb(args.domain, version, login, store)
+        return gitlab.gitlab_rb(args.domain, version, login, store, prometheus_open=args.prometheus_open)
 
     return pulumi.Output.secret(pulumi.Output.all(args.client_secret or "", args.storage_secret or "")).apply(text)

@@ -129,12 +129,15 @@ class Networking(Frozen):
 
     profile: NetworkProfile = "opstella"
     """The document whose firewall tables the machines open (docs/network.md)."""
-    strict: Flag = False
-    """Whether a row that is wider than need be is narrowed, and one that nothing uses left closed."""
+    strict: Flag = True
+    """Whether a row that is wider than need be is narrowed, and one that nothing uses left closed; `false` opens the
+    profile's tables as they are written."""
     rules: tuple[NetworkRule, ...] = ()
     """What the machines let in beyond it."""
     egress: Egress = Egress()
     """What the machines may open themselves."""
+    neighbours: tuple[Network, ...] = ()
+    """Networks in the machines' subnets: what is there and not a machine of the stack, pods reach like anything outside."""
     mesh: Flag = False
     """Whether pod networks are routed between clusters, by whatever joins them: then they are disjoint."""
 

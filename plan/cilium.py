@@ -21,7 +21,7 @@ def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
     guarded = contract.settings.firewall.enabled
     return {
         "opstella-cilium.yaml": _chart(guarded),
-        **({"opstella-host-policies.yaml": as_yaml(_flows(contract), [cluster])} if guarded else {}),
+        **({"opstella-host-policies.yaml": as_yaml(_flows(contract), [cluster], contract)} if guarded else {}),
     }
 
 

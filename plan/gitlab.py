@@ -6,13 +6,13 @@ Certificate and key lie at Omnibus' default paths (/etc/gitlab/ssl/<host>.crt an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from plan.contract.rule import need
+from plan.contract.rule import Rule, need
 from plan.tools.externals import GITLAB_BUCKETS
 from plan.tools.model import Release
 from plan.tools.needs import GitLabPurpose
@@ -149,10 +149,24 @@ def wanted_tokens(tokens: Sequence[AccessToken], values: Sequence[str], host: st
     )
 
 
+def scraped(rules: Iterable[Rule]) -> bool:
+    """Whether some rule of the contract lets anybody in to GitLab's own Prometheus, which asks nobody for a password."""
+    return any(rule.target in ("gitlab", "all") and rule.opens("tcp", PROMETHEUS) for rule in rules)
+
+
 def gitlab_rb(
-    host: str, version: str, sign_in: SignIn | None = None, object_storage: ObjectStorage | None = None
+    host: str,
+    version: str,
+    sign_in: SignIn | None = None,
+    object_storage: ObjectStorage | None = None,
+    *,
+    prometheus_open: bool = False,
 ) -> str:
-    """gitlab.rb for the service name `host` and an Omnibus `version` such as 19.3.1; a secret where one is given."""
+    """gitlab.rb for the service name `host` and an Omnibus `version` such as 19.3.1; a secret where one is given.
+
+    `prometheus_open`: GitLab's Prometheus answers on every address, where the packet filter judges who comes; else only on
+    the machine itself.
+    """
     # Omnibus 19.2 moved the bundled nginx' settings below gitlab_rails; the old keys are deprecated there.
     major, minor = map(int, version.split(".")[:2])
     nginx = "gitlab_rails['nginx']" if (major, minor) >= (19, 2) else "nginx"
@@ -166,7 +180,7 @@ def gitlab_rb(
             # The password comes by the environment at the first install and is kept by the stack, not by the host.
             "gitlab_rails['store_initial_root_password']": False,
             "gitlab_rails['display_initial_root_password']": False,
-            "prometheus['listen_address']": f"0.0.0.0:{PROMETHEUS}",
+            "prometheus['listen_address']": f"{'0.0.0.0' if prometheus_open else 'localhost'}:{PROMETHEUS}",
             **(_sign_in(host, sign_in) if sign_in else {}),
             **(_object_storage(object_storage) if object_storage else {}),
         }

@@ -13,9 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
+from config.addresses import named
+from config.model import Settings
 from plan.contract.contract import Contract
 from plan.contract.rule import Rule
-from plan.topology import ClusterHosts, Host
+from plan.topology import ClusterHosts, Host, Topology
+
+METADATA = tuple(map(IPv4Network, ("100.100.100.200/32", "168.63.129.16/32", "169.254.0.0/16")))
+"""Where clouds serve a machine's user data and credentials to whoever runs on it: AWS, Azure, Google Cloud, OpenStack and
+Oracle at 169.254.169.254, Azure's agent endpoint at 168.63.129.16, Alibaba Cloud at 100.100.100.200 (their documentation)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,79 @@ def exits(host: Host, contract: Contract) -> tuple[Opening, ...]:
     return (*inside, *given, *outside)
 
 
+def of_pods(cluster: ClusterHosts, contract: Contract) -> tuple[Opening, ...]:
+    """What the pods of `cluster` may open to machines of the stack, with the addresses it leads to; the nodes refuse the rest.
+
+    A pod's connection to a machine arrives with its node's address, so no other machine can tell the two apart. Allowed is
+    what is for anyone, what tools declare of their pods, and rules of the user's whose networks contain all pods.
+    """
+    return contract.once(("of_pods", cluster.name), lambda: _of_pods(cluster, contract))
+
+
+def _of_pods(cluster: ClusterHosts, contract: Contract) -> tuple[Opening, ...]:
+    found: list[tuple[Rule, set[int]]] = []
+    for rule in (*contract.needs, *(rule for rule in contract.rules if rule.source == "given")):
+        if _for_pods(rule, cluster):
+            groups = {
+                number
+                for number, (one, *_) in enumerate(contract.groups)
+                if _targets(rule, one, contract) and (rule.source != "pods" or cluster in contract.topology.served(one))
+            }
+            if new := {number for number in groups if not _known(rule, number, found)}:
+                found.append((rule, new))
+    return tuple(
+        Opening(rule=rule, networks=tuple(collapse_addresses(a for n in sorted(new) for a in _of_group(n, contract))))
+        for rule, new in found
+    )
+
+
+def _for_pods(rule: Rule, cluster: ClusterHosts) -> bool:
+    if rule.source == "platform":
+        return cluster.name in rule.clusters
+    if rule.source == "given":
+        pods = cluster.settings.pod_subnet
+        return not rule.networks or any(pods.subnet_of(network) for network in rule.networks)
+    return rule.source in ("any", "pods")
+
+
+def machine_addresses(topology: Topology) -> tuple[IPv4Network, ...]:
+    """Every address of the stack's machines, the load balancers' virtual ones among them, as the fewest networks."""
+    every = [*(host.address for host in topology.hosts), *(cluster.entrance for cluster in topology.clusters)]
+    return tuple(collapse_addresses(map(IPv4Network, every)))
+
+
+def machine_networks(settings: Settings, topology: Topology) -> tuple[IPv4Network, ...]:
+    """The subnets of all machines, without what is in them, is not a machine of the stack, and is for pods to use: what
+    opstella:network.neighbours names, and the servers that other settings name by their addresses."""
+    subnets = tuple(collapse_addresses(cluster.subnet for cluster in settings.enabled_clusters.values()))
+    machines = machine_addresses(topology)
+    servers = [
+        n
+        for path, n in named(settings)
+        if n.prefixlen == 32 and not path.startswith(("clusters.", "network.", "firewall."))
+    ]
+    outside = _without([*settings.network.neighbours, *servers], machines)
+    return tuple(sorted(_without(subnets, outside)))
+
+
+def _without(networks: Iterable[IPv4Network], holes: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """`networks` less all addresses of `holes`."""
+    left = list(collapse_addresses(networks))
+    for hole in holes:
+        left = [
+            part
+            for network in left
+            for part in (
+                network.address_exclude(hole)
+                if hole.subnet_of(network)
+                else ()
+                if network.subnet_of(hole)
+                else (network,)
+            )
+        ]
+    return tuple(collapse_addresses(left))
+
+
 def _reached(host: Host, contract: Contract) -> tuple[Opening, ...]:
     """Each need of `host`'s, with the machines that it is for, unless an earlier one leads there too."""
     address = int(host.address)
@@ -70,7 +149,9 @@ def _reached(host: Host, contract: Contract) -> tuple[Opening, ...]:
         wanted = set()
         for number, (one, *_) in enumerate(contract.groups):
             networks = sources(rule, one, contract)
-            if networks is not None and (_anyone(rule, host) if not networks else _within(networks, contract).holds(address, address)):
+            if networks is not None and (
+                _anyone(rule, host) if not networks else _within(networks, contract).holds(address, address)
+            ):
                 wanted.add(number)
         new = {n for n in wanted if not _known(rule, n, found)}
         # A machine that is alone of its kind needs nothing of itself.
@@ -85,7 +166,11 @@ def _reached(host: Host, contract: Contract) -> tuple[Opening, ...]:
 def _known(rule: Rule, group: int, found: list[tuple[Rule, set[int]]]) -> bool:
     """Whether every port of `rule` may be opened in that group by some rule of `found`."""
     there = [one for one, groups in found if group in groups]
-    return bool(rule.ports) and all(any(r.opens(p, port) for r in there) for p in rule.protocols for port in rule.ports)
+    return (
+        bool(rule.ports)
+        and not rule.ranges
+        and all(any(r.opens(p, port) for r in there) for p in rule.protocols for port in rule.ports)
+    )
 
 
 def _of_group(number: int, contract: Contract) -> list[IPv4Network]:

@@ -8,11 +8,12 @@ from ipaddress import IPv4Network
 
 from plan.contract.contract import NODE_PORTS, Contract
 from plan.contract.rule import listed
-from plan.network import Opening, exits, openings
+from plan.network import METADATA, Opening, exits, machine_addresses, of_pods, openings
 from plan.topology import Host
 
 # By number: names stand in /etc/protocols, which a small machine may lack.
 VRRP, ICMP, IGMP, ICMPV6 = 112, 1, 2, 58
+METADATA_6 = "fd00:ec2::254, fd20:ce::254"  # of AWS and Google Cloud, by IPv6 (their documentation)
 SSH_RATES = {"ip": ("ssh_rate", "ipv4_addr"), "ip6": ("ssh_rate6", "ipv6_addr")}
 _LOG = 'limit rate 5/second burst 10 packets log prefix "opstella {what}: " level info'
 
@@ -20,7 +21,8 @@ Sets = dict[tuple[IPv4Network, ...], str]
 
 
 def ruleset(host: Host, contract: Contract) -> str:
-    """What `host` lets in, and with opstella:network.egress what it may open, as text for `nft --file`.
+    """What `host` lets in, with opstella:network.egress what it may open, and on nodes what pods may open to machines, as
+    text for `nft --file`.
 
     NodePorts are guarded before kube-proxy rewrites their destination: after that they never reach the input hook.
     """
@@ -38,6 +40,10 @@ def _ruleset(host: Host, contract: Contract) -> str:
     chains = _input(host, accepted, contract)
     if host.role in ("master", "worker"):
         chains += _node_ports(guarded)
+        (cluster,) = contract.topology.served(host)
+        sets[machine_addresses(contract.topology)] = "machines"
+        sets[METADATA] = "metadata"
+        chains += _forward([_line(o, "daddr", f"pods_to_{o.rule.target}", sets) for o in of_pods(cluster, contract)])
     if contract.settings.network.egress.enforce:
         chains += _output(contract.settings.ssh.port, [_line(o, "daddr", f"to_{o.rule.target}", sets) for o in exits(host, contract)])
     body = [*_sets(sets), *_ssh_set(), *chains]
@@ -130,6 +136,32 @@ def _node_ports(lines: Iterable[str]) -> list[str]:
         "    ct state established,related return",
         *(f"    {line.replace(' counter accept ', ' return ')}" for line in lines),
         "    counter drop",
+        "}",
+    ]
+
+
+def _forward(lines: Iterable[str]) -> list[str]:
+    """What pods may open to machines: nodes forward it before they masquerade it, so here it has the pod's own address.
+
+    Between pods, and to anything else outside, nothing is held back: NetworkPolicies judge that. Name servers of clouds
+    answer at the metadata's addresses, and give away nothing.
+    """
+    return [
+        "",
+        "chain forward {",
+        "    type filter hook forward priority filter; policy accept;",
+        "    ct state established,related accept",
+        "    ip daddr @machines jump pods_to_machines",
+        "    ip daddr @metadata meta l4proto { tcp, udp } th dport 53 accept",
+        '    ip daddr @metadata counter drop comment "metadata of the cloud"',
+        f'    ip6 daddr {{ {METADATA_6} }} counter drop comment "metadata of the cloud"',
+        "}",
+        "",
+        "chain pods_to_machines {",
+        f"    meta l4proto {ICMP} accept",
+        *(f"    {line}" for line in dict.fromkeys(lines)),
+        f"    {_LOG.format(what='pod drop')}",
+        "    counter reject with icmpx admin-prohibited",
         "}",
     ]
 

@@ -97,7 +97,7 @@ def exported(form: str, contract: Contract) -> str:
             f"the clusters' network plugin is {plugin} (opstella:kubernetes.cni), whose flows are in the contract in place of "
             "Cilium's: its nodes would not reach each other by these policies; export the contract of a stack with cilium"
         )
-    return cilium.as_yaml(every, contract.topology.clusters)
+    return cilium.as_yaml(every, contract.topology.clusters, contract)
 
 
 def _tools(stack: Plan) -> str:

@@ -36,7 +36,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, OUTSIDE, Cache, Database, Flow, Job, OidcClient
+from plan.tools.needs import ITSELF, OUTSIDE, PUBLIC, Cache, Database, Flow, Job, OidcClient
 
 NAME = NAMESPACE = DOMAIN_KEY = "defectdojo"
 PORT = 8080
@@ -271,7 +271,11 @@ def release(inputs: ToolInputs) -> Release:
             Password(name=CI_SECRET, length=40, special=True),
             *(Password(name=internal[key], length=length) for key, length in keys.items()),
         ),
-        flows=(Flow(peer=OUTSIDE, ports=(443,), why="trackers, scanners and webhooks that people connect"), *beside),
+        flows=(
+            Flow(peer=OUTSIDE, ports=(443,), why="trackers, scanners and webhooks that people connect"),
+            Flow(peer=PUBLIC, ports=(443,), why="GitLab as a tracker, and what else of the platform people connect"),
+            *beside,
+        ),
         ports_for_ingress=(PORT,),
         workloads=tuple(
             Workload(

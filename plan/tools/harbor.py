@@ -269,7 +269,7 @@ def release(inputs: ToolInputs) -> Release:
         jobs=(_provisioning(inputs, host),),
         flows=(
             Flow(peer=ITSELF, ports=(5000, 8080, METRICS), why="its parts: core, registry, job service, scanner"),
-            Flow(peer=OUTSIDE, ports=(443,), why="Keycloak, registries it hands on, Trivy's list of vulnerabilities"),
+            Flow(peer=OUTSIDE, ports=(443,), why="registries it hands on, Trivy's list of vulnerabilities"),
         ),
         ports_for_ingress=(8080,),
         ports_for_metrics=(METRICS,),

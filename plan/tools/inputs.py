@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from config.model import Settings
 from config.placement import clusters_of
-from plan import dns, media, pki
+from plan import dns, media, network, pki
 from plan.haproxy import KUBERNETES_API
 from plan.tools import catalogue
 from plan.tools.model import Override, ToolInputs
@@ -46,6 +46,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         masters=tuple(str(m.address) for m in cluster.masters),
         machines=tuple(str(n.address) for n in nodes),
         gitlab=str(topology.gitlab.address),
+        machine_networks=tuple(map(str, network.machine_networks(settings, topology))),
         pod_network=str(cluster.settings.pod_subnet),
         service_network=str(cluster.settings.service_subnet),
         identity=settings.identity,

@@ -28,7 +28,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, OUTSIDE, Flow, OidcClient
+from plan.tools.needs import ITSELF, PUBLIC, Flow, OidcClient
 
 DOMAIN_KEY, API_KEY = "minio", "minioApi"
 CONSOLE_PORT = 9001
@@ -164,7 +164,7 @@ def release(inputs: ToolInputs) -> Release:
         clients=(client,) if _login(inputs) else (),
         flows=(
             Flow(peer=ITSELF, ports=(PORT,), why="Jobs of its chart, where values turn them on"),
-            *((Flow(peer=OUTSIDE, ports=(443,), why="Keycloak, by its public name"),) if _login(inputs) else ()),
+            *((Flow(peer=PUBLIC, ports=(443,), why="Keycloak, by its public name"),) if _login(inputs) else ()),
         ),
         ports_for_ingress=(PORT, CONSOLE_PORT),
         ports_for_metrics=(PORT,),

@@ -223,6 +223,9 @@ class ToolInputs:
     """Addresses of all nodes of the cluster."""
     gitlab: str | None = None
     """Address of GitLab's machine."""
+    machine_networks: tuple[str, ...] = ()
+    """The subnets of all machines of the platform, without what opstella:network.neighbours names there: no pod reaches
+    them as something outside."""
     pod_network: str = "172.16.72.0/22"
     service_network: str = "172.16.76.0/22"
     identity: Identity = Identity()

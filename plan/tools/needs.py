@@ -13,7 +13,9 @@ from typing import Any, Literal
 from plan.tools.sources import Secret, Source
 
 KUBERNETES_API = "kubernetes-api"  # the API server: on the masters' addresses, port 6443
-OUTSIDE = "outside"  # any address that is neither a pod's nor a service's: the platform's VMs, the internet
+# Any address that is neither a pod's nor a Service's; of what a pod opens, none of the machines' subnets or of a cloud's
+# metadata either: machines are reached by flows of their own.
+OUTSIDE = "outside"
 PUBLIC = "public"  # the platform's own public names, as users reach them: its load balancers, and GitLab
 ITSELF = "itself"  # the tool's own namespace
 NODES = "nodes"  # the cluster's machines: kubelets, node exporters

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any, Literal
 
+from plan.network import METADATA
 from plan.tools import jobs
 from plan.tools.model import Manifest, Release, ToolInputs
 from plan.tools.needs import DNS, ITSELF, KUBERNETES_API, MONITORS, NODES, OUTSIDE, PUBLIC, Flow
@@ -135,7 +136,7 @@ def _addresses(inputs: ToolInputs, flow: Flow) -> list[Peer]:
     if flow.peer == DNS:
         return [_namespace("kube-system", {})]
     if flow.peer == OUTSIDE:
-        inside = [inputs.pod_network, inputs.service_network]
+        inside = [inputs.pod_network, inputs.service_network, *inputs.machine_networks, *map(str, METADATA)]
         return [{"ipBlock": {"cidr": "0.0.0.0/0", **({} if flow.inbound else {"except": inside})}}]
     if flow.peer == NODES:
         return [_block(address) for address in inputs.machines]

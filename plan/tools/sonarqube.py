@@ -213,7 +213,10 @@ def release(inputs: ToolInputs) -> Release:
         ),
         # SonarQube wants letters of both cases, a digit and a special character in it.
         passwords=(Password(name=ADMIN_PASSWORD, length=64, special=True), Password(name=MONITORING_PASSCODE)),
-        flows=(Flow(peer=OUTSIDE, ports=(443,), why="plugins, updates, and repositories that people import"),),
+        flows=(
+            Flow(peer=OUTSIDE, ports=(443,), why="plugins, updates, and repositories that people import"),
+            Flow(peer=PUBLIC, ports=(443,), why="GitLab, whose merge requests it decorates"),
+        ),
         ports_for_ingress=(PORT,),
         workloads=(
             Workload(kind="StatefulSet", name=NAME, namespace=NAMESPACE, cpu=CPU, memory=MEMORY, selector=LABELS),

@@ -1,4 +1,4 @@
-"""What an nftables ruleset of the plan lets in, read from its text alone: a second opinion beside the plan's own.
+"""What an nftables ruleset of the plan lets in and passes on, read from its text alone: a second opinion beside the plan's own.
 
 Knows exactly the statements that the plan's rulesets use, and raises ValueError for any other. It says nothing about
 the kernel; test_network_kernel.py asks that.
@@ -26,10 +26,13 @@ _RULE = re.compile(
     r'(?P<verdict>counter accept|return) comment "[^"]{1,128}"'
 )
 _PROTOCOL = re.compile(r'(?:ip [sd]addr @(?P<set>\w+) )?meta l4proto (?P<number>\d+) counter accept comment "[^"]{1,128}"')
-_HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting|output) priority \w+; policy (?P<policy>accept|drop);")
+_HOOK = re.compile(r"type filter hook (?P<hook>input|prerouting|output|forward) priority \w+; policy (?P<policy>accept|drop);")
 _JUMP = re.compile(
     r"fib daddr type local meta l4proto \{ tcp, udp \} th dport (?P<low>\d+)-(?P<high>\d+) jump (?P<chain>\w+)"
 )
+_CALL = re.compile(r"ip daddr @(?P<set>\w+) jump (?P<chain>\w+)")
+_DROP = re.compile(r'ip daddr @(?P<set>\w+) counter drop comment "[^"]{1,128}"')
+_NAMES = re.compile(r"ip daddr @(?P<set>\w+) meta l4proto \{ tcp, udp \} th dport (?P<port>\d+) accept")
 # Statements that a new TCP or UDP connection from another machine passes by.
 _PASSED = re.compile(
     r"ct state established,related (accept|return)|ct state invalid counter drop|iifname \"lo\" (accept|return)"
@@ -39,6 +42,7 @@ _PASSED = re.compile(
     r"|oifname \"lo\" accept|meta l4proto \{ 1, 2, 58 \} accept|udp sport 68 udp dport 67 accept"
     r"|udp sport 546 udp dport 547 accept"
     r"|tcp sport \d+ tcp flags & \(syn \| ack\) != syn accept"
+    r"|meta l4proto 1 accept|ip6 daddr \{ [0-9a-f:, ]+ \} counter drop comment \".*\""
 )
 
 
@@ -58,8 +62,13 @@ class PacketFilter:
         return all(
             self._verdict(self.chains[name][1:], source, protocol, port, policy)
             for hook, (name, policy) in hooks.items()
-            if hook != "output"
+            if hook not in ("output", "forward")
         )
+
+    def forwards(self, target: IPv4Address, protocol: str, port: int) -> bool:
+        """Whether the machine passes on a new connection to somebody else."""
+        name, policy = self._hooks()["forward"]
+        return self._verdict(self.chains[name][1:], target, protocol, port, policy)
 
     def lets_out(self, target: IPv4Address, protocol: str, port: int) -> bool:
         """Whether the machine may open a connection."""
@@ -92,6 +101,15 @@ class PacketFilter:
             elif rule := _PROTOCOL.fullmatch(line):
                 inside = rule["set"] is None or any(source in network for network in self.sets[rule["set"]])
                 if inside and protocol == rule["number"]:
+                    return True
+            elif call := _CALL.fullmatch(line):
+                if any(source in network for network in self.sets[call["set"]]):
+                    return self._verdict(self.chains[call["chain"]], source, protocol, port, policy)
+            elif drop := _DROP.fullmatch(line):
+                if any(source in network for network in self.sets[drop["set"]]):
+                    return False
+            elif name := _NAMES.fullmatch(line):
+                if port == int(name["port"]) and any(source in network for network in self.sets[name["set"]]):
                     return True
             elif not _PASSED.fullmatch(line):
                 raise ValueError(f"unknown statement: {line}")

@@ -50,13 +50,32 @@ class Case(TypedDict):
     outward: NotRequired[bool]
 
 
+class NodeCase(TypedDict):
+    """Pods behind a node, which forwards what they send to the machines, by its own address, through its `ruleset`."""
+
+    node: str
+    ruleset: str
+    pods: list[str]
+    machines: list[Machine]
+    ports: list[int]
+
+
 Through = dict[str, list[list[Any]]]
 
 
 def start(case: Case) -> Through:
     """Runs a case in namespaces of its own. Raises RuntimeError."""
+    return _run("router", case)
+
+
+def from_pods(case: NodeCase) -> Through:
+    """What the pods reach of the machines. Raises RuntimeError."""
+    return _run("node", case)
+
+
+def _run(what: str, case: Case | NodeCase) -> Through:
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, __file__, "router"],
+        ["unshare", "--net", sys.executable, __file__, what],
         input=json.dumps(case) + "\n", capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     if done.returncode != 0:
@@ -101,6 +120,37 @@ def router() -> None:
             for child, _ in machines:
                 through |= {f"{pair} outside": found for pair, found in _answer(child).items()}
         print(json.dumps(through))
+
+
+def node() -> None:
+    """Pods on one side, machines on the other; in between the node, which masquerades what leaves the pods."""
+    case: NodeCase = json.loads(sys.stdin.readline())
+    run("ip", "link", "set", "lo", "up")
+    _set("ipv4/ip_forward", "1")
+    for name in ("all", "default"):
+        _set(f"ipv4/conf/{name}/rp_filter", "0")
+    for address in (GATEWAYS["-4"], case["node"]):
+        run("ip", "address", "add", address, "dev", "lo")
+    nat = f"ip saddr {{ {', '.join(case['pods'])} }} oifname != \"pods\" snat to {case['node']}"
+    table = f"table ip opstella_test {{ chain out {{ type nat hook postrouting priority srcnat; {nat}; }}; }}"
+    for text in (table, case["ruleset"]):
+        subprocess.run(["nft", "--file", "-"], input=text, text=True, check=True)
+    with contextlib.ExitStack() as ends:
+        pods = ends.enter_context(_end("pods"))
+        for address in case["pods"]:
+            run("ip", "route", "add", address, "dev", "pods")
+        machines = []
+        for number, machine in enumerate(case["machines"]):
+            machines.append(ends.enter_context(_end(f"to{number}")))
+            for address in machine["addresses"]:
+                run("ip", "route", "add", address, "dev", f"to{number}")
+        every = list(zip([pods, *machines], [{"addresses": case["pods"]}, *case["machines"]], strict=True))
+        for child, end in every:
+            _tell(child, {**end, "ports": case["ports"]})
+        for child, _ in every:
+            _answer(child)
+        _tell(pods, [address for machine in case["machines"] for address in machine["addresses"]])
+        print(json.dumps(_answer(pods)))
 
 
 def end() -> None:
@@ -233,4 +283,4 @@ def run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    {"router": router, "end": end}[sys.argv[1]]()
+    {"router": router, "node": node, "end": end}[sys.argv[1]]()

@@ -27,6 +27,11 @@ def plan(architecture: str = "standalone", **sections: Any) -> Plan:
     return build(read(architecture, **sections), f"opstella/{architecture}")
 
 
+def as_written(architecture: str = "standalone", **sections: Any) -> Plan:
+    """A stack whose machines open the profile's tables as the document has them."""
+    return plan(architecture, **{**sections, "network": {"strict": False, **sections.get("network", {})}})
+
+
 def examples(count: int) -> settings:
     """As many random examples; how long one takes says only how busy the machine is.
 
@@ -116,6 +121,7 @@ def written(draw: st.DrawFn, most_workers: int = 8) -> dict[str, Any]:
             st.lists(st.sampled_from(["10.200.0.0/16", "10.200.7.0/24", "203.0.113.9/32"]), max_size=3)
         )
     }
+    values["network"] = {"strict": False}
     values["kubernetes"] = {"cisProfile": draw(st.booleans())}
     return values
 

@@ -16,6 +16,7 @@ from plan.contract.flow import flows
 from plan.plan import Plan
 from plan.topology import ClusterHosts
 from tests.plan.host_firewall import Peer, lets_in, opened
+from tests.plan.packet_filter import parse
 from tests.plan.stacks import contracts, examples, plan
 
 STRANGER = IPv4Address("198.51.100.7")
@@ -115,7 +116,51 @@ def test_pods_are_let_in_by_a_network_that_holds_them_all() -> None:
 def test_the_text_has_every_cluster() -> None:
     stack = plan("multicluster")
     told, clusters = flows(stack.contract), stack.topology.clusters
-    text = cilium.as_yaml(told, clusters)
+    text = cilium.as_yaml(told, clusters, stack.contract)
     assert [line for line in text.splitlines() if line.startswith("#")] == [f"# cluster {c.name}" for c in clusters]
-    every = [policy for cluster in clusters for policy in cilium.host_policies(told, cluster)]
+    every = [
+        policy
+        for cluster in clusters
+        for policy in (*cilium.host_policies(told, cluster), cilium.pod_policy(stack.contract, cluster))
+    ]
     assert list(yaml.safe_load_all(text)) == every and "&id" not in text
+
+
+def denied(policy: dict[str, Any], target: IPv4Address, protocol: str, port: int) -> bool:
+    """Whether a pod may not open it: by Cilium's "Deny Policies", whatever other policies allow."""
+    return any(
+        any(target in IPv4Network(one["cidr"]) for one in rule["toCIDRSet"])
+        and any(
+            one["protocol"] == protocol.upper() and int(one["port"]) <= port <= one.get("endPort", int(one["port"]))
+            for ports in rule["toPorts"]
+            for one in ports["ports"]
+        )
+        for spec in policy["specs"]
+        for rule in spec["egressDeny"]
+    )
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_what_pods_may_not_open_is_what_the_nodes_do_not_forward(architecture: str) -> None:
+    rule = {"purpose": "ours", "to": "gitlab", "from": ["172.16.72.0/22"], "ports": [5432, "7000-7010"]}
+    stack = plan(architecture, kubernetes={"cni": "cilium"}, network={"rules": [rule]})
+    addresses = [*(host.address for host in stack.topology.hosts), *map(IPv4Address, ("169.254.169.254", "198.51.100.7"))]
+    for cluster in stack.topology.clusters:
+        policy = cilium.pod_policy(stack.contract, cluster)
+        rules = parse(nftables.ruleset(cluster.workers[0], stack.contract))
+        for address in addresses:
+            for port in (1, 22, 53, 80, 443, 2049, 2379, 2381, 5432, 6443, 7000, 7005, 7011, 9100, 9345, 10250, 30443, 65535):
+                for protocol in ("tcp", "udp"):
+                    refused = not rules.forwards(address, protocol, port)
+                    assert denied(policy, address, protocol, port) == refused, (cluster.name, address, protocol, port)
+
+
+def test_the_pods_policy_denies_and_nothing_more() -> None:
+    """Otherwise every pod that no policy selects would be cut off from all else."""
+    stack = plan(kubernetes={"cni": "cilium"})
+    policy = cilium.pod_policy(stack.contract, stack.topology.clusters[0])
+    for spec in policy["specs"]:
+        assert spec["endpointSelector"] == {} and spec["enableDefaultDeny"] == {"ingress": False, "egress": False}
+        assert set(spec) == {"description", "endpointSelector", "enableDefaultDeny", "egressDeny"}
+        for rule in spec["egressDeny"]:
+            assert all(0 < len(ports["ports"]) <= 40 for ports in rule["toPorts"]) and rule["toCIDRSet"]

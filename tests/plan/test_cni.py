@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from plan import cilium, media, network, rke2
-from plan.contract.cilium import host_policies
+from plan.contract.cilium import host_policies, pod_policy
 from plan.contract.flow import flows
 from plan.manifests import manifests
 from tests.plan.stacks import plan
@@ -50,7 +50,7 @@ def test_each_cluster_applies_its_own_host_policies() -> None:
     found = files("multicluster")
     for cluster in stack.topology.clusters:
         text = found[cluster.name]["opstella-host-policies.yaml"]
-        assert list(yaml.safe_load_all(text)) == host_policies(flows(stack.contract), cluster)
+        assert list(yaml.safe_load_all(text)) == [*host_policies(flows(stack.contract), cluster), pod_policy(stack.contract, cluster)]
     assert len({text for of in found.values() for text in of.values()}) == len(found) + 1
 
 

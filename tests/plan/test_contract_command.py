@@ -205,7 +205,7 @@ def test_json_says_anyone_by_null() -> None:
     every = json.loads(export.as_json(stack()[2]))
     assert every["version"] == 1
     sources = {flow["purpose"]: flow["sources"] for flow in every["flows"]}
-    assert sources["GitLab web"] is None and sources["mountd"]
+    assert sources["GitLab web"] is None and sources["NFS"]
 
 
 def test_many_ports_take_several_lines_of_iptables() -> None:
@@ -282,7 +282,7 @@ def test_ciliums_policies_are_those_of_a_stack_with_cilium(tmp_path: Path, capsy
     )
     assert run("export", "cilium", file=str(file)) == 0
     contract = plan(kubernetes={"cni": "cilium"}).contract
-    assert capsys.readouterr().out == cilium.as_yaml(flows(contract), contract.topology.clusters)
+    assert capsys.readouterr().out == cilium.as_yaml(flows(contract), contract.topology.clusters, contract)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_ciliums_policies_are_those_of_a_stack_with_cilium(tmp_path: Path, capsy
         (("haproxy", "worker-1", "30443"), 0, "Kubernetes Worker Nodes, row 1"),
         (("bastion", "gitlab", "22/tcp"), 0, "derived, SSH: every machine is reached through the bastion"),
         (("198.51.100.7", "192.168.72.12", "443"), 0, "from any (anyone)"),
-        (("worker-2", "nfs", "2049/udp"), 0, "NFS, row 1"),
+        (("worker-2", "nfs", "2049"), 0, "NFS, row 1"),
         (("master-1", "master-1", "1"), 0, "may always talk to itself"),
         (("gitlab", "worker-1", "443"), 1, "held back: worker-1 (192.168.72.16) 443/tcp from gitlab (192.168.72.14); no rule"),
         (("worker-1", "master-1", "2379"), 1, "not from there:\n  etcd client, from master (192.168.72.15)"),
@@ -319,7 +319,7 @@ def test_why_where_egress_is_enforced(
     file = tmp_path / "Pulumi.standalone.yaml"
     file.write_text(
         "config:\n  opstella:architecture: standalone\n  opstella:domain: devops.example.com\n"
-        "  opstella:ssh: {privateKey: file:/none}\n  opstella:network: {egress: {enforce: true}}\n"
+        "  opstella:ssh: {privateKey: file:/none}\n  opstella:network: {strict: false, egress: {enforce: true}}\n"
     )
     assert run("why", *question, file=str(file)) == status
     assert answer in capsys.readouterr().out

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plan import network, nftables
+from plan import gitlab, network, nftables
 from plan.plan import Plan
 from plan.topology import Host
 from tests.plan.packet_filter import parse
-from tests.plan.stacks import examples, plan, stacks
+from tests.plan.stacks import as_written, examples, plan, stacks
 
 TCP, UDP, BOTH = ("tcp",), ("udp",), ("tcp", "udp")
 
@@ -139,7 +139,7 @@ def carries(stack: Plan, host: Host, tool: str) -> bool:
 
 @cache
 def reference(architecture: str) -> Plan:
-    return plan(architecture)
+    return as_written(architecture)
 
 
 ARCHITECTURES = ("standalone", "multicluster")
@@ -281,6 +281,39 @@ def test_the_ruleset_replaces_only_its_own_table() -> None:
         assert "ct state established,related accept" in text
 
 
+# What the tables open wider than anything needs, and what nothing uses: closed unless a stack asks for the literal tables.
+CLOSED = (
+    ("node", "tcp", 10250, "stranger"), ("master", "tcp", 6443, "stranger"), ("gitlab", "tcp", 9090, "stranger"),
+    ("gitlab", "tcp", 9090, "worker"), ("node", "tcp", 179, "worker"), ("node", "tcp", 9098, "worker"),
+    ("node", "tcp", 9099, "worker"), ("nfs", "udp", 2049, "worker"), ("nfs", "tcp", 111, "worker"), ("nfs", "tcp", 33333, "worker"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("target", "protocol", "port", "source"), CLOSED)
+def test_without_a_word_in_the_settings_only_what_is_needed_is_open(
+    architecture: str, target: str, protocol: str, port: int, source: str
+) -> None:
+    stack, literal = plan(architecture), reference(architecture)
+    targets = [h for h in stack.topology.hosts if is_target(target, h)]
+    closed = 0
+    for host in targets:
+        for peer in (p for p in peers(stack) if p.role == source and (host.cluster is None or p.cluster in (None, host.cluster)) and p.address != host.address):
+            assert not parse(nftables.ruleset(host, stack.contract)).lets_in(peer.address, protocol, port), f"{host.name} from {peer}"
+            closed += parse(nftables.ruleset(host, literal.contract)).lets_in(peer.address, protocol, port)
+    assert closed or (architecture, target, port) == ("multicluster", "master", 6443)
+
+
+def test_gitlabs_prometheus_answers_whom_the_contract_lets_in() -> None:
+    scraper = {"purpose": "our Prometheus", "to": "gitlab", "from": ["10.9.0.0/16"], "ports": [9090]}
+    assert not gitlab.scraped(plan().contract.rules)
+    assert gitlab.scraped(reference("standalone").contract.rules)
+    assert gitlab.scraped(plan(network={"rules": [scraper]}).contract.rules)
+    for is_open, address in ((False, "localhost"), (True, "0.0.0.0")):
+        text = gitlab.gitlab_rb("gitlab.example.com", "19.3.0", prometheus_open=is_open)
+        assert f"prometheus['listen_address'] = '{address}:9090'\n" in text
+
+
 def test_node_ports_are_guarded_on_nodes_only() -> None:
     stack = reference("standalone")
     for host in stack.topology.hosts:
@@ -302,4 +335,4 @@ def test_the_second_opinion_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="unknown statement"):
         parse(text.replace("        counter\n", "        accept\n")).lets_in(STRANGER, "tcp", 1)
     with pytest.raises(ValueError, match="twice"):
-        parse(text.replace("elements = { ", "elements = { 192.168.72.16, ", 1))
+        parse(text.replace("elements = { ", "elements = { 192.168.72.16/30, 192.168.72.16, ", 1))

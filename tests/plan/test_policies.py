@@ -25,7 +25,7 @@ from tests.plan.stacks import plan
 INPUTS = ToolInputs(
     domain="x.example.com", hosts={}, nfs_server="n", nfs_path="/",
     masters=("192.168.72.15",), machines=("192.168.72.15", "192.168.72.16"), gitlab="192.168.72.14",
-    load_balancers=("192.168.72.12",), pod_network="172.16.72.0/22", service_network="172.16.76.0/22",
+    load_balancers=("192.168.72.12",), pod_network="172.16.72.0/22", machine_networks=("192.168.72.0/23",), service_network="172.16.76.0/22",
 )  # fmt: skip
 
 
@@ -142,8 +142,11 @@ def test_the_api_server() -> None:
 
 def test_outside_public_names_and_nodes() -> None:
     bodies = made(release("a", flows=(Flow(peer=OUTSIDE, ports=(443,), why="w"),)))
-    assert passes(bodies, A, "203.0.113.9", 443) and passes(bodies, A, "192.168.72.12", 443)
+    assert passes(bodies, A, "203.0.113.9", 443)
     assert not passes(bodies, A, "172.16.72.9", 443) and not passes(bodies, A, "172.16.76.9", 443)
+    # Neither the machines nor what clouds tell those who run on them is outside.
+    for address in ("192.168.72.12", "192.168.72.11", "192.168.73.200", "169.254.169.254", "168.63.129.16", "100.100.100.200"):
+        assert not passes(bodies, A, address, 443), address
     bodies = made(release("a", flows=(Flow(peer=PUBLIC, ports=(443,), why="w"),)))
     assert passes(bodies, A, "192.168.72.12", 443) and passes(bodies, A, "192.168.72.14", 443)
     assert not passes(bodies, A, "203.0.113.9", 443)
@@ -318,3 +321,43 @@ def test_what_the_ingress_serves_can_be_reached() -> None:
             labels = [b["spec"]["podSelector"].get("matchLabels", {}) for b in bodies if b["metadata"]["namespace"] == one.namespace]
             for port in one.ports_for_ingress:
                 assert any(passes(bodies, Pod(namespace), Pod(one.namespace, own), port) for own in ({}, *labels)), one.name
+
+
+METADATA = "169.254.169.254"
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_no_pod_reaches_a_machine_but_by_a_flow_of_its_own(architecture: str) -> None:
+    """Whatever a tool may do outside, and pipelines may: the metadata and the machines are no part of it."""
+    stack = plan(architecture)
+    machines = {str(host.address): host.role for host in stack.topology.hosts}
+    for cluster in stack.topology.clusters:
+        bodies = [m.body for r in stack.releases[cluster.name] for m in r.before if module.WHY in m.body["metadata"].get("annotations", {})]
+        pods = {
+            (b["metadata"]["namespace"], tuple(sorted(b["spec"]["podSelector"].get("matchLabels", {}).items()))) for b in bodies
+        }
+        for namespace, labels in pods:
+            pod = Pod(namespace, dict(labels))
+            assert not any(passes(bodies, pod, METADATA, port) for port in (80, 443)), pod
+            for address, role in machines.items():
+                opened = {p for p in (22, 80, 443, 2049, 2379, 6443, 9100, 9345, 10250) if passes(bodies, pod, address, p)}
+                public = {"haproxy": {443, 6443}, "gitlab": {443, 6443}, "master": {2381, 6443, 9100, 10250}, "worker": {9100, 10250}}
+                assert opened <= public.get(role, set()), (pod, role, opened)
+
+
+def test_servers_that_settings_name_among_the_machines_are_outside() -> None:
+    mail = {"smarthost": "192.168.72.200:25", "sender": "a@example.com", "to": ["b@example.com"]}
+    stack = plan(network={"neighbours": ["192.168.72.128/26"]}, alerts={"mail": mail})
+    bodies = [m.body for r in stack.releases["standalone"] for m in r.before if module.WHY in m.body["metadata"].get("annotations", {})]
+    job = Pod("gitlab-jobs")
+    assert passes(bodies, job, "192.168.72.130", 443) and passes(bodies, job, "192.168.72.200", 443)
+    assert not passes(bodies, job, "192.168.72.127", 443) and not passes(bodies, job, "192.168.72.201", 443)
+
+
+def test_a_neighbour_is_never_one_of_the_machines() -> None:
+    stack = plan(network={"neighbours": ["192.168.72.0/24"]}, dns={"servers": ["192.168.72.14"]})
+    bodies = [m.body for r in stack.releases["standalone"] for m in r.before if module.WHY in m.body["metadata"].get("annotations", {})]
+    job = Pod("gitlab-jobs")
+    assert passes(bodies, job, "192.168.72.201", 80)
+    for host in stack.topology.hosts:
+        assert not passes(bodies, job, str(host.address), 80), host.name

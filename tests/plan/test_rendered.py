@@ -293,7 +293,7 @@ def test_nginx_settings_follow_the_version(version: str, prefix: str) -> None:
     text = gitlab.gitlab_rb("gitlab.example.com", version)
     assert f"\n{prefix}['redirect_http_to_https'] = true\n" in text
     assert text.startswith("external_url 'https://gitlab.example.com'\n")
-    assert "prometheus['listen_address'] = '0.0.0.0:9090'\n" in text
+    assert "prometheus['listen_address'] = 'localhost:9090'\n" in text
     assert "gitlab_rails['gitlab_shell_ssh_port'] = 22\n" in text
     assert "password'] = '" not in text
 
