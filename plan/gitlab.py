@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from plan.contract.rule import Rule, need
+from plan.limits import GITLAB_BODY, GITLAB_READ
 from plan.tools.externals import GITLAB_BUCKETS
 from plan.tools.model import Release
 from plan.tools.needs import GitLabPurpose
@@ -175,6 +176,8 @@ def gitlab_rb(
             "external_url": f"https://{host}",
             "letsencrypt['enable']": False,
             f"{nginx}['redirect_http_to_https']": True,
+            f"{nginx}['client_max_body_size']": f"{GITLAB_BODY.value}m",
+            f"{nginx}['proxy_read_timeout']": GITLAB_READ.value,
             "gitlab_rails['gitlab_shell_ssh_port']": SSH,
             "gitlab_rails['time_zone']": "UTC",
             # The password comes by the environment at the first install and is kept by the stack, not by the host.

@@ -1,5 +1,7 @@
 """HAProxy: the load balancer of a cluster or of several, plain TCP so that TLS stays end to end.
 
+It tells the ingress by the PROXY protocol whose connection it forwards, so that every log behind it has the client's address.
+
 It listens on every address that its machine holds at the moment. Which cluster a connection is for, its destination
 says: the cluster whose machine it is, unless it is the virtual address of another one. Neither the port nor a server's
 name could say it: RKE2's agents dial the registration port, and then the servers' addresses.
@@ -8,6 +10,7 @@ name could say it: RKE2's agents dial the registration port, and then the server
 from __future__ import annotations
 
 from plan.contract.rule import need
+from plan.limits import CONNECT, DRAIN, IDLE
 from plan.topology import ClusterHosts, Host, LoadBalancerHosts, Role
 
 INGRESS_HTTP, INGRESS_HTTPS = 30080, 30443  # NodePorts of the reference's firewall table
@@ -32,7 +35,7 @@ global
     group haproxy
     stats socket /run/haproxy/admin.sock mode 660 level admin expose-fd listeners
     stats timeout 30s
-    hard-stop-after 10m
+    hard-stop-after {drain}s
 
 defaults
     log global
@@ -41,9 +44,9 @@ defaults
     option dontlognull
     option redispatch 1
     retries 3
-    timeout connect 1s
-    timeout client 1h
-    timeout server 1h
+    timeout connect {connect}s
+    timeout client {idle}s
+    timeout server {idle}s
     timeout check 1s
     default-server inter 1s fastinter 500ms downinter 1s fall 2 rise 2
 
@@ -68,13 +71,16 @@ def configuration(balancer: LoadBalancerHosts) -> str:
         ("kubernetes-api", KUBERNETES_API, KUBERNETES_API, "master"),
         ("rke2-supervisor", SUPERVISOR, SUPERVISOR, "master"),
     )
-    text = _HEAD.format(statistics=STATISTICS, alive=ALIVE)
+    text = _HEAD.format(
+        statistics=STATISTICS, alive=ALIVE, connect=CONNECT.value, idle=IDLE.value, drain=DRAIN.value
+    )
     for name, port, target, role in services:
         # The owner's backend is called the same whether there are others or not.
         backends = {name if c == balancer.owner else f"{name}-{c.name}": c for c in balancer.clusters}
         text += _frontend(name, port, backends)
         for backend, cluster in backends.items():
-            text += _backend(backend, target, [host for host in cluster.nodes if host.role == role])
+            hosts = [host for host in cluster.nodes if host.role == role]
+            text += _ingress(backend, target, hosts) if role == "worker" else _backend(backend, target, hosts)
     return text
 
 
@@ -93,3 +99,21 @@ def _backend(name: str, target: int, hosts: list[Host]) -> str:
         f"    server {h.name} {h.address}:{target} check on-marked-down shutdown-sessions\n" for h in hosts
     )
     return f"\nbackend {name}\n    balance leastconn\n    option tcp-check\n{servers}"
+
+
+def _ingress(name: str, target: int, hosts: list[Host]) -> str:
+    """A backend of the workers' ingress: each worker once by the PROXY protocol, and once without it as a backup.
+
+    The check is a TLS handshake behind a PROXY header, which fails where the ingress does not read the header, and is no
+    request in its access log. So a deployed ingress that does not trust this load balancer yet, or no longer (a release that was
+    rolled back), is served as before, and no order of changes breaks it.
+    """
+    servers = "".join(
+        f"    server {h.name} {h.address}:{target} send-proxy-v2 check port {INGRESS_HTTPS} check-send-proxy check-ssl verify none "
+        "on-marked-down shutdown-sessions\n"
+        for h in hosts
+    )
+    plain = "".join(
+        f"    server {h.name}-plain {h.address}:{target} check backup on-marked-down shutdown-sessions\n" for h in hosts
+    )
+    return f"\nbackend {name}\n    balance leastconn\n    option tcp-check\n    option allbackups\n{servers}{plain}"

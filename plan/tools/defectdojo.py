@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from plan import versions
+from plan.limits import SCAN_FILE
 from plan.tools import ci, csi_driver_nfs, defectdojo_login, defectdojo_trust, sonarqube, traefik
 from plan.tools.common import (
     image,
@@ -106,6 +107,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "redisServer": "valkey.valkey.svc.cluster.local",
         "extraConfigs": {
             "DD_SECURE_PROXY_SSL_HEADER": "True",  # Traefik ends TLS
+            "DD_SCAN_FILE_MAX_SIZE": str(SCAN_FILE.value),
             "DD_SOCIAL_AUTH_REDIRECT_IS_HTTPS": "True",
             "DD_SOCIAL_AUTH_OIDC_AUTH_ENABLED": "True",
             "DD_SOCIAL_AUTH_OIDC_OIDC_ENDPOINT": realm,

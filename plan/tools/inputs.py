@@ -31,6 +31,7 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         database_instances=min(3, workers) if several else 1,
         load_balancer=str(cluster.entrance),
         load_balancers=tuple(str(c.entrance) for c in topology.clusters),
+        ingress_balancers=tuple(str(host.address) for host in cluster.load_balancers),
         chart_repository=settings.media.chart_repository,
         metrics_server=settings.kubernetes.metrics_server,
         nodes_mirror=media.harbor_first(settings),

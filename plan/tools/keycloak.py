@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import yaml
 
 from plan import versions
+from plan.limits import LOGIN_BURST, LOGIN_RATE
 from plan.tools import traefik
 from plan.tools.common import (
     CA_FOLDER,
@@ -20,7 +21,7 @@ from plan.tools.common import (
     resources,
     service,
 )
-from plan.tools.ingress import closed
+from plan.tools.ingress import closed, ingress, manifest, middleware
 from plan.tools.model import (
     Clear,
     Generated,
@@ -46,7 +47,7 @@ USERS_SECRET = "keycloak-users"
 CLIENTS_SECRET = "keycloak-clients"  # a key per client; plan/tools/wiring.py fills it
 LABELS = {"app.kubernetes.io/name": "keycloakx", "app.kubernetes.io/instance": NAME}
 CPU, MEMORY = "250m", "768Mi"
-HTTP, MANAGEMENT = 8080, 9000
+HTTP, MANAGEMENT, SERVICE = 8080, 9000, 80
 MASTER = ("/admin/master", "/admin/realms/master", "/realms/master")
 CLUSTER = (7800, 57800)  # Infinispan between the pods, and its failure detection
 
@@ -128,6 +129,27 @@ def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
     )
 
 
+def _limited(inputs: ToolInputs, host: str) -> tuple[Manifest, ...]:
+    """The way to Keycloak's log-in forms, of every realm that is open, past a limit for each client's address.
+
+    Keycloak locks an account after some failures in a row, whoever they are of: from one address that takes minutes then,
+    and the log has the address. Each worker's Traefik counts for itself, so each has its share.
+    """
+    name = f"{NAME}-login"
+    rate = {
+        "average": max(LOGIN_RATE.value // inputs.workers, 6), "period": "1m", "burst": max(LOGIN_BURST.value // inputs.workers, 5),
+        "sourceCriterion": {"ipStrategy": {"depth": 0}},  # the connection's own address, which HAProxy's PROXY header says
+    }  # fmt: skip
+    limit = middleware(name, NAMESPACE, {"rateLimit": rate})
+    # A longer path would open what is closed to everybody.
+    realms = (inputs.identity.realm, *(("master",) if inputs.identity.master_console else ()))
+    paths = [f"/realms/{name}/login-actions" for name in realms]
+    way = ingress(
+        inputs, name, NAMESPACE, host, paths=paths, backend=(f"{NAME}-http", SERVICE), middlewares=(name,),
+    )  # fmt: skip
+    return (manifest(f"{NAME}-login-limit", limit), manifest(f"{NAME}-login-ingress", way))
+
+
 def _user_password(name: str) -> str:
     return f"user-{name}"
 
@@ -144,7 +166,7 @@ def release(inputs: ToolInputs) -> Release:
         namespace=NAMESPACE,
         values=_values(inputs, host),
         needs=(traefik.NAME,),
-        before=_console(inputs, host),
+        before=(*_console(inputs, host), *_limited(inputs, host)),
         databases=(Database(name=DATABASE, database="keycloak", owner=DATABASE_USER),),
         secrets=(
             Secret(

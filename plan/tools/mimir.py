@@ -7,6 +7,7 @@ three settings to leave out. It has no login of its own: oauth2-proxy stands in 
 from __future__ import annotations
 
 from plan import versions
+from plan.limits import METRICS_BODY
 from plan.tools import agents, cloudnative_pg, readers, telemetry
 from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
@@ -109,6 +110,7 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
                 "dnsService": "rke2-coredns-rke2-coredns",  # RKE2's name for it; the gateway's nginx asks it
                 "extraEnvFrom": telemetry.from_secret(S3_SECRET),
             },
+            "gateway": {"nginx": {"config": {"clientMaxBodySize": f"{METRICS_BODY.value}M"}}},
             "mimir": {"structuredConfig": _configuration(inputs, replicas["ingester"])},
         },
     )

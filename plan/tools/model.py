@@ -194,6 +194,8 @@ class ToolInputs:
     """Address that Ingresses report as theirs."""
     load_balancers: tuple[str, ...] = ()
     """Addresses of the load balancers of all clusters: where the platform's public names lead to."""
+    ingress_balancers: tuple[str, ...] = ()
+    """Addresses of the load balancers' machines before this cluster's ingress, whose PROXY headers it believes."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-* headers are believed; HAProxy forwards plain TCP and sets none."""
     image_registry: str | None = None

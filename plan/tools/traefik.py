@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.haproxy import INGRESS_HTTP, INGRESS_HTTPS
+from plan.limits import KEEP_ALIVE, REQUEST, RESPONSE
 from plan.tools import cert_manager
 from plan.tools.common import merge, resources, workers_only
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
@@ -14,7 +15,17 @@ TLS_SECRET = "ingress-tls"
 
 
 def _values(inputs: ToolInputs) -> Values:
-    forwarded = {"forwardedHeaders": {"trustedIPs": list(inputs.trusted_proxies), "insecure": False}}
+    entry: Values = {
+        "forwardedHeaders": {"trustedIPs": list(inputs.trusted_proxies), "insecure": False},
+        "transport": {
+            "respondingTimeouts": {
+                "readTimeout": f"{REQUEST.value}s", "writeTimeout": f"{RESPONSE.value}s", "idleTimeout": f"{KEEP_ALIVE.value}s",
+            }
+        },
+    }  # fmt: skip
+    if inputs.ingress_balancers:
+        # A connection of theirs without the header is taken too, as one of the load balancer's own.
+        entry["proxyProtocol"] = {"trustedIPs": list(inputs.ingress_balancers), "insecure": False}
     values: Values = {
         "deployment": {"kind": "DaemonSet"},
         "affinity": workers_only(),
@@ -27,11 +38,12 @@ def _values(inputs: ToolInputs) -> Values:
             "web": {
                 "nodePort": INGRESS_HTTP,
                 "http": {"redirections": {"entryPoint": {"to": "websecure", "scheme": "https", "permanent": True}}},
-                **forwarded,
+                **entry,
             },
-            "websecure": {"nodePort": INGRESS_HTTPS, "http": {"tls": {"enabled": True}}, **forwarded},
+            "websecure": {"nodePort": INGRESS_HTTPS, "http": {"tls": {"enabled": True}}, **entry},
         },
-        # Local: a worker without Traefik refuses, so that the load balancer's health check tells the truth.
+        # Local: a worker without Traefik refuses, so that the load balancer's health check tells the truth, and a
+        # connection keeps the load balancer's address, by which its PROXY header is trusted.
         "service": {"spec": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
         "tlsStore": {"default": {"defaultCertificate": {"secretName": TLS_SECRET}}},
         "accessLog": {"enabled": True},

@@ -221,7 +221,7 @@ def test_load_balancer_leads_each_port_to_its_machines(stack: Plan) -> None:
     for cluster in stack.topology.clusters:
         text = haproxy.configuration(next(b for b in stack.topology.load_balancers if cluster in b.clusters))
         backs = {
-            name: set(re.findall(r"    server (\S+) (\S+):(\d+) check\b", body))
+            name: set(re.findall(r"    server (\S+) (\S+):(\d+) (?:send-proxy-v2 )?check\b(?! backup)", body))
             for name, body in re.findall(
                 r"backend (\S+)\n    balance leastconn\n    option tcp-check\n((?: .+\n)*)", text
             )
@@ -235,7 +235,33 @@ def test_load_balancer_leads_each_port_to_its_machines(stack: Plan) -> None:
             "80": workers("30080"), "443": workers("30443"), "6443": masters("6443"), "9345": masters("9345"),
         }  # fmt: skip
         assert re.findall(r"bind 127\.0\.0\.1:\d+", text) == ["bind 127.0.0.1:8404"]
-        assert "ssl" not in text, "TLS stays end to end"
+        assert not re.search(r"(?<!check-)ssl", text), "TLS stays end to end"
+
+
+@examples(10)
+@given(stacks())
+def test_the_ingress_is_told_the_clients_addresses_and_served_without_while_it_does_not_ask(stack: Plan) -> None:
+    for balancer in stack.topology.load_balancers:
+        backends = re.findall(r"^backend (\S+)\n((?:    .+\n)*)", haproxy.configuration(balancer), re.M)
+        for name, body in backends:
+            servers = re.findall(r"^    server (\S+) (\S+) (.+)$", body, re.M)
+            if not name.startswith("ingress"):
+                assert "proxy" not in body and "backup" not in body  # neither the API nor the supervisor reads the header
+                continue
+            first = [s for s in servers if not s[0].endswith("-plain")]
+            assert [(f"{n}-plain", address) for n, address, _ in first] == [s[:2] for s in servers if s[0].endswith("-plain")]
+            assert all(
+                "send-proxy-v2 check port 30443 check-send-proxy check-ssl verify none" in words and "backup" not in words
+                for _, _, words in first
+            )
+            assert all("check backup" in words and "proxy" not in words for n, _, words in servers if n.endswith("-plain"))
+            assert "    option allbackups\n" in body
+    for cluster in stack.topology.clusters:
+        ports = next(r for r in stack.releases[cluster.name] if r.name == "traefik").values["ports"]
+        wanted = [str(host.address) for host in cluster.load_balancers]
+        for entry in ("web", "websecure"):
+            # Their own addresses: from those they connect, whatever virtual one they hold.
+            assert ports[entry]["proxyProtocol"] == {"trustedIPs": wanted, "insecure": False}
 
 
 # NFS
