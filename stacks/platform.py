@@ -20,7 +20,6 @@ from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
 from config.tls_checks import served_chain
 from plan.gitlab import access_tokens, scraped, tokens_until
-from plan.hosts import extra_authorities
 from plan.manifests import manifests
 from plan.pki import trusted
 from plan.plan import Plan

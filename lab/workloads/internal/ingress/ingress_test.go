@@ -2,10 +2,15 @@ package ingress
 
 import (
 	"crypto/tls"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/pires/go-proxyproto"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -200,5 +205,61 @@ func TestCountEndpoints(t *testing.T) {
 	}}, "here")
 	if c := got[endpointKey("n", "s", "web")]; c != (count{here: 1, anywhere: 2}) {
 		t.Errorf("counted %+v", c)
+	}
+}
+
+// asked is what an entry point answers to a connection that begins with a PROXY
+// header of the client 198.51.100.7, or with none.
+func asked(t *testing.T, arguments []string, header bool) string {
+	t.Helper()
+	options := ParseArguments(append(arguments, "--entryPoints.web.address=:8000/tcp"))
+	frontend := NewFrontend("127.0.0.1", "node")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := int32(listener.Addr().(*net.TCPAddr).Port)
+	prefix := networkingv1.PathTypePrefix
+	routes := Routes(&options, []*networkingv1.Ingress{ingress("root", "a.test", "/", prefix, nil)}, resolveAll)
+	frontend.state = &State{
+		Options: options, Routes: routes,
+		Ports: []Port{{NodePort: number, Service: "s", EntryPoint: options.EntryPoints["web"]}},
+	}
+	serving := frontend.serve(listener, number)
+	defer serving.close()
+	connection, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	_ = connection.SetDeadline(time.Now().Add(10 * time.Second))
+	if header {
+		client := &net.TCPAddr{IP: net.ParseIP("198.51.100.7"), Port: 4711}
+		if _, err := proxyproto.HeaderProxyFromAddrs(2, client, listener.Addr()).WriteTo(connection); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _ = io.WriteString(connection, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+	answer, _ := io.ReadAll(connection)
+	return string(answer)
+}
+
+func TestProxyProtocol(t *testing.T) {
+	trusting := []string{"--entryPoints.web.proxyProtocol.trustedIPs=10.0.0.1,127.0.0.0/8", "--providers.kubernetesingress"}
+	other := []string{"--entryPoints.web.proxyProtocol.trustedIPs=10.0.0.1", "--providers.kubernetesingress"}
+	for _, c := range []struct {
+		what      string
+		arguments []string
+		header    bool
+		want      string
+	}{
+		{"a trusted address says whose connection it is", trusting, true, "client: 198.51.100.7"},
+		{"or is taken as it is", trusting, false, "client: 127.0.0.1"},
+		{"what another says is ignored", other, true, "client: 127.0.0.1"},
+		{"an entry point that reads no header takes it for a request", []string{"--providers.kubernetesingress"}, true, "400 Bad Request"},
+	} {
+		if got := asked(t, c.arguments, c.header); !strings.Contains(got, c.want) {
+			t.Errorf("%s: no %q in %q", c.what, c.want, got)
+		}
 	}
 }

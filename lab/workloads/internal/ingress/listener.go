@@ -10,9 +10,11 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"k8s.io/klog/v2"
 )
 
@@ -159,6 +161,7 @@ func (f *Frontend) serve(l net.Listener, number int32) *listening {
 					f.line(connection, port)
 					return
 				}
+				connection = port.EntryPoint.proxied(connection)
 				// Traefik tells TLS from HTTP by the first byte, on every entry point.
 				buffered := &peeked{Conn: connection, reader: bufio.NewReaderSize(connection, 512)}
 				_ = connection.SetReadDeadline(time.Now().Add(firstByteTimeout))
@@ -176,6 +179,24 @@ func (f *Frontend) serve(l net.Listener, number int32) *listening {
 		}
 	}()
 	return out
+}
+
+// proxied is the connection as the entry point takes it: of a trusted address
+// whose it is by its PROXY header, if it has one; the header of any other
+// address is read and ignored, as with the real Traefik.
+func (e *EntryPoint) proxied(connection net.Conn) net.Conn {
+	if e.Trusted == nil {
+		return connection
+	}
+	policy := proxyproto.IGNORE
+	if peer, err := netip.ParseAddrPort(connection.RemoteAddr().String()); err == nil {
+		for _, network := range e.Trusted {
+			if network.Contains(peer.Addr().Unmap()) {
+				policy = proxyproto.USE
+			}
+		}
+	}
+	return proxyproto.NewConn(connection, proxyproto.WithPolicy(policy))
 }
 
 // line answers on the NodePort of a Service that is not Traefik's.
@@ -217,8 +238,9 @@ func (f *Frontend) answer(w http.ResponseWriter, r *http.Request, number int32, 
 		http.Error(w, "no available server", http.StatusServiceUnavailable)
 	default:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = fmt.Fprintf(w, "double of traefik on %s\nhost: %s\nservice: %s/%s:%s\n",
-			f.node, host, route.Backend.Namespace, route.Backend.Service, route.Backend.Port)
+		client, _, _ := net.SplitHostPort(r.RemoteAddr)
+		_, _ = fmt.Fprintf(w, "double of traefik on %s\nhost: %s\nservice: %s/%s:%s\nclient: %s\n",
+			f.node, host, route.Backend.Namespace, route.Backend.Service, route.Backend.Port, client)
 	}
 }
 

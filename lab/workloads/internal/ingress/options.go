@@ -3,6 +3,7 @@ package ingress
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -13,6 +14,9 @@ type EntryPoint struct {
 	Port string
 	// TLS is set when routers without a TLS section of their own get one here.
 	TLS bool
+	// Trusted are the networks whose PROXY headers are believed; nil when the
+	// entry point reads no header, which is then the beginning of a request.
+	Trusted []netip.Prefix
 	// Redirect is nil when the entry point redirects nothing.
 	Redirect *Redirect
 }
@@ -117,6 +121,15 @@ func (e *EntryPoint) set(key, value string, on bool) {
 		address, _, _ := strings.Cut(value, "/") // ":8443/tcp"
 		if _, port, err := net.SplitHostPort(address); err == nil {
 			e.Port = port
+		}
+	case "proxyprotocol.trustedips":
+		e.Trusted = []netip.Prefix{}
+		for _, text := range strings.Split(value, ",") {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				e.Trusted = append(e.Trusted, prefix)
+			} else if address, err := netip.ParseAddr(text); err == nil {
+				e.Trusted = append(e.Trusted, netip.PrefixFrom(address, address.BitLen()))
+			}
 		}
 	case "http.tls":
 		e.TLS = on
