@@ -74,6 +74,7 @@ ARROWS = {
 LINES = {
     ("node", "node"): "between nodes",
     ("master", "master"): "between masters",
+    ("node", "master"): "into masters from nodes",
     ("any", "node"): "into nodes from anywhere",
     ("any", "master"): "into masters from anywhere",
     ("pods", "master"): "into masters from pods",
