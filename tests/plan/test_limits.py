@@ -96,13 +96,21 @@ def test_the_logins_of_one_address_are_limited_over_all_workers(workers: int) ->
     assert rate["average"] >= 6 and rate["burst"] >= 5
 
 
-def test_the_limit_is_in_front_of_every_login_form() -> None:
-    keycloak = release(plan(identity={"realm": "ours"}), "keycloak")
+@pytest.mark.parametrize(
+    ("identity", "paths"),
+    [
+        # Where the master realm is closed, a longer path below it would open it again.
+        ({"realm": "ours"}, ["/realms/ours/login-actions"]),
+        ({"realm": "ours", "masterConsole": True}, ["/realms/ours/login-actions", "/realms/master/login-actions"]),
+    ],
+)
+def test_the_limit_is_in_front_of_every_login_form_that_is_open(identity: dict[str, Any], paths: list[str]) -> None:
+    keycloak = release(plan(identity=identity), "keycloak")
     bodies = [m.body for m in keycloak.before]
-    (way,) = (b for b in bodies if b["kind"] == "Ingress")
-    (limit,) = (b for b in bodies if b["kind"] == "Middleware")
+    (limit,) = (b for b in bodies if "rateLimit" in b.get("spec", {}))
+    (way,) = (b for b in bodies if b["kind"] == "Ingress" and b["metadata"]["name"] == limit["metadata"]["name"])
     (rule,) = way["spec"]["rules"]
-    assert [path["path"] for path in rule["http"]["paths"]] == ["/realms/ours/login-actions", "/realms/master/login-actions"]
+    assert [path["path"] for path in rule["http"]["paths"]] == paths
     assert rule["host"] == keycloak.host
     named = way["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"]
     assert named == f"keycloak-{limit['metadata']['name']}@kubernetescrd"
