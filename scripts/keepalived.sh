@@ -61,7 +61,7 @@ interface_of() { ip -4 -o addr show to "$1/32" scope global | awk 'NR == 1 { pri
 # Status 5 is about scripts that root might run unsafely; the configuration names none that others can write.
 check_configuration() {
   check_beside "$CONFIG" "$1" keepalived --config-test --use-file >"$STAGE/keepalived.log" 2>&1 ||
-    die "keepalived refuses its configuration, the running one was left alone: $(grep -v '^$' "$STAGE/keepalived.log" | tail -n 1)" "correct what it names"
+    die "keepalived refuses its configuration, the running one was left alone: $(said "$STAGE/keepalived.log" 'unknown|invalid|error|line [0-9]+')" "correct what it names"
 }
 
 # kept ADDRESS: the keepalived that runs is one of those that hold it in turn already.

@@ -157,7 +157,7 @@ set_time() {
   [[ $(os_family) == debian ]] || { unit=chronyd; path=/etc/chrony.conf; }
   package_install chrony
   stage
-  check_beside "$path" "${V[chrony_conf]}" chronyd -p -f >/dev/null 2>"$STAGE/chrony" || die "chrony refuses its configuration: $(tail -n 1 "$STAGE/chrony")" "$(chrony_remedy)"
+  check_beside "$path" "${V[chrony_conf]}" chronyd -p -f >/dev/null 2>"$STAGE/chrony" || die "chrony refuses its configuration: $(said "$STAGE/chrony" 'error|denied|invalid|could not')" "$(chrony_remedy)"
   install_text "$path" 0644 "${V[chrony_conf]}"
   service_enable "$unit"
   if in_container && ! clock_is_ours; then
@@ -351,7 +351,7 @@ firewall_check() {
   ! grep -Eq '^[[:space:]]*flush[[:space:]]+ruleset' "$1" || die "the ruleset flushes every table, those of Kubernetes and of other tools too" "flush the table inet opstella only"
   tables=$(grep -Eo '^[[:space:]]*(add[[:space:]]+)?table[[:space:]]+[a-z0-9]+[[:space:]]+[A-Za-z0-9_]+' "$1" | awk '{ print $(NF - 1), $NF }' | sort -u)
   [[ $tables == 'inet opstella' ]] || die "the ruleset holds the tables: ${tables//$'\n'/, }" "put everything into the one table inet opstella"
-  firewall_text "$1" | nft -c -f - 2>"$STAGE/nft" || die "nft refuses the ruleset: $(head -n 1 "$STAGE/nft")" "correct the rules; nothing was changed"
+  firewall_text "$1" | nft -c -f - 2>"$STAGE/nft" || die "nft refuses the ruleset: $(head -n 3 "$STAGE/nft" | paste -s -d ' ')" "correct the rules; nothing was changed"
 }
 
 # firewall_live: the confirmed ruleset is what the kernel holds, as far as nft's listing tells.

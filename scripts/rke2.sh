@@ -8,6 +8,7 @@ IMAGES=$DATA/agent/images
 MEDIA=/var/lib/opstella/media/rke2
 SELINUX_PACKAGES=https://rpm.rancher.io
 RESTART=false
+STARTED=0
 
 main() {
   read_values
@@ -96,7 +97,7 @@ other_type_check() {
 # An upgrade cannot be undone without a snapshot from before.
 snapshot() {
   [[ ${V[type]} == server ]] && systemctl is-active --quiet rke2-server || return 0
-  "$(rke2_binary)" etcd-snapshot save --name "before-${V[version]//[+]/-}" >"$STAGE/snapshot" 2>&1 </dev/null || die "no etcd snapshot could be taken before the upgrade from $1: $(tail -n 1 "$STAGE/snapshot" | redact)" "mend the cluster first; nothing was upgraded"
+  "$(rke2_binary)" etcd-snapshot save --name "before-${V[version]//[+]/-}" >"$STAGE/snapshot" 2>&1 </dev/null || die "no etcd snapshot could be taken before the upgrade from $1: $(said "$STAGE/snapshot" 'level=(fatal|error)|error')" "mend the cluster first; nothing was upgraded"
   changed "etcd snapshot before the upgrade from $1"
 }
 
@@ -158,12 +159,20 @@ install_rke2() {
   proxy_use
   if ! env TMPDIR="$MEDIA" "${environment[@]}" sh "$MEDIA/install.sh" >"$STAGE/install" 2>&1 </dev/null; then
     tail -n 30 "$STAGE/install" | redact >&2
-    die "the RKE2 installer failed" "read its lines above"
+    die "the RKE2 installer failed: $(said "$STAGE/install" '^\[ERROR\]|^curl: \(')" "$(installer_remedy)"
   fi
   systemctl daemon-reload
   name=$(installed_version)
   [[ $name == "${V[version]}" ]] || die "the installer brought RKE2 ${name:-of no version} instead of ${V[version]}" "put the files of one release on the media server, and its version into the settings"
   changed "RKE2 $name"
+}
+
+# installer_remedy: by what the installer and the curl below it said.
+installer_remedy() {
+  if grep -q '^curl: (' "$STAGE/install"; then curl_remedy "$(grep '^curl: (' "$STAGE/install" | tail -n 1)"
+  elif grep -q 'sha256 does not match' "$STAGE/install"; then echo "put the files of one release on the media server, or let the proxy hand on the release's files unchanged"
+  elif grep -q 'existing RKE2 RPMs' "$STAGE/install"; then echo "RKE2 was installed as packages here: run rke2-uninstall.sh first, or give a fresh host"
+  else echo "read its lines above"; fi
 }
 
 # ---- configure --------------------------------------------------------------------------------
@@ -231,7 +240,7 @@ set_cis_sysctls() {
   install_text /etc/sysctl.d/60-rke2-cis.conf 0644 "$line"$'\n'
   [[ $DID == changed ]] || return 0
   if ! sysctl -q -p /etc/sysctl.d/60-rke2-cis.conf >"$STAGE/sysctl" 2>&1; then
-    in_container || die "the kernel does not take the sysctls of the CIS profile: $(tail -n 1 "$STAGE/sysctl")" "set them by hand; they stand in /etc/sysctl.d/60-rke2-cis.conf"
+    in_container || die "the kernel does not take the sysctls of the CIS profile: $(said "$STAGE/sysctl" '^sysctl:')" "set them by hand; they stand in /etc/sysctl.d/60-rke2-cis.conf"
     warning "the sysctls of the CIS profile belong to the machine around this container; set them there"
   fi
 }
@@ -309,6 +318,7 @@ remove_rke2() {
 # ---- run --------------------------------------------------------------------------------------
 
 start() {
+  STARTED=$(date +%s)
   service_enable "$UNIT"
   local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[oidc_ca]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
   if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT"; then
@@ -333,9 +343,53 @@ service_is_up() {
   return 1
 }
 
+# give_up WHAT: with the errors that RKE2 and its kubelet logged in this run, and the remedy for what they say.
 give_up() {
+  local log=$STAGE/journal kubelet=$DATA/agent/logs/kubelet.log
   journal_tail "$UNIT" 30
-  die "$1" "read the lines above; on a joining host check that it reaches port 9345 of the registration address, and that the token is the cluster's. Running again continues here"
+  {
+    [[ ! -f $kubelet || $(stat -c %Y "$kubelet") -lt $STARTED ]] || tail -n 200 "$kubelet"
+    journalctl --no-pager --quiet --output=cat --unit "$UNIT" --since "@$STARTED" --lines 1000
+  } 2>/dev/null | sed -E -e 's/^time="[^"]*" //' -e 's/^([EFIW])[0-9]{4} [0-9:.]+ +[0-9]+ /\1 /' | awk '!said[$0]++' >"$log" || true
+  die "$1: $(said "$log" "$RKE2_ERRORS")" "$(rke2_remedy "$log"). Running again continues here"
+}
+
+RKE2_ERRORS='level=(fatal|error)|^[EF] |^"?Error: |server is not ready|flag provided but not defined|unknown .*labels'
+
+# rke2_remedy LOG: by the words of RKE2, of its kubelet and of the kernel; the most specific one first.
+rke2_remedy() {
+  local log=$1
+  if grep -qE "unknown 'kubernetes.io' or 'k8s.io' labels" "$log"; then
+    echo "take the labels that are named there out of opstella:clusters.NAME.workers or masters (labels, nodeLabels): a kubelet may not give them to itself"
+  elif grep -qE 'Node password rejected' "$log"; then
+    echo "another machine joined as ${V[node_name]} before: delete the Secret ${V[node_name]}.node-password.rke2 in kube-system, or restore /etc/rancher/node/password on this host"
+  elif grep -qE 'duplicate node name found' "$log"; then
+    echo "the cluster still counts an earlier ${V[node_name]} as a member of etcd: kubectl delete node ${V[node_name]} first"
+  elif grep -qE 'token CA hash does not match|encrypted with different token|not authorized|401 Unauthorized|invalid token|failed to validate token' "$log"; then
+    echo "this host and the cluster have different tokens: if it belonged to another cluster before, run rke2-uninstall.sh on it; if the cluster was restored, give it the token that it was made with"
+  elif grep -qE 'critical configuration (value )?mismatch' "$log"; then
+    echo "this server's settings differ from those of the running servers: keep what the message names as it was when the cluster was made"
+  elif grep -qE 'invalid kernel parameter value|unknown (user|group) etcd' "$log"; then
+    echo "the CIS profile needs these kernel parameters and the user etcd: see /etc/sysctl.d/60-rke2-cis.conf for what overrides them (sysctl --system), or set opstella:kubernetes.cisProfile to false"
+  elif grep -qE 'flag provided but not defined|Incorrect Usage|unknown flag' "$log"; then
+    echo "RKE2 ${V[version]} does not know a setting that is named there: choose another opstella:kubernetes.version, or take the setting out"
+  elif grep -qE 'no space left on device' "$log"; then
+    echo "free some space at /var/lib/rancher and /var/lib/kubelet: df -h"
+  elif grep -qE 'address already in use' "$log"; then
+    echo "another program holds the port that is named there: ss -lntp"
+  elif grep -qE 'x509: certificate has expired or is not yet valid' "$log"; then
+    echo "compare the clocks of the machines (chronyc tracking); certificates that really expired are renewed by: systemctl restart $UNIT"
+  elif grep -qE 'x509: ' "$log"; then
+    echo "a certificate is not trusted by this host: of a registry or proxy, add its authority to opstella:extraCaCertificates; of port 9345, see that the registration address leads to this cluster"
+  elif grep -qE 'avc: +denied|permission denied' "$log"; then
+    echo "look for what the kernel denied (ausearch -m avc -ts recent; journalctl -k); with SELinux, reboot this host once after rke2-selinux was installed"
+  elif grep -qE '(:9345|/cacerts).*(connection refused|no route to host|i/o timeout|deadline exceeded|EOF|Client\.Timeout)' "$log"; then
+    echo "this host does not reach the registration address at port 9345: see that the first server runs and the load balancer has it as healthy, and what lies between them filters"
+  elif grep -qE 'failed to (pull|resolve)|ErrImagePull|pulling image|toomanyrequests|Failed to pull' "$log"; then
+    echo "this host cannot load images: check the registry that is named there, opstella:media.registryMirror and opstella:proxy"
+  else
+    echo "nothing there is known to this program: read the lines above, and: journalctl -u $UNIT; $DATA/agent/logs/kubelet.log"
+  fi
 }
 
 wait_for_node() {
