@@ -68,7 +68,7 @@ set_name_servers() {
   if systemctl is-active --quiet systemd-resolved; then
     install_text /etc/systemd/resolved.conf.d/opstella.conf 0644 $'[Resolve]\n'"DNS=${LIST[*]}"$'\n'
     in_use dns "${LIST[*]}" || systemctl restart systemd-resolved
-  elif systemctl is-active --quiet NetworkManager; then
+  elif systemctl is-active --quiet NetworkManager && ! network_manager_leaves_dns; then
     server=$(IFS=, && printf '%s' "${LIST[*]}")
     install_text /etc/NetworkManager/conf.d/opstella-dns.conf 0644 $'[global-dns-domain-*]\n'"servers=$server"$'\n'
     in_use dns "${LIST[*]}" || systemctl reload NetworkManager
@@ -79,6 +79,9 @@ set_name_servers() {
   fi
   now_in_use dns "${LIST[*]}"
 }
+
+# cloud-init tells NetworkManager to keep off resolv.conf where it wrote that file itself, as images of the RHEL family do.
+network_manager_leaves_dns() { NetworkManager --print-config 2>/dev/null | grep -Eq '^(dns=none|rc-manager=unmanaged)$'; }
 
 # The proxy may carry a password: then the files are for root only. Later phases read /etc/opstella/proxy before they
 # fetch anything; the package manager's own file is for whoever uses it beside them.
