@@ -183,6 +183,8 @@ def gitlab_rb(
             # The password comes by the environment at the first install and is kept by the stack, not by the host.
             "gitlab_rails['store_initial_root_password']": False,
             "gitlab_rails['display_initial_root_password']": False,
+            # Of a new GitLab; it is open to everybody otherwise, from its first moment on.
+            "gitlab_rails['gitlab_signup_enabled']": False,
             "prometheus['listen_address']": f"{'0.0.0.0' if prometheus_open else 'localhost'}:{PROMETHEUS}",
             **(_sign_in(host, sign_in) if sign_in else {}),
             **(_object_storage(object_storage) if object_storage else {}),

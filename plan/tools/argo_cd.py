@@ -72,7 +72,11 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "configs": {
             "params": {"server.insecure": True},  # Traefik ends TLS
             "secret": {"createSecret": False},
-            "cm": {"oidc.config": _login(inputs)},
+            "cm": {
+                "oidc.config": _login(inputs),
+                # Else the right to synchronise is also the right to deploy any revision, and any manifests of one's own.
+                "application.sync.requireOverridePrivilegeForRevisionSync": "true",
+            },
             "rbac": {"policy.default": "", "policy.csv": _policy(), "scopes": "[groups]"},
         },
         "dex": {"enabled": False},

@@ -43,13 +43,14 @@ def ingress(
     *,
     paths: Sequence[str],
     backend: tuple[str, int],
-    middlewares: Sequence[str],
+    middlewares: Sequence[str] = (),
 ) -> Values:
     """An Ingress of one rule, whose requests pass `middlewares` of its namespace."""
+    annotations = {"annotations": passing(namespace, *middlewares)} if middlewares else {}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": {"name": name, "namespace": namespace, "annotations": passing(namespace, *middlewares)},
+        "metadata": {"name": name, "namespace": namespace, **annotations},
         "spec": {
             "ingressClassName": inputs.ingress_class,
             "rules": [rule(host, paths, backend)],

@@ -22,6 +22,7 @@ from plan.tools.common import (
     service,
     trusting,
 )
+from plan.tools.ingress import ingress, manifest
 from plan.tools.model import (
     EachCa,
     Generated,
@@ -73,7 +74,7 @@ PERMISSIONS = {
 }
 
 
-def _values(inputs: ToolInputs, host: str) -> Values:
+def _values(inputs: ToolInputs) -> Values:
     values: Values = {
         "fullnameOverride": NAME,
         "community": {"enabled": True, "buildNumber": versions.SONARQUBE_BUILD.version},
@@ -90,12 +91,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "initFs": {"enabled": False},  # would run as root
         "persistence": {"enabled": False},
         "startupProbe": {"failureThreshold": 60},
-        "ingress": {
-            "enabled": True,
-            "ingressClassName": inputs.ingress_class,
-            "hosts": [{"name": host, "path": "/", "pathType": "Prefix"}],
-            "tls": [{"hosts": [host]}],  # no secret: Traefik's default certificate covers the name
-        },
+        "ingress": {"enabled": False},  # made after the Job, which changes the password that every new SonarQube has
         # The chart's own limits would be merged in: half a terabyte of disk, and of CPU.
         "resources": {
             "requests": {"cpu": CPU, "memory": MEMORY, "ephemeral-storage": "1Gi"},
@@ -194,12 +190,13 @@ def release(inputs: ToolInputs) -> Release:
         versions.SONARQUBE,
         name=NAME,
         namespace=NAMESPACE,
-        values=_values(inputs, host),
+        values=_values(inputs),
         needs=(traefik.NAME,),
         databases=(DATABASE,),
         clients=(client,),
         gitlab=_gitlab(inputs),
         jobs=(_provisioning(inputs, host),),
+        after=(manifest(f"{NAME}-public", ingress(inputs, "public", NAMESPACE, host, paths=("/",), backend=(NAME, PORT))),),
         secrets=(
             Secret(name=ADMIN_SECRET, namespace=NAMESPACE, data={"password": Generated(password=ADMIN_PASSWORD)}),
             Secret(

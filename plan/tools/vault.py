@@ -13,6 +13,7 @@ from config.errors import ConfigurationError, Problem, key
 from plan import versions
 from plan.tools import cert_manager, ci, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
 from plan.tools.common import image, provision_files, python_image, resources, storage_of, trusting
+from plan.tools.ingress import closed
 from plan.tools.model import (
     ClusterAccountKeys,
     FromPki,
@@ -32,6 +33,8 @@ CLUSTER_PORT, METRICS_PORT = 8201, 8203
 SEAL_SECRET, AUTHORITY_SECRET, CLIENT_SECRET = "vault-seal", "vault-authority", "vault-oidc"
 CLUSTERS_SECRET = "vault-clusters"  # cluster to the keys of its ServiceAccounts
 TLS = "/vault/tls"
+# What needs no login, and is not for everybody who reaches the public name: whoever does could cancel every attempt.
+CLOSED = ("/v1/sys/generate-root",)
 JOB = "vault-setup"
 # Every pod counts as ready that answers, sealed or not: the release must not wait for what comes after it.
 HEALTH = "/v1/sys/health?standbyok=true&sealedcode=200&uninitcode=200"
@@ -101,7 +104,8 @@ def server_config(inputs: ToolInputs) -> Values:
         "ui": True,
         # Integrated storage maps its file into memory, which cannot be locked there.
         "disable_mlock": True,
-        # Who holds enough shares gets in when every login is broken; the rest of these endpoints asks for a token.
+        # Who holds enough shares gets in when every login is broken; the rest of these endpoints asks for a token. It is
+        # open inside of the cluster only: CLOSED.
         "enable_unauthenticated_access": ["generate-root"],
         "listener": [
             {"tcp": {"address": f"[::]:{PORT}", "cluster_address": f"[::]:{CLUSTER_PORT}", **tls}},
@@ -248,7 +252,10 @@ def release(inputs: ToolInputs) -> Release:
         values=_values(inputs, host),
         needs=(*cloudnative_pg.storage_needs(inputs), cert_manager.NAME, traefik.NAME, vault_unsealer.NAME),
         secrets=tuple(secrets),
-        before=before(inputs),
+        before=(
+            *before(inputs),
+            *closed(inputs, "vault-emergency-closed", NAMESPACE, host, paths=CLOSED, backend=("vault-active", PORT)),
+        ),
         after=after(inputs),
         gitlab=ci.access(inputs),
         jobs=(

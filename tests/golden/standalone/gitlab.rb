@@ -7,4 +7,5 @@ gitlab_rails['gitlab_shell_ssh_port'] = 22
 gitlab_rails['time_zone'] = 'UTC'
 gitlab_rails['store_initial_root_password'] = false
 gitlab_rails['display_initial_root_password'] = false
+gitlab_rails['gitlab_signup_enabled'] = false
 prometheus['listen_address'] = 'localhost:9090'
