@@ -14,6 +14,7 @@ from typing import Any
 
 import pulumi
 
+from components import helm_lists
 from components.cluster_api import requests as _requests
 
 OWNER_LABEL = "app.kubernetes.io/managed-by"
@@ -33,6 +34,7 @@ def hooks(name: str, kubeconfig: pulumi.Input[str]) -> pulumi.ResourceHookBindin
 
     async def before_update(args: pulumi.ResourceHookArgs) -> None:
         await _clear(text, args.new_inputs, pending_only=True)
+        await _make_changeable(text, args.new_inputs)
 
     return pulumi.ResourceHookBinding(
         before_create=[pulumi.ResourceHook(f"{name}-before-create", before_create)],
@@ -46,6 +48,14 @@ async def _clear(kubeconfig: pulumi.Output[str], inputs: Mapping[str, Any] | Non
         cleared = await asyncio.to_thread(clear, known, inputs["namespace"], inputs["name"], pending_only=pending_only)
         for record in cleared:
             pulumi.log.info(f"removed {record}, which an interrupted run left")
+
+
+async def _make_changeable(kubeconfig: pulumi.Output[str], inputs: Mapping[str, Any] | None) -> None:
+    """Of releases that are rendered without what Helm cannot change, what an older version of this program deployed."""
+    known = await kubeconfig.future()
+    if known and inputs and inputs.get("postrender") == helm_lists.POST_RENDERER:
+        for deleted in await asyncio.to_thread(helm_lists.clear, known, inputs["namespace"], inputs["name"]):
+            pulumi.log.info(f"deleted {deleted}, which Helm cannot change; the update makes it again")
 
 
 def clear(kubeconfig: str, namespace: str, release: str, *, pending_only: bool) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components import helm_record
+from components import helm_lists, helm_record
 from components.cluster_trust import ClusterTrust
 from components.diagnosis import Diagnosis
 from components.passwords import Passwords
@@ -123,6 +123,7 @@ class ToolStack(pulumi.ComponentResource):
             # Without one, the chart is a folder of this project.
             repository_opts=release.repository and kubernetes.helm.v3.RepositoryOptsArgs(repo=release.repository),
             values=release.values,
+            postrender=helm_lists.POST_RENDERER if release.last_value_wins else None,
             # Without it, the provider drops empty lists, and a chart's default list stands in their place.
             allow_null_values=True,
             # A failed first installation is taken back, so that the next run starts clean.

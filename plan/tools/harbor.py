@@ -1,7 +1,8 @@
 """Harbor: the registry, and the mirror of the public ones; images in MinIO, the rest in PostgreSQL and Valkey.
 
 The chart would write Valkey's password into ConfigMaps, by each address of it. So it is told no password, and every
-component gets its address from a Secret, by an environment variable that comes before the ConfigMap's.
+component gets its address from a Secret, by an environment variable that comes before the ConfigMap's. Trivy's three the
+chart sets as variables itself, from a Secret of its own without the password, so `last_value_wins`.
 """
 
 from __future__ import annotations
@@ -242,6 +243,7 @@ def release(inputs: ToolInputs) -> Release:
         name=NAME,
         namespace=NAMESPACE,
         values=_values(inputs, host),
+        last_value_wins=True,
         needs=(cert_manager.NAME, traefik.NAME, *monitors),
         secrets=secrets,
         passwords=passwords,

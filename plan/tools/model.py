@@ -106,6 +106,8 @@ class Release:
     repository: str | None
     """URL of the Helm repository; None for a chart of this project, where `chart` is its folder."""
     values: Values
+    last_value_wins: bool = False
+    """Whether its values set a variable that the chart sets, too, in the same list: then only the last one is deployed."""
     needs: tuple[str, ...] = ()
     pod_security: PodSecurity = "restricted"
     further_namespaces: Mapping[str, PodSecurity] = field(default_factory=lambda: MappingProxyType({}))

@@ -36,6 +36,7 @@ def release(settings: dict[str, Any]) -> Release:
         version="1.0.0",
         repository=None,
         values=settings.get("values", {}),
+        last_value_wins=settings.get("last_value_wins", False),
         ca_bundle="bundle",
         timeout_seconds=settings.get("timeout", 60),
         passwords=(Password(name="own"),),

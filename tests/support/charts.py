@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from components import helm_lists
 from lab.charts.package import Loader, definition_places, package
 from plan import versions
 from plan.tools.common import merge
@@ -67,8 +68,9 @@ def helm(*arguments: str | Path, values: Mapping[str, Any] | None = None) -> str
 def render(charts: Path, release: Release, values: Mapping[str, Any] | None = None) -> list[Object]:
     """The objects of `release`, hooks and definitions included."""
     chart = charts / f"{release.chart}-{release.version}.tgz" if release.repository else ROOT / release.chart
+    after = ("--post-renderer", ROOT / helm_lists.POST_RENDERER) if release.last_value_wins else ()
     text = helm(
-        "template", release.name, chart, "--namespace", release.namespace, "--kube-version", KUBERNETES, "--include-crds",
+        "template", release.name, chart, "--namespace", release.namespace, "--kube-version", KUBERNETES, "--include-crds", *after,
         values=merge(release.values, values or {}),
     )  # fmt: skip
     documents = [document for document in yaml.load_all(text, Loader=Loader) if document]
