@@ -26,6 +26,7 @@ from config.types import (
     Frozen,
     Gigabytes,
     HostName,
+    ImageFolder,
     Network,
     NetworkProfile,
     Port,
@@ -109,6 +110,9 @@ class Media(Frozen):
     registry_mirror: WebUrl | None = None
     """A registry that every image is pulled through."""
     registry_mirror_ca: PemCertificate | None = None
+    trivy_databases: ImageFolder | None = None
+    """The folder of a registry that holds copies of Trivy's databases, `trivy-db` and `trivy-java-db`; by default the
+    public ones, and in an air gap none: then Harbor scans nothing."""
 
 
 class Time(Frozen):

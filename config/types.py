@@ -219,6 +219,14 @@ GroupName = Annotated[
     str,
     _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a group's name", "use A-Z, a-z, 0-9 and . _ -, at most 128 characters"),
 ]
+ImageFolder = Annotated[
+    str,
+    _pattern(
+        r"(?:[a-z0-9-]+\.)+[a-z0-9-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*",
+        "a folder of a registry",
+        "write the registry's name and a path, without https://, as registry.example.com/trivy",
+    ),
+]
 FileName = Annotated[
     str, _pattern(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
 ]

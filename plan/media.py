@@ -57,8 +57,22 @@ def required_artifacts(settings: Settings) -> tuple[str, ...]:
 
 
 def harbor_first(settings: Settings) -> bool:
-    """Whether nodes are to ask the platform's own Harbor for images first; a registry of the user's comes before it."""
-    return settings.kubernetes.registry_mirror == "harbor" and settings.media.registry_mirror is None
+    """Whether nodes are to ask the platform's own Harbor for images first. A registry of the user's comes before it, and
+    in an air gap there is nowhere that it could have them from: Harbor refuses an upstream that does not answer."""
+    wanted = settings.kubernetes.registry_mirror == "harbor" and settings.media.registry_mirror is None
+    return wanted and settings.media.source == "online"
+
+
+def trivy_databases(settings: Settings) -> tuple[str, ...] | None:
+    """Folders of registries with Trivy's databases; empty for the public ones, None where there are none to be had."""
+    if settings.media.trivy_databases:
+        return (settings.media.trivy_databases,)
+    return () if settings.media.source == "online" else None
+
+
+def proxies(settings: Settings) -> tuple[str, ...]:
+    """URLs of the proxies that lead out, each once."""
+    return tuple(dict.fromkeys(url for url in (settings.proxy.http, settings.proxy.https) if url))
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -100,14 +114,17 @@ def families(host: Host, settings: Settings) -> tuple[str, ...]:
 
 def flows(settings: Settings) -> tuple[Rule, ...]:
     """What machines fetch: through the proxy where there is one, else from wherever the web has it."""
-    proxies = [url for url in (settings.proxy.http, settings.proxy.https) if url]
-    found = [_to(url, "all", "proxy", "software is fetched through the proxy") for url in dict.fromkeys(proxies)]
+    out = proxies(settings)
+    found = [_to(url, "all", "proxy", "software is fetched through the proxy") for url in out]
     if settings.media.artifacts and urlsplit(settings.media.artifacts).scheme in ("http", "https"):
         for source in ("node", "gitlab"):
             found.append(_to(settings.media.artifacts, source, "media", "installation media"))  # type: ignore[arg-type]
     if settings.media.registry_mirror:
         found.append(_to(settings.media.registry_mirror, "node", "registry", "containerd pulls images from the mirror"))
-    if settings.media.source == "online" and not proxies:
+    if settings.media.trivy_databases:
+        url = f"https://{settings.media.trivy_databases}"
+        found.append(_to(url, "node", "registry", "Harbor's scanner fetches its databases"))
+    if settings.media.source == "online" and not out:
         found.append(need("media", "all", "outside", (80, 443), "software", "packages, installers and images on the web"))
     if settings.kubernetes.etcd_snapshots.s3:
         url = f"https://{settings.kubernetes.etcd_snapshots.s3.endpoint}"

@@ -50,6 +50,10 @@ DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
 BUCKET = "harbor-registry"
 STORE_SECRET, CLIENT_SECRET = "harbor-store", "harbor-oidc"
 METRICS = 8001
+NO_SCANS = (
+    "Harbor scans no images: in an air gap it has no databases of vulnerabilities; copy trivy-db and trivy-java-db into a "
+    "registry within reach and name their folder in opstella:media.trivyDatabases"
+)
 PROJECT, ROBOT = "library", "opstella-ci"
 """The project that every Harbor has, and the robot account by which pipelines push there."""
 # Component: cpu and memory that its pods ask for (all containers), memory limit, most pods.
@@ -168,10 +172,44 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "existingSecret": INTERNAL_SECRET,
             "credentials": {"username": REGISTRY_USER, "existingSecret": REGISTRY_SECRET},
         },
-        "trivy": {"enabled": True},
+        "trivy": _trivy(inputs),
     }
+    if out := inputs.proxy:
+        # Of the parts that leave the cluster. The chart adds the parts' own names to what is not fetched through it.
+        values["proxy"] = {
+            "httpProxy": out.http,
+            "httpsProxy": out.https,
+            "noProxy": f"127.0.0.1,localhost,.local,.internal,{out.no_proxy}",
+            "components": ["core", "jobservice", "trivy"],
+        }
     values = merge(values, fixed)
     return merge(values, _images(inputs)) if inputs.image_registry else values
+
+
+def _trivy(inputs: ToolInputs) -> Values:
+    """The scanner, where it can have the databases of what is vulnerable; without them each scan would fail."""
+    databases = inputs.trivy_databases
+    if databases is None:
+        return {"enabled": False}
+    values: Values = {"enabled": True, "offlineScan": inputs.airgap}
+    if databases:
+        values["dbRepository"] = [f"{folder}/trivy-db" for folder in databases]
+        values["javaDBRepository"] = [f"{folder}/trivy-java-db" for folder in databases]
+    return values
+
+
+def _ways_out(inputs: ToolInputs) -> tuple[int, ...]:
+    """Ports of what its pods reach outside of the cluster."""
+    ports = {443, *(inputs.proxy.ports if inputs.proxy else ())}
+    for folder in inputs.trivy_databases or ():
+        _, _, port = folder.partition("/")[0].partition(":")
+        ports.add(int(port or 443))
+    return tuple(sorted(ports))
+
+
+def _parts(inputs: ToolInputs) -> tuple[str, ...]:
+    """Its components, as far as they are deployed."""
+    return tuple(name for name in _SIZES if name != "trivy" or inputs.trivy_databases is not None)
 
 
 def _workload(inputs: ToolInputs, name: str) -> Workload:
@@ -248,7 +286,7 @@ def release(inputs: ToolInputs) -> Release:
         secrets=secrets,
         passwords=passwords,
         before=harbor_secrets.token_key(),
-        workloads=tuple(_workload(inputs, name) for name in _SIZES),
+        workloads=tuple(_workload(inputs, name) for name in _parts(inputs)),
         domain_key=DOMAIN_KEY,
         host=host,
         login=Login(url=f"https://{host}/", username="admin", password="harbor-admin"),
@@ -271,10 +309,11 @@ def release(inputs: ToolInputs) -> Release:
         jobs=(_provisioning(inputs, host),),
         flows=(
             Flow(peer=ITSELF, ports=(5000, 8080, METRICS), why="its parts: core, registry, job service, scanner"),
-            Flow(peer=OUTSIDE, ports=(443,), why="registries it hands on, Trivy's list of vulnerabilities"),
+            Flow(peer=OUTSIDE, ports=_ways_out(inputs), why="registries it hands on, Trivy's databases"),
         ),
         ports_for_ingress=(8080,),
         ports_for_metrics=(METRICS,),
+        missing=() if inputs.trivy_databases is not None else (NO_SCANS,),
     )
 
 

@@ -6,10 +6,10 @@ from types import MappingProxyType
 
 from config.model import Settings
 from config.placement import clusters_of
-from plan import dns, media, network, pki
+from plan import dns, endpoints, hosts, media, network, pki
 from plan.haproxy import KUBERNETES_API
 from plan.tools import catalogue
-from plan.tools.model import Override, ToolInputs
+from plan.tools.model import Override, ToolInputs, WayOut
 from plan.topology import ClusterHosts, Topology
 
 
@@ -17,12 +17,12 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
     """The inputs of `cluster`'s tools. A cluster with several masters runs two of what serves users, and three instances
     of each database, as far as it has workers for them: two pods on one node survive no more than one does."""
     records = dns.records(settings, topology)
-    hosts = {r.kind: r.name for r in records if r.cluster == cluster.name}
+    names = {r.kind: r.name for r in records if r.cluster == cluster.name}
     nodes = (*cluster.masters, *cluster.workers)
     several, workers = len(cluster.masters) > 1, len(cluster.workers)
     return ToolInputs(
         domain=settings.domain,
-        hosts=MappingProxyType(hosts),
+        hosts=MappingProxyType(names),
         nfs_server=str(cluster.nfs.address),
         nfs_path=cluster.settings.nfs.path,
         tools=tuple(name for name in catalogue.NAMES if cluster.name in clusters_of(settings, name)),
@@ -36,6 +36,9 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
         metrics_server=settings.kubernetes.metrics_server,
         nodes_mirror=media.harbor_first(settings),
         ca_bundle=pki.bundle_name(settings),
+        trivy_databases=media.trivy_databases(settings),
+        airgap=settings.media.source == "airgap",
+        proxy=_way_out(settings),
         cluster=cluster.name,
         clusters=tuple(c.name for c in topology.clusters),
         apis=MappingProxyType(
@@ -71,4 +74,16 @@ def tool_inputs(settings: Settings, topology: Topology, cluster: ClusterHosts) -
                 for name, tool in settings.tools.items()
             }
         ),
+    )
+
+
+def _way_out(settings: Settings) -> WayOut | None:
+    out = media.proxies(settings)
+    if not out:
+        return None
+    return WayOut(
+        http=settings.proxy.http or "",
+        https=settings.proxy.https or "",
+        no_proxy=hosts.no_proxy(settings),
+        ports=tuple(sorted({endpoints.of_url(url)[1] for url in out})),
     )

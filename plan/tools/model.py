@@ -171,6 +171,17 @@ class Override:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WayOut:
+    """A proxy to the web, by URL of each scheme, and what is not fetched through it (as NO_PROXY has it)."""
+
+    http: str
+    https: str
+    no_proxy: str
+    ports: tuple[int, ...]
+    """Of the proxies, for the network policies."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolInputs:
     """What the tools of one cluster depend on.
 
@@ -209,6 +220,12 @@ class ToolInputs:
     ca_bundle: str | None = CA_BUNDLE
     """Name of the ConfigMap with the CA bundle. It follows what the settings add to it, so that a certificate that is
     added later makes new pods: programs read what they trust at their start."""
+    trivy_databases: tuple[str, ...] | None = ()
+    """Folders of registries with Trivy's databases; empty for the public ones, None where there are none to be had."""
+    airgap: bool = False
+    """Whether nothing on the web is within reach."""
+    proxy: WayOut | None = None
+    """The proxy that pods reach the web through, if there is one."""
     cluster: str = "standalone"
     clusters: tuple[str, ...] = ("standalone",)
     """Every cluster of the platform, this one among them: each is a tenant of the logs, metrics and traces."""
