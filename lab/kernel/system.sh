@@ -4,13 +4,14 @@
 #   system.sh RELEASE OUT        writes OUT/disk.ext4, OUT/vmlinuz, OUT/initrd.img; needs root, no loop device
 #   system.sh RELEASE --inputs   prints what the result depends on
 #
-# A plain server as cloud images of Debian are: systemd, sshd, AppArmor, cloud-init, a swap file; nobody can log in before
-# cloud-init has read who. Packages marked `later` are not installed: they lie in /opt/packages, the only apt source.
+# A plain server: systemd, sshd, AppArmor, cloud-init, a swap file. Nobody can log in before cloud-init has read who, or,
+# where the kernel's command line switches that off (it takes minutes in emulation), before seed.sh has unpacked the
+# second disk. Packages marked `later` are not installed: they lie in /opt/packages, the only apt source.
 set -euo pipefail
 release=${1:?usage: lab/kernel/system.sh RELEASE OUT}
 room=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ "${2:-}" = --inputs ]; then
-  printf '%s\n' lab/kernel/system.sh lab/kernel/packages lab/image/packages lab/image/mirror.sh "$release"
+  printf '%s\n' lab/kernel/system.sh lab/kernel/seed.sh lab/kernel/packages lab/image/packages lab/image/mirror.sh "$release"
   exit 0
 fi
 out=$(realpath "${2:?usage: lab/kernel/system.sh RELEASE OUT, where OUT is an empty folder}")
@@ -79,9 +80,25 @@ head -c 64M /dev/urandom >"$root/swapfile" # random: the copy below leaves holes
 chmod 0600 "$root/swapfile"
 mkswap "$root/swapfile" >/dev/null
 printf '/dev/vda / ext4 errors=remount-ro 0 1\n/swapfile none swap sw 0 0\n' >"$root/etc/fstab"
-chroot "$root" systemctl enable --quiet ssh.service systemd-networkd.service
+install -m 0755 "$room/seed.sh" "$root/usr/local/sbin/seed"
+cat >"$root/etc/systemd/system/seed.service" <<'UNIT'
+[Unit]
+Description=First boot without cloud-init: name, network, user, host key
+DefaultDependencies=no
+ConditionKernelCommandLine=cloud-init=disabled
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+After=systemd-remount-fs.service
+Before=network-pre.target systemd-networkd.service ssh.service
+Wants=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/seed /dev/vdb
+[Install]
+WantedBy=sysinit.target
+UNIT
+chroot "$root" systemctl enable --quiet ssh.service systemd-networkd.service seed.service
 # What only costs time in emulation.
-chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer man-db.timer \
+chroot "$root" systemctl mask --quiet e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer man-db.timer \
   systemd-networkd-wait-online.service 2>/dev/null
 # Where cloud-init looks: the disk with the seed, and nowhere else.
 printf 'datasource_list: [NoCloud]\n' >"$root/etc/cloud/cloud.cfg.d/10-seed.cfg"
