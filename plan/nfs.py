@@ -20,7 +20,7 @@ def exports(cluster: ClusterHosts) -> str:
 
 def nfs_conf() -> str:
     """Text for /etc/nfs.conf.d: the kernel server's fixed ports."""
-    return f"[nfsd]\nport={NFSD}\nthreads=16\n\n[mountd]\nport={MOUNTD}\nmanage-gids=y\n"
+    return f"[nfsd]\nport={NFSD}\nthreads=16\n\n[mountd]\nport={MOUNTD}\nmanage-gids=n\n"
 
 
 def ganesha_conf(cluster: ClusterHosts) -> str:
