@@ -30,7 +30,7 @@ from lab.kernel.report import Report, page
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = ("debian-12", "debian-13")
 NOT_RUN = {
-    "rke2, rke2-remove, node, node-remove, kubeconfig": "they need RKE2, which is not to be had here; its double needs no kernel",
+    "rke2, rke2-remove, node, node-remove, kubeconfig, account-keys": "they need RKE2, which is not to be had here; its double needs no kernel",
     "gitlab, gitlab-tokens": "they need GitLab's package; its double needs no kernel",
     "nfs by NFS-Ganesha": "user space: tests/scripts runs it in a container",
     "RHEL family, Ubuntu": "no packages of theirs are to be had here",

@@ -168,7 +168,7 @@ class Checks:
             "  ct state established,related accept\n  tcp dport 22 accept\n }\n}\nX"
         )
         try:
-            done = machine.send("preflight", hosts.preflight(machine.host, self.plan.settings, self.plan.stack))
+            done = machine.send("preflight", self.phases.preflight(machine))
         finally:
             machine.shell("nft delete table inet foreign")
         if done.status == 0:

@@ -55,10 +55,13 @@ class Phases:
             with machine.keys.open("a") as known:
                 known.write(f"{machine.host.address} {key}\n")
             machine.wait_for_boot()
-        preflight = hosts.preflight(machine.host, self.plan.settings, self.plan.stack)
-        done = self._send(Step(machine, "preflight", preflight), round)
+        done = self._send(Step(machine, "preflight", self.preflight(machine)), round)
         if done.status == 0:
             self.facts[machine.host.name] = done.stdout.strip()
+
+    def preflight(self, machine: Machine) -> hosts.Values:
+        plan = self.plan
+        return hosts.preflight(machine.host, plan.settings, plan.topology, plan.stack)
 
     def _host_key(self, machine: Machine, round: str) -> str:
         host = machine.host
