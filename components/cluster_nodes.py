@@ -16,7 +16,7 @@ from components import cluster_trust, kubeconfig
 from components.host import Host
 from components.passwords import generated
 from config.model import Settings
-from plan import dns, hosts, media, rke2
+from plan import audit, dns, hosts, media, rke2
 from plan.topology import ClusterHosts
 from plan.topology import Host as PlannedHost
 
@@ -63,10 +63,20 @@ class ClusterNodes(pulumi.ComponentResource):
         self._name, self._args = name, args
         cluster = args.cluster
         self.token = generated(f"{name}-token", 64, parent=self).result
-        previous: tuple[pulumi.Resource, ...] = tuple(args.registration)
-        seen: list[pulumi.Resource] = []
+        self._agent_token = generated(f"{name}-agent-token", 64, parent=self).result
+        first = args.hosts[cluster.masters[0].name]
+        # Of a machine that takes the first server's place in a cluster that lives: asked of another server.
+        living: pulumi.Input[str] = ""
+        if len(cluster.masters) > 1:
+            living = self._authority(
+                "living-ca", args.hosts[cluster.masters[1].name], {"absent": True, "asked_for": first.host_key}, ()
+            )
+        made = self._join(cluster.masters[0], tuple(args.registration), living=living)
+        previous: tuple[pulumi.Resource, ...] = (self._watch(cluster.masters[0], made),)
+        seen: list[pulumi.Resource] = [*previous]
+        self._authority_hash = self._authority("ca", first, {"absent": False, "asked_for": made.id}, previous)
         # A server counts for the next one only when it is Ready.
-        for master in cluster.masters:
+        for master in cluster.masters[1:]:
             previous = (self._watch(master, self._join(master, previous)),)
             seen += previous
         # An agent starts when the one so many places before it is Ready: no more are ever joining, or restarting in an
@@ -78,7 +88,6 @@ class ClusterNodes(pulumi.ComponentResource):
             agents.append(self._watch(worker, self._join(worker, (*previous, *lane))))
         seen += agents
         self.ready = tuple(seen)
-        first = args.hosts[cluster.masters[0].name]
         self.api_url = rke2.api_url(cluster)
         self.kubeconfig = first.run(
             "kubeconfig",
@@ -106,8 +115,24 @@ class ClusterNodes(pulumi.ComponentResource):
         """The certificate (PEM) that its API server is verified by."""
         return self.kubeconfig.apply(kubeconfig.authority)
 
-    def _join(self, node: PlannedHost, after: tuple[pulumi.Resource, ...]) -> pulumi.Resource:
-        """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there."""
+    def _authority(
+        self, name: str, host: Host, values: Mapping[str, pulumi.Input[object]], after: tuple[pulumi.Resource, ...]
+    ) -> pulumi.Output[str]:
+        """The hash of the cluster's CA as `host` has it, read through its pinned connection; empty where there is none yet
+        and that may be. Read again when `asked_for` changes: another machine, or another cluster on it."""
+        read = host.run(
+            "cluster-ca", {"cluster": self._args.cluster.name, **values}, name=f"{self._name}-{name}", parent=self,
+            seconds=60, after=after,
+        )  # fmt: skip
+        return read.stdout.apply(str.strip)
+
+    def _join(
+        self, node: PlannedHost, after: tuple[pulumi.Resource, ...], living: pulumi.Input[str] | None = None
+    ) -> pulumi.Resource:
+        """Installs, configures and starts RKE2 on one machine; leaving uninstalls it there.
+
+        `living` is given for the first server: the hash of the CA of the cluster that it would join, if one lives.
+        """
         args, settings = self._args, self._args.settings
         config = rke2.node_config(
             args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name), args.issuer
@@ -116,6 +141,14 @@ class ClusterNodes(pulumi.ComponentResource):
             entry: settings.secrets[name].get_secret_value()
             for entry, name in rke2.secrets(node, settings.kubernetes).items()
         }
+        known = pulumi.Output.all(
+            token=self.token, agent=self._agent_token, authority="" if living is not None else self._authority_hash
+        )
+        configured = known.apply(
+            lambda k: rke2.to_yaml(
+                {**rke2.credentials(node, args.cluster, k["token"], k["agent"], k["authority"]), **given, **config}
+            )
+        )
         manifests = {**rke2.manifests(args.issuer), **args.manifests} if node.role == "master" else {}
         airgap = settings.media.source == "airgap"
         sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
@@ -129,13 +162,15 @@ class ClusterNodes(pulumi.ComponentResource):
                 "install_url": media.RKE2_INSTALLER,
                 "artifacts_url": settings.media.artifacts or "",
                 "artifacts_sha256": sums,
-                "config_yaml": self.token.apply(lambda token: rke2.to_yaml({"token": token, **given, **config})),
+                "config_yaml": configured,
                 "registries_yaml": rke2.to_yaml(rke2.registries(settings.media, args.registry)),
+                "audit_policy": audit.policy() if node.role == "master" else "",
                 "oidc_ca": args.ca_bundle if node.role == "master" and args.issuer else "",
                 "manifests": list(manifests),
                 **{f"manifest_{number}": text for number, text in enumerate(manifests.values(), 1)},
                 "identity": hosts.identity(node, args.stack),
                 "cluster_urls": rke2.living_urls(args.cluster, node),
+                "cluster_ca": living or "",
                 "node_name": node.name,
                 "timeout_seconds": _READY_SECONDS,
                 "proxy_http": settings.proxy.http or "",

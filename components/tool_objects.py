@@ -121,6 +121,7 @@ class ToolObjects:
     ) -> None:
         self._name, self._parent, self._provider, self._sources, self._hooks = name, parent, provider, sources, hooks
         self._namespaces: dict[str, kubernetes.core.v1.Namespace] = {}
+        self._accounts: dict[str, kubernetes.core.v1.ServiceAccount] = {}
         self._bundles: dict[tuple[str, str], kubernetes.core.v1.ConfigMap] = {}
         self._contents: dict[tuple[str, str], pulumi.Output[Any]] = {}
 
@@ -139,6 +140,20 @@ class ToolObjects:
                 opts=self.options([]),
             )
         return self._namespaces[name]
+
+    def account(self, namespace: str) -> pulumi.Resource:
+        """The account of pods of `namespace` that name none, without a token: whatever they are, the API is not theirs.
+
+        Kubernetes makes it too; whoever comes second finds it there.
+        """
+        if namespace not in self._accounts:
+            self._accounts[namespace] = kubernetes.core.v1.ServiceAccount(
+                f"{self._name}-{namespace}-default-account",
+                metadata=kubernetes.meta.v1.ObjectMetaArgs(name="default", namespace=namespace),
+                automount_service_account_token=False,
+                opts=self.options([self._namespaces[namespace]]),
+            )
+        return self._accounts[namespace]
 
     def bundle(self, name: str, namespace: str) -> kubernetes.core.v1.ConfigMap:
         """The CA bundle as a ConfigMap."""

@@ -105,7 +105,7 @@ class ToolStack(pulumi.ComponentResource):
         objects = self._objects
         first: list[pulumi.Resource] = []
         for namespace, level in {release.namespace: release.pod_security, **release.further_namespaces}.items():
-            first.append(objects.namespace(namespace, level))
+            first += [objects.namespace(namespace, level), objects.account(namespace)]
             if release.ca_bundle:
                 first.append(objects.bundle(release.ca_bundle, namespace))
         first += [objects.secret(secret) for secret in release.secrets]

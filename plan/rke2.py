@@ -13,6 +13,7 @@ import yaml
 
 from config.checks import node_mask
 from config.model import Kubernetes, Media
+from plan import audit
 from plan.contract.rule import need
 from plan.haproxy import KUBERNETES_API, SUPERVISOR
 from plan.topology import ClusterHosts, Host
@@ -75,6 +76,19 @@ def api_url(cluster: ClusterHosts) -> str:
     return f"https://{cluster.entrance}:{KUBERNETES_API}"
 
 
+def credentials(host: Host, cluster: ClusterHosts, token: str, agent_token: str, authority: str) -> dict[str, str]:
+    """Keys of config.yaml by which `host` joins, or makes, the cluster; they come before all others.
+
+    `authority` is the hash of the cluster's CA: with it in the token, a node verifies who answers before it sends the
+    secret (docs.rke2.io, Security, Token). The first server has nobody to verify. Workers never have the servers' token,
+    which is as good as the administrator's and decrypts what etcd holds.
+    """
+    if host.role == "worker":
+        return {"token": f"K10{authority}::node:{agent_token}"}
+    first = host == cluster.masters[0]
+    return {"token": token if first else f"K10{authority}::server:{token}", "agent-token": agent_token}
+
+
 def living_urls(cluster: ClusterHosts, host: Host) -> list[str]:
     """Where the first server looks for its cluster before it makes one, the address to join by first; for any other
     server, and for one that is alone, nowhere."""
@@ -106,7 +120,9 @@ def node_config(
     # Behind a virtual address, the machines that hold it in turn answer at their own too; those of another cluster's
     # load balancer do so for that cluster.
     servers = [host for host in cluster.own if host.role in ("haproxy", "master")]
-    login = {"kube-apiserver-arg": oidc_arguments(issuer)} if issuer else {}
+    api_server = [*audit.arguments(), *(oidc_arguments(issuer) if issuer else [])]
+    if kubernetes.cis_profile:
+        api_server.append("service-account-extend-token-expiration=false")  # a step of the guide that RKE2 leaves to us
     disabled = [METRICS_SERVER] if kubernetes.metrics_server != "rke2" else []
     return config | {
         "tls-san": list(dict.fromkeys([str(cluster.entrance), api_name, *(str(h.address) for h in servers)])),
@@ -117,7 +133,8 @@ def node_config(
         "cluster-dns": str(settings.service_subnet.network_address + 10),
         "ingress-controller": "none",  # Traefik comes as a release of the tool stack
         **({"disable": disabled} if disabled else {}),
-        **login,
+        "audit-policy-file": audit.POLICY,
+        "kube-apiserver-arg": api_server,
         "kube-controller-manager-arg": [f"node-cidr-mask-size={node_mask(cluster.settings)}"],
         **({"etcd-arg": list(ETCD_ELECTION)} if len(cluster.masters) > 1 else {}),
         "etcd-expose-metrics": True,

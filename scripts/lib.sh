@@ -787,3 +787,12 @@ json_list() {
   done
   printf ']'
 }
+
+# ca_hash FILE: of the join token in FILE, which RKE2 writes in its secure form, the hash of the cluster's CA; nothing where
+# there is no such file. For a CA of RKE2's own it is the SHA-256 of the certificate's PEM.
+ca_hash() {
+  local text
+  [[ -s $1 ]] || return 0
+  text=$(<"$1")
+  [[ ! $text =~ ^K10([0-9a-f]{64}):: ]] || printf '%s' "${BASH_REMATCH[1]}"
+}

@@ -51,6 +51,8 @@ read_values() {
   require method install_url artifacts_url artifacts_sha256 registries_yaml manifests
   optional oidc_ca
   optional cluster_urls
+  optional cluster_ca
+  optional audit_policy
   optional proxy_http
   optional proxy_https
   optional proxy_no
@@ -248,20 +250,38 @@ set_cis_sysctls() {
 # A first server makes a cluster. With an empty disk, while the cluster lives on the other servers, it joins them: a
 # second cluster behind the same address would get half of its connections. Later runs join as it did.
 join_what_lives() {
-  local url
+  local url authority
   list cluster_urls
   ((${#LIST[@]})) || return 0
   if [[ ! -e $STATE/rke2-joined ]]; then
     [[ ! -d $DATA/server/db ]] || return 0
     for url in "${LIST[@]}"; do
-      [[ $(curl --silent --insecure --noproxy '*' --max-time 5 "$url/ping" || true) == pong ]] || continue
+      # Whether anything answers at all: nothing secret is sent, and what answers is verified before anything is.
+      [[ $(supervisor "$url/ping" --insecure) == pong ]] || continue
+      is_this_cluster "$url"
       printf '%s\n' "$url" >"$STATE/rke2-joined"
       changed "this server has no data, and $url answers: it joins that cluster instead of making another"
       break
     done
     [[ -e $STATE/rke2-joined ]] || return 0
   fi
+  # Once it is a member, its own files know the CA.
+  authority=$(ca_hash "$DATA/server/token")
+  authority=${authority:-${V[cluster_ca]}}
+  [[ -z $authority ]] || V[config_yaml]=${V[config_yaml]/#token: /token: K10$authority::server:}
   V[config_yaml]="server: ${LIST[0]}"$'\n'"${V[config_yaml]}"
+}
+
+# supervisor URL CURL-OPTION...: the answer of a server's port 9345, or nothing.
+supervisor() { curl --silent --fail --noproxy '*' --max-time 5 "${@:2}" "$1" || true; }
+
+# What answers at $1 is the cluster of cluster_ca: its CA has that hash, and its certificate is that CA's.
+is_this_cluster() {
+  local remedy="let pulumi read it again from another server: pulumi up --replace '**-living-ca'. If $1 is not of this stack, free that address"
+  [[ -n ${V[cluster_ca]} ]] || die "this server has no data, and a cluster answers at $1 whose CA is not known: the token would go to whoever answers" "$remedy"
+  supervisor "$1/cacerts" --insecure >"$STAGE/cacerts"
+  [[ $(sha256_of "$STAGE/cacerts") == "${V[cluster_ca]}" && $(supervisor "$1/ping" --cacert "$STAGE/cacerts") == pong ]] ||
+    die "this server has no data, and what answers at $1 is not the cluster whose CA has the SHA-256 ${V[cluster_ca]}" "$remedy"
 }
 
 install_settings() {
@@ -276,6 +296,10 @@ install_settings() {
   fi
   [[ $DID == unchanged ]] || RESTART=true
   [[ ${V[type]} == server ]] || return 0
+  if [[ -n ${V[audit_policy]} ]]; then
+    install_text "$CONFIG/audit-policy.yaml" 0600 "${V[audit_policy]}"
+    [[ $DID == unchanged ]] || RESTART=true
+  fi
   # The API server verifies the identity provider with it, and reads it at its start only.
   if [[ -n ${V[oidc_ca]} ]]; then
     install_text "$CONFIG/oidc-ca.crt" 0644 "${V[oidc_ca]}"
@@ -320,7 +344,7 @@ remove_rke2() {
 start() {
   STARTED=$(date +%s)
   service_enable "$UNIT"
-  local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[oidc_ca]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
+  local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[oidc_ca]} ${V[audit_policy]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
   if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT"; then
     unchanged "$UNIT runs"
     return
@@ -365,7 +389,9 @@ rke2_remedy() {
     echo "another machine joined as ${V[node_name]} before: delete the Secret ${V[node_name]}.node-password.rke2 in kube-system, or restore /etc/rancher/node/password on this host"
   elif grep -qE 'duplicate node name found' "$log"; then
     echo "the cluster still counts an earlier ${V[node_name]} as a member of etcd: kubectl delete node ${V[node_name]} first"
-  elif grep -qE 'token CA hash does not match|encrypted with different token|not authorized|401 Unauthorized|invalid token|failed to validate token' "$log"; then
+  elif grep -qE 'token CA hash does not match' "$log"; then
+    echo "the cluster has another CA than the one that the first server had when its hash was read: pulumi up --replace '**-nodes-ca' reads it again. If the cluster was not made anew, find out who answers at the registration address"
+  elif grep -qE 'encrypted with different token|not authorized|401 Unauthorized|invalid token|failed to validate token' "$log"; then
     echo "this host and the cluster have different tokens: if it belonged to another cluster before, run rke2-uninstall.sh on it; if the cluster was restored, give it the token that it was made with"
   elif grep -qE 'critical configuration (value )?mismatch' "$log"; then
     echo "this server's settings differ from those of the running servers: keep what the message names as it was when the cluster was made"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plan import versions
+from plan import audit, versions
 from plan.tools import agents, telemetry
 from plan.tools.alloy_config import configuration
 from plan.tools.common import ca_volume, merge, resources
@@ -32,7 +32,10 @@ RIGHTS: tuple[Values, ...] = tuple(
 
 def _values(inputs: ToolInputs) -> Values:
     state = {"name": "state", "hostPath": {"path": DATA, "type": "DirectoryOrCreate"}}
-    volumes, mounts = [state], [{"name": "state", "mountPath": DATA}]
+    # The folder alone: beside it lie the keys of the cluster. On workers it is made, and stays empty.
+    log = {"name": "audit", "hostPath": {"path": audit.FOLDER, "type": "DirectoryOrCreate"}}
+    volumes = [state, log]
+    mounts = [{"name": "state", "mountPath": DATA}, {"name": "audit", "mountPath": audit.FOLDER, "readOnly": True}]
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
         volumes, mounts = [*volumes, volume], [*mounts, mount]

@@ -6,6 +6,7 @@ what is the cluster's (ServiceMonitors, events, rules) they share out among them
 
 from __future__ import annotations
 
+from plan import audit
 from plan.tools import agents, telemetry
 from plan.tools.alloy_otlp import otlp
 from plan.tools.alloy_syntax import Block, Expression, Value, render
@@ -110,6 +111,26 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "pods",
             {"forward_to": to_loki},
             (Block("stage.cri"), Block("stage.label_drop", None, {"values": ("filename",)})),
+        ),
+        # Of the API, which servers alone have: a node without the file has nothing to read.
+        Block(
+            "local.file_match",
+            "audit",
+            {"path_targets": ({"__path__": audit.LOG, "job": "kubernetes-audit", "node": NODE},)},
+        ),
+        Block(
+            "loki.source.file",
+            "audit",
+            {
+                "targets": Expression("local.file_match.audit.targets"),
+                "forward_to": (Expression("loki.process.audit.receiver"),),
+            },
+        ),
+        Block(
+            "loki.process",
+            "audit",
+            {"forward_to": to_loki},
+            (Block("stage.label_drop", None, {"values": ("filename",)}),),
         ),
         Block("loki.relabel", "journal", {"forward_to": ()}, unit),
         Block(

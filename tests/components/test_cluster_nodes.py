@@ -11,7 +11,7 @@ import yaml
 
 from components.cluster_nodes import ClusterNodes, ClusterNodesArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
-from plan import cilium, dns, media, rke2
+from plan import audit, cilium, dns, media, rke2
 from plan.plan import Plan
 from tests.support.platform import airgap, met, plan_of
 from tests.support.sent import sent
@@ -56,7 +56,8 @@ def test_names_types_and_parents(preview: bool) -> None:
     component = found.named("c")
     assert component.type == "opstella:cluster:ClusterNodes"
     steps = {f"c-{node}-{step}" for node in (*MASTERS, *WORKERS) for step in ("rke2", "ready")}
-    assert {c.name for c in found.children(component)} == {"c-token", "c-kubeconfig", *steps}
+    others = {"c-token", "c-agent-token", "c-ca", "c-living-ca", "c-kubeconfig"}
+    assert {c.name for c in found.children(component)} == {*others, *steps}
     assert found.named("c-token").type == "random:index/randomPassword:RandomPassword"
     assert found.named("c-token").inputs["length"] >= 32
 
@@ -108,7 +109,13 @@ def test_each_node_is_told_its_own_configuration() -> None:
     plan = plan_of(changes=CLUSTER)
     cluster, settings = plan.topology.clusters[0], plan.settings
     found = nodes(plan)
-    token = found.named("c-token").outputs["result"].value
+    token, agents = (found.named(f"c-{name}").outputs["result"].value for name in ("token", "agent-token"))
+    joins = {
+        "worker": {"token": f"K10stdout-of-c-ca::node:{agents}"},
+        "master": {"token": f"K10stdout-of-c-ca::server:{token}", "agent-token": agents},
+        # It has nobody to verify: it makes the cluster.
+        "first": {"token": token, "agent-token": agents},
+    }
     for node in cluster.nodes:
         command = found.named(f"c-{node.name}-rke2")
         told = sent(command)
@@ -117,7 +124,10 @@ def test_each_node_is_told_its_own_configuration() -> None:
         config = yaml.safe_load(told.values["config_yaml"])
         name = dns.api_name(settings, "standalone")
         wanted = rke2.node_config(cluster, node, settings.kubernetes, name, plan.issuer)
-        assert config == {"token": token, **wanted}
+        credential = joins["first" if node == cluster.masters[0] else node.role]
+        assert config == {**credential, **wanted}
+        assert told.values["config_yaml"].startswith("token: "), "rke2.sh looks for it there"
+        assert node.role == "master" or token not in told.values["config_yaml"], "good for every right in the cluster"
         assert told.values["type"] == ("agent" if node.role == "worker" else "server")
         assert told.values["node_name"] == config["node-name"] == node.name
         assert told.values["identity"] == f"opstella/standalone/standalone/{node.role}"
@@ -126,6 +136,30 @@ def test_each_node_is_told_its_own_configuration() -> None:
         # The script must give up before its own bound cuts it off without a word.
         assert int(told.values["timeout_seconds"]) < told.seconds
     assert "server" not in yaml.safe_load(sent(found.named("c-master-1-rke2")).values["config_yaml"])
+
+
+def test_nodes_join_after_the_hash_of_the_clusters_ca_is_known() -> None:
+    found = nodes(plan_of(changes=CLUSTER))
+    made, read = found.named("c-master-1-rke2"), found.named("c-ca")
+    assert sent(read).values == {"cluster": "standalone", "absent": "false", "asked_for": "id-of-c-master-1-rke2"}
+    assert found.before(made, read)
+    for node in (*MASTERS[1:], *WORKERS):
+        assert found.before(read, found.named(f"c-{node}-rke2"))
+    # Who takes the first server's place asks another server, whenever its own host key is another one.
+    living = found.named("c-living-ca")
+    assert living.inputs["connection"]["host"] == "192.168.72.16"
+    assert sent(living).values == {"cluster": "standalone", "absent": "true", "asked_for": "stdout-of-host-master-1-hostkey"}
+    told = {node: sent(found.named(f"c-{node}-rke2")).values["cluster_ca"] for node in (*MASTERS, *WORKERS)}
+    assert told.pop("master-1") == "stdout-of-c-living-ca" and set(told.values()) == {""}
+    alone = nodes(plan_of())
+    assert [c.name for c in alone.resources if c.name.endswith("-living-ca")] == []
+    assert sent(alone.named("c-master-1-rke2")).values["cluster_ca"] == ""
+
+
+def test_servers_have_the_audit_policy() -> None:
+    found = nodes(plan_of(changes=CLUSTER))
+    told = {node: sent(found.named(f"c-{node}-rke2")).values["audit_policy"] for node in (*MASTERS, *WORKERS)}
+    assert {told[node] for node in MASTERS} == {audit.policy()} and {told[node] for node in WORKERS} == {""}
 
 
 def test_a_first_server_looks_for_its_cluster_before_it_makes_one() -> None:
@@ -196,15 +230,15 @@ def test_what_is_secret(preview: bool) -> None:
     for name in hidden:
         assert {"stdout", "stderr"} <= set(found.named(name).request.additionalSecretOutputs), name
         assert preview or "stdin" in found.named(name).secrets, name
-    token = found.named("c-token")
-    assert {"result", "bcryptHash"} <= set(token.request.additionalSecretOutputs)
+    for name in ("c-token", "c-agent-token"):
+        assert {"result", "bcryptHash"} <= set(found.named(name).request.additionalSecretOutputs)
     declared = found.outputs_of("c")
     assert declared["api_url"] == "https://192.168.72.12:6443"
     if preview:
         assert declared["kubeconfig"] is declared["token"] is UNKNOWN
     else:
         assert declared["kubeconfig"] == Secret(kubeconfig("stdout-of-c-kubeconfig"))
-        assert declared["token"] == token.outputs["result"]
+        assert declared["token"] == found.named("c-token").outputs["result"]
 
 
 def test_the_kubeconfig_comes_from_the_first_server_and_leads_to_the_load_balancer(preview: bool) -> None:
@@ -212,7 +246,7 @@ def test_the_kubeconfig_comes_from_the_first_server_and_leads_to_the_load_balanc
     command = found.named("c-kubeconfig")
     assert found.before(found.named("c-master-1-ready"), command)
     if not preview:
-        assert sent(command).values == {"server_url": "https://192.168.72.12:6443", "cluster": "standalone"}
+        assert sent(command).values == {"server_url": "https://192.168.72.12:6443"}
         assert command.inputs["connection"]["host"] == "192.168.72.15"
 
 
@@ -261,5 +295,7 @@ def test_one_more_worker_changes_nothing_of_the_others() -> None:
     for node in (*MASTERS, *WORKERS):
         for step in ("rke2", "ready"):
             one, two = (sent(found.named(f"c-{node}-{step}")).values for found in (before, after))
-            token = before.named("c-token").outputs["result"].value, after.named("c-token").outputs["result"].value
-            assert {k: v.replace(*token) for k, v in one.items()} == two
+            for name in ("c-token", "c-agent-token"):
+                token = tuple(found.named(name).outputs["result"].value for found in (before, after))
+                one = {k: v.replace(*token) for k, v in one.items()}
+            assert one == two

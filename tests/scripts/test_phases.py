@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import socket
@@ -21,6 +22,7 @@ PHASES = sorted(path.stem for path in SCRIPTS.glob("*.sh") if path.stem != "lib"
 # Every value that a phase requires, each in a form that gets past its own check.
 COMPLETE: dict[str, dict[str, str]] = {
     "account-keys": {"cluster": "c", "timeout_seconds": "0"},
+    "cluster-ca": {"cluster": "c", "absent": "false", "asked_for": "x"},
     "confirm": {"ruleset_sha256": "0" * 64},
     "fleet": {"facts": "{}"},
     "gitlab": dict.fromkeys(
@@ -209,32 +211,81 @@ def test_all_problems_of_a_host_are_told_at_once() -> None:
 # ---- rke2 -------------------------------------------------------------------------------------
 
 
-def joined(tmp_path: Path, answers: str, *, twice: bool = False, data: bool = False, urls: str = "https://lb:9345\nhttps://m2:9345") -> Result:
-    """What a first server writes into its configuration; `answers` is a pattern of the URLs that say pong."""
+CA = "a certificate\n"
+CA_HASH = hashlib.sha256(CA.encode()).hexdigest()
+
+
+def joined(
+    tmp_path: Path, answers: str, *, twice: bool = False, data: bool = False, urls: str = "https://lb:9345\nhttps://m2:9345",
+    known: str = CA_HASH, verified: str = "*",
+) -> Result:  # fmt: skip
+    """What a first server writes into its configuration; `answers` is a pattern of the URLs of servers that say pong, and
+    `verified` of those whose certificate is the CA's."""
     (tmp_path / "etc/opstella").mkdir(parents=True, exist_ok=True)
     if data:
         (tmp_path / "data/server/db").mkdir(parents=True)
+    again = f"""
+    mkdir -p $DATA/server
+    printf 'K10{7:064d}::server:geheim' >$DATA/server/token
+    V[config_yaml]=$'token: geheim\\nagain'
+    V[cluster_ca]=
+    curl() {{ return 7; }}
+    join_what_lives
+    """
     code = f"""
     DATA={tmp_path}/data
-    curl() {{ [[ "${{*: -1}}" != {answers} ]] || printf pong; }}
-    V[config_yaml]=$'node-name: master-1\\n'
+    STAGE={tmp_path}/stage
+    mkdir -p $STAGE
+    curl() {{
+      local url=${{*: -1}}
+      printf '%s\\n' "$*" >>{tmp_path}/asked
+      [[ $url == {answers} ]] || return 7
+      case "$url $*" in
+        */cacerts*--insecure*) printf '%s' "$CA" ;;
+        */ping*--insecure*) printf pong ;;
+        */ping*--cacert*) [[ $url != {verified} ]] || printf pong ;;
+      esac
+    }}
+    V[cluster_ca]=$KNOWN
+    V[config_yaml]=$'token: geheim\nnode-name: master-1\n'
     V[cluster_urls]=$URLS
     join_what_lives
-    {"V[config_yaml]=again; curl() { return 7; }; join_what_lives" if twice else ""}
+    {again if twice else ""}
     printf '%s' "${{V[config_yaml]}}"
     """
-    return bash(code, with_phase="rke2", URLS=urls, OPSTELLA_TEST_ROOT=str(tmp_path))
+    return bash(code, with_phase="rke2", URLS=urls, KNOWN=known, CA=CA, OPSTELLA_TEST_ROOT=str(tmp_path))
 
 
-@pytest.mark.parametrize("answers", ["https://lb:9345/ping", "https://m2:9345/ping"], ids=["load-balancer", "server"])
+@pytest.mark.parametrize("answers", ["https://lb:9345/*", "https://m2:9345/*"], ids=["load-balancer", "server"])
 def test_an_empty_first_server_joins_the_cluster_that_lives(tmp_path: Path, answers: str) -> None:
     done = joined(tmp_path, answers)
-    assert done.stdout == "server: https://lb:9345\nnode-name: master-1\n", done.stderr
+    wanted = f"server: https://lb:9345\ntoken: K10{CA_HASH}::server:geheim\nnode-name: master-1\n"
+    assert done.stdout == wanted, done.stderr
     assert "it joins that cluster instead of making another" in done.stderr
 
 
 def test_a_server_that_joined_stays_one_that_joined(tmp_path: Path) -> None:
-    assert joined(tmp_path, "*", twice=True).stdout == "server: https://lb:9345\nagain"
+    """Also when no other server says its CA any more: its own files do."""
+    assert joined(tmp_path, "*", twice=True).stdout == f"server: https://lb:9345\ntoken: K10{7:064d}::server:geheim\nagain"
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ({"known": ""}, "answers at https://lb:9345 whose CA is not known"),
+        ({"known": "0" * 64}, "what answers at https://lb:9345 is not the cluster whose CA has the SHA-256 000"),
+        ({"verified": "nobody"}, f"what answers at https://lb:9345 is not the cluster whose CA has the SHA-256 {CA_HASH}"),
+    ],
+    ids=["unknown", "another CA", "another certificate"],
+)
+def test_an_empty_first_server_joins_nobody_that_it_cannot_verify(
+    tmp_path: Path, case: dict[str, Any], message: str
+) -> None:
+    done = joined(tmp_path, "*", **case)
+    assert done.status != 0 and message in done.stderr
+    assert "pulumi up --replace '**-living-ca'" in done.stderr
+    assert not (tmp_path / "etc/opstella/rke2-joined").exists()
+    assert "geheim" not in (tmp_path / "asked").read_text()
 
 
 @pytest.mark.parametrize(
@@ -243,4 +294,28 @@ def test_a_server_that_joined_stays_one_that_joined(tmp_path: Path) -> None:
     ids=["none-lives", "has-data", "no-others"],
 )
 def test_otherwise_a_first_server_makes_the_cluster(tmp_path: Path, case: dict[str, Any]) -> None:
-    assert joined(tmp_path, **case).stdout == "node-name: master-1\n"
+    assert joined(tmp_path, **case).stdout == "token: geheim\nnode-name: master-1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "absent", "code", "found"),
+    [
+        (f"K10{CA_HASH}::server:geheim\n", "false", 0, f"{CA_HASH}\n"),
+        (None, "true", 0, "\n"),
+        (None, "false", 1, ""),
+        ("geheim\n", "false", 1, ""),
+    ],
+    ids=["token", "no cluster yet", "no token", "short token"],
+)
+def test_the_hash_of_the_clusters_ca_is_read_from_the_servers_token(
+    tmp_path: Path, text: str | None, absent: str, code: int, found: str
+) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    done = bash(
+        f"must_be_root() {{ :; }}; payload_read() {{ V[cluster]=c V[absent]={absent} V[asked_for]=x; }}; TOKEN={tmp_path}/token; main",
+        with_phase="cluster-ca",
+    )
+    assert (done.status, done.stdout) == (code, found), done.stderr
+    assert "geheim" not in done.stdout + done.stderr
+
