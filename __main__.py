@@ -6,6 +6,7 @@ import pulumi
 
 from config.errors import ConfigurationError
 from config.load import load
+from plan.checks import problems_beside
 from plan.plan import build
 from stacks.ending import SHOWN, leave_when_interrupted, settle
 from stacks.outputs import outputs
@@ -15,7 +16,7 @@ from stacks.platform import deploy
 def main() -> None:
     leave_when_interrupted()
     try:
-        plan = build(load(), f"{pulumi.get_project()}/{pulumi.get_stack()}")
+        plan = build(load(problems_beside), f"{pulumi.get_project()}/{pulumi.get_stack()}")
     except ConfigurationError as error:
         pulumi.log.error(str(error))
         sys.exit(SHOWN)

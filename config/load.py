@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,20 @@ NAMESPACE = "opstella"
 SECRETS = ("ssh.privateKey", "tls.privateKey", "pki.intermediate.privateKey", "secrets.*")
 
 
-def from_values(values: Mapping[str, Any], source: str) -> Settings:
-    """Settings of `values` (top-level key without namespace to plain value). Raises ConfigurationError."""
-    return _settings(values, source, [])
+Beyond = Callable[[Settings, Sequence[Problem], Set[str]], Sequence[Problem]]
+"""What finds further problems of faulty settings: what can be made of them, the problems known, and the paths of values
+that are not the user's (`plan.checks.problems_beside`)."""
 
 
-def from_stack_file(path: Path, *, secrets: bool = False) -> Settings:
+def from_values(values: Mapping[str, Any], source: str, beyond: Beyond | None = None) -> Settings:
+    """Settings of `values` (top-level key without namespace to plain value). Raises ConfigurationError.
+
+    In the error's page is what `beyond` finds, too. What has no problem here is not shown to it.
+    """
+    return _settings(values, source, [], beyond)
+
+
+def from_stack_file(path: Path, *, secrets: bool = False, beyond: Beyond | None = None) -> Settings:
     """Settings of a stack file, read without the engine: a placeholder stands for each encrypted secret.
 
     By default it stands for secrets in files too, so that the plan, a lab or a check of the file needs none;
@@ -44,10 +52,12 @@ def from_stack_file(path: Path, *, secrets: bool = False) -> Settings:
     if not secrets:
         for holder, name, _ in _secrets(values):
             holder[name] = ENCRYPTED
-    return _settings(values, path.name, problems)
+    return _settings(values, path.name, problems, beyond)
 
 
-def from_pulumi(config: Mapping[str, Any], secret_keys: set[str], source: str) -> Settings:
+def from_pulumi(
+    config: Mapping[str, Any], secret_keys: set[str], source: str, beyond: Beyond | None = None
+) -> Settings:
     """Settings of the running program's configuration: full key to text, as the engine hands it over.
 
     `secret_keys` are the full top-level keys under which something is encrypted. Raises ConfigurationError.
@@ -59,18 +69,21 @@ def from_pulumi(config: Mapping[str, Any], secret_keys: set[str], source: str) -
     for name in sorted(encrypted - {secret.split(".")[0] for secret in SECRETS}):
         problems.append(_not_kept_secret(name))
         values.pop(name, None)
-    return _settings(values, source, problems)
+    return _settings(values, source, problems, beyond)
 
 
-def load() -> Settings:
+def load(beyond: Beyond | None = None) -> Settings:
     """Settings of the stack that is running. Raises `ConfigurationError` with the page of a faulty configuration."""
     import pulumi
     from pulumi.runtime import config as runtime
 
-    return from_pulumi(runtime.CONFIG.get(), runtime._SECRET_KEYS.get(), f"configuration of stack '{pulumi.get_stack()}'")
+    source = f"configuration of stack '{pulumi.get_stack()}'"
+    return from_pulumi(runtime.CONFIG.get(), runtime._SECRET_KEYS.get(), source, beyond)
 
 
-def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -> Settings:
+def _settings(
+    values: Mapping[str, Any], source: str, reported: list[Problem], beyond: Beyond | None
+) -> Settings:
     """`reported` are the problems found on the way here; what they name is not judged again."""
     problems = list(reported)
     written = {name: value for name, value in _without_nulls(dict(values)).items() if value != ""}
@@ -93,9 +106,11 @@ def _settings(values: Mapping[str, Any], source: str, reported: list[Problem]) -
     broken |= {re.split(r"[.[]", problem.key.removeprefix(f"{NAMESPACE}:"))[0] for problem in reported}
     if settings is not None:
         problems += check(settings, without=broken)
-    if problems or settings is None:
-        raise ConfigurationError(list(dict.fromkeys(problems)), source)
-    return settings
+    if settings is not None and not problems:
+        return settings
+    if settings is not None and beyond is not None:
+        problems += beyond(settings, problems, broken)
+    raise ConfigurationError(list(dict.fromkeys(problems)), source)
 
 
 def _reported(path: str, problems: list[Problem]) -> bool:

@@ -10,6 +10,7 @@ import sys
 from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
+from plan.checks import problems_beside
 from plan.plan import as_data, build
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     try:
         file = stack_file(given)
         stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        json.dump(as_data(build(from_stack_file(file), f"opstella/{stack}")), sys.stdout, indent=2)
+        json.dump(as_data(build(from_stack_file(file, beyond=problems_beside), f"opstella/{stack}")), sys.stdout, indent=2)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

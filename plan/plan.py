@@ -8,16 +8,13 @@ from typing import Any
 
 from config.errors import ConfigurationError
 from config.model import Settings
-from config.tls_checks import check_hosts, check_issuing
-from plan import dns, keepalived, media, network, pki, sizing
-from plan.contract import proof
-from plan.contract.contract import Contract, contract
-from plan.tools import budget, harbor, keycloak, opstella, placement, projects, waves
-from plan.tools.catalogue import platform
+from plan import dns, media, network, pki, sizing
+from plan.checks import Draft, problems
+from plan.contract.contract import Contract
+from plan.tools import budget, harbor, keycloak, opstella, projects, waves
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Manifest, Release
-from plan.topology import Host, Topology, topology
-from plan.topology import check as check_names
+from plan.topology import Host, Topology
 from plan.warnings import warnings
 
 
@@ -66,37 +63,22 @@ class Plan:
 
 def build(settings: Settings, stack: str) -> Plan:
     """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing."""
-    machines = topology(settings)
-    problems = [*check_names(machines), *keepalived.check(machines), *media.check(settings)]
-    releases: dict[str, tuple[Release, ...]] = {}
-    try:
-        releases = platform({c.name: tool_inputs(settings, machines, c) for c in machines.clusters})
-    except ConfigurationError as error:
-        problems += [p for p in error.problems if p not in problems]
-    served = [host for rs in releases.values() for r in rs for host in (r.host, *r.other_hosts) if host]
-    problems += check_hosts(settings, served)
-    authorities = pki.ca_tree(settings, machines)
-    problems += check_issuing(settings, pki.issued(authorities, releases.values()))
-    budgets = {c.name: budget.budget(releases.get(c.name, ()), c.workers) for c in machines.clusters}
-    problems += [p for c in machines.clusters for p in budget.check(c.name, budgets[c.name], len(c.workers))]
-    problems += [p for c in machines.clusters for p in placement.check(c, releases.get(c.name, ()))]
-    problems += projects.check(settings, [r for of_cluster in releases.values() for r in of_cluster])
-    agreed = contract(settings, machines, releases)
-    problems += proof.check(agreed)
-    if problems:
-        raise ConfigurationError(problems, f"configuration of {stack}")
+    draft = Draft(settings)
+    if found := problems(draft):
+        raise ConfigurationError(found, f"configuration of {stack}")
+    machines = draft.topology
     return Plan(
         stack=stack,
         settings=settings,
         topology=machines,
-        ca=authorities,
+        ca=draft.authorities,
         records=dns.records(settings, machines),
         total=sizing.total(machines.hosts),
-        contract=agreed,
-        releases=releases,
+        contract=draft.contract,
+        releases=draft.releases,
         projects={c.name: projects.manifests(settings, tool_inputs(settings, machines, c)) for c in machines.clusters},
-        budgets=budgets,
-        warnings=warnings(agreed),
+        budgets=draft.budgets,
+        warnings=warnings(draft.contract),
     )
 
 

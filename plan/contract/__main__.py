@@ -17,6 +17,7 @@ from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import network
+from plan.checks import problems_beside
 from plan.contract import cilium, export, firewalls, need_table, zones_picture
 from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         add_arguments(command, default=False)
     given = parser.parse_args(arguments)
     try:
-        settings = from_stack_file(stack_file(given))
+        settings = from_stack_file(stack_file(given), beyond=problems_beside)
         stack = build(settings, "opstella/network")
         if given.command == "why":
             return _why(given.source, given.target, given.port, stack.contract)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from config.errors import ConfigurationError, Problem, key
+from config.errors import REMOVE, ConfigurationError, Problem, Rename, key
 from plan.tools import (
     alloy,
     argo_cd,
@@ -73,12 +74,17 @@ NAMES: tuple[str, ...] = tuple(tool.name for tool in TOOLS)
 
 
 def check(names: Iterable[str]) -> list[Problem]:
-    """A problem for each of `names` (the keys of opstella:tools) that is no tool."""
-    return [
-        Problem(key("tools", name), f"there is no tool '{name}'", f"name one of {', '.join(NAMES)}, or remove the key")
-        for name in names
-        if name not in NAMES
-    ]
+    """A problem for each of `names` (the keys of opstella:tools) that is not a tool."""
+    return [_unknown(name) for name in names if name not in NAMES]
+
+
+def _unknown(name: str) -> Problem:
+    close = difflib.get_close_matches(name.lower(), NAMES, 1)
+    what = f"there is no tool '{name}'"
+    if close:
+        return Problem(key("tools", name), what, f"did you mean {close[0]}?", {("tools", name): Rename(close[0])})
+    fix = f"remove it; the tools are: {', '.join(sorted(NAMES))}"
+    return Problem(key("tools", name), what, fix, {("tools", name): REMOVE})
 
 
 def catalogue(inputs: ToolInputs) -> tuple[Release, ...]:
@@ -95,32 +101,45 @@ def platform(clusters: Mapping[str, ToolInputs]) -> dict[str, tuple[Release, ...
     Raises ConfigurationError: an unknown tool is overridden, a tool is wanted whose name or needs are left out, a size
     changes nothing, two tools have one name, or a version is known not to work.
     """
+    releases, problems = assembled(clusters)
+    if problems:
+        raise ConfigurationError(problems, "tools")
+    return releases
+
+
+def assembled(clusters: Mapping[str, ToolInputs]) -> tuple[dict[str, tuple[Release, ...]], list[Problem]]:
+    """What `platform` returns, and all that it would raise. No releases where some tool cannot be planned at all."""
     problems: list[Problem] = []
     members: dict[str, Member] = {}
+    whole = True
     for cluster, inputs in clusters.items():
         problems += check(inputs.overrides)
         wanted = NAMES if inputs.tools is None else inputs.tools
         enabled = [t for t in TOOLS if t.name in wanted and inputs.overrides.get(t.name, Override()).enabled]
         tools = [t for t in enabled if t.wanted(inputs)]
-        nameless = [t for t in tools if t.domain_key is not None and t.domain_key not in inputs.hosts]
-        problems += [_nameless(tool) for tool in nameless]
-        if problems:
-            continue
         carrying = replace(inputs, present=frozenset(tool.name for tool in tools))
-        problems += [problem for tool in tools for problem in sized.ignored(tool, carrying, _release)]
-        releases = tuple(_release(tool, carrying) for tool in tools)
+        releases = []
+        for tool in tools:
+            if tool.domain_key is not None and tool.domain_key not in inputs.hosts:
+                problems.append(_nameless(tool))
+                whole = False
+                continue
+            try:
+                problems += sized.ignored(tool, carrying, _release)
+                releases.append(_release(tool, carrying))
+            except ConfigurationError as error:
+                problems += error.problems
+                whole = False
         members[cluster] = Member(inputs=carrying, releases=_in_use(releases, inputs))
-    if problems:
-        raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
     declared = [release for member in members.values() for release in member.releases]
     problems += [*_names_taken_twice(declared), *compatibility.check(declared)]
-    try:
-        wired = wire(members)
-    except ConfigurationError as error:
-        problems += error.problems
-    if problems:
-        raise ConfigurationError(list(dict.fromkeys(problems)), "tools")
-    return wired
+    wired: dict[str, tuple[Release, ...]] = {}
+    if whole:  # else what others need of that tool would be missed
+        try:
+            wired = wire(members)
+        except ConfigurationError as error:
+            problems += error.problems
+    return wired, list(dict.fromkeys(problems))
 
 
 def _in_use(releases: Sequence[Release], inputs: ToolInputs) -> tuple[Release, ...]:

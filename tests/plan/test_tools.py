@@ -245,7 +245,7 @@ def test_overrides() -> None:
 def test_an_unknown_tool_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"opstella:tools\.traefk: there is no tool 'traefk'") as caught:
         catalogue(replace(INPUTS, overrides={"traefk": Override()}))
-    assert "name one of csi-driver-nfs, cert-manager" in str(caught.value)
+    assert "did you mean traefik?" in str(caught.value)
 
 
 def test_a_tool_whose_needs_are_left_out_is_named_with_them() -> None:
