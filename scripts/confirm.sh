@@ -11,8 +11,12 @@ main() {
   one_at_a_time
   firewall_lock
 
+  # First what may fail: a confirmation that is put back would have to be tried again.
+  install_unit
   if [[ -f $candidate && $(sha256_of "$candidate") == "$wanted" ]]; then
     [[ -e /run/opstella/firewall/pending ]] || try_again "$candidate"
+    before_change "$candidate"
+    undo_by firewall_again
     install_staged "$candidate" "$confirmed" 0600
     firewall_listing >/run/opstella/firewall/listing
     rm -f /run/opstella/firewall/pending "$candidate"
@@ -23,7 +27,15 @@ main() {
   else
     die "the ruleset to confirm, SHA-256 $wanted, was never put in force on this host" "run the preparation of this host again, then confirm"
   fi
-  install_unit
+  service_running opstella-firewall.service 30 "read the lines above; nft -c -f /etc/opstella/firewall.nft shows what is wrong"
+}
+
+# firewall_again: the rules that were confirmed before are in force again, or none.
+firewall_again() {
+  firewall_unlock
+  : >/run/opstella/firewall/pending
+  rm -f /run/opstella/firewall/listing
+  bash /run/opstella/firewall/rollback.sh
 }
 
 # The preparation does not run again by itself when its values are the same, so the candidate is put in
@@ -56,5 +68,4 @@ WantedBy=multi-user.target
   install_text /etc/systemd/system/opstella-firewall.service 0644 "$text"
   [[ $DID == unchanged ]] || systemctl daemon-reload
   service_enable opstella-firewall.service
-  service_running opstella-firewall.service 30 "read the lines above; nft -c -f /etc/opstella/firewall.nft shows what is wrong"
 }

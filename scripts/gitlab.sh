@@ -28,9 +28,12 @@ main() {
   version_check
   certificate_check
 
+  # A first installation is not put back: it goes on where it stopped.
+  installed_once || [[ -n $JOURNAL ]] || no_way_back ""
   install_configuration
   install_package
   reconfigure
+  forget_root_password
   wait_for_https
   rm -rf -- "$MEDIA"
 }
@@ -70,15 +73,19 @@ certificate_check() {
 # ---- install ----------------------------------------------------------------------------------
 
 install_configuration() {
-  install -d -m 0755 /etc/gitlab
-  install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}"
+  folder /etc/gitlab
+  if installed_once; then
+    install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}"
+  else
+    install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}$(root_password_line)"
+  fi
   [[ $DID == unchanged ]] || RECONFIGURE=true
-  [[ -d /etc/gitlab/ssl ]] || install -d -m 0700 /etc/gitlab/ssl
+  folder /etc/gitlab/ssl 0700
   install_text "/etc/gitlab/ssl/${V[host]}.crt" 0644 "${V[certificate]}"
   [[ $DID == unchanged ]] || RENEWED=true
   install_text "/etc/gitlab/ssl/${V[host]}.key" 0600 "${V[private_key]}"
   [[ $DID == unchanged ]] || RENEWED=true
-  install -d -m 0755 /etc/gitlab/trusted-certs
+  folder /etc/gitlab/trusted-certs
   install_certificates /etc/gitlab/trusted-certs crt "${V[trusted_ca]}"
   [[ $DID == unchanged ]] || RECONFIGURE=true
   # A run that died after the files and before reconfigure, or before nginx took the certificate.
@@ -104,9 +111,26 @@ install_package() {
   hold_package
 }
 
-# The password goes by the environment of the first installation, which is all that reads it.
-with_root_password() {
-  if [[ -e $STATE/in-use/gitlab || -z ${V[root_password]} ]]; then "$@"; else GITLAB_ROOT_PASSWORD=${V[root_password]} "$@"; fi
+installed_once() { [[ -e $STATE/in-use/gitlab || -e $JOURNAL/files$STATE/in-use/gitlab ]]; }
+
+# The password is set when GitLab seeds its database, in the first reconfigure. Whoever configures the package after an
+# interruption runs that one (this phase, another one, an administrator's apt), so the password stands where all of them
+# find it, until it is set.
+root_password_line() {
+  local text=${V[root_password]//\\/\\\\}
+  [[ -z $text ]] || printf "\ngitlab_rails['initial_root_password'] = '%s'\n" "${text//\'/\\\'}"
+}
+
+forget_root_password() { NO_COPY=true install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}"; }
+
+# upgrading COMMAND...: what changes the package. Once it has, its database is migrated, and there is no way back.
+upgrading() {
+  local from
+  from=$(package_version "$PACKAGE")
+  [[ -z $from ]] || no_way_back "$PACKAGE is being upgraded from $from to ${V[version]}, which converts its data. Leave opstella:gitlab.version at ${V[version]}, correct what the lines above name and run again"
+  "$@" && return
+  [[ -z $from || $(package_version "$PACKAGE") != "$from" ]] || way_back
+  return 1
 }
 
 package_suffix() { [[ ${V[version]} == *-* ]] && printf '%s' "${V[version]}" || printf '%s-%s.0' "${V[version]}" "${V[edition]}"; }
@@ -122,7 +146,7 @@ install_by_apt() {
   fi
   apt_update
   command -v perl >/dev/null || package_install perl
-  with_root_password apt install --allow-change-held-packages "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
+  upgrading apt install --allow-change-held-packages "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
 }
 
 # The repository is switched off between installations (hold_package), so it is named here; the one of the sources is not
@@ -138,7 +162,7 @@ install_by_dnf() {
     while IFS= read -r name; do repositories+=(--enablerepo="$name"); done < <(sed -n 's/^\[\(.*\)\]$/\1/p' "$REPOSITORY" 2>/dev/null | grep -v -e '-source$' || true)
   fi
   package_install openssh-server perl policycoreutils
-  with_root_password dnf install ${repositories[@]+"${repositories[@]}"} "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
+  upgrading dnf install ${repositories[@]+"${repositories[@]}"} "$what" || packages_failed "cannot install $PACKAGE ${V[version]}"
 }
 
 # fetch_package PATH: the .deb or the .rpm, as its name says.
@@ -193,7 +217,9 @@ reconfigure() {
     return
   fi
   if [[ $RECONFIGURE == true ]]; then
-    if ! with_root_password timeout --kill-after=10 "${V[timeout_seconds]}" gitlab-ctl reconfigure >"$STAGE/reconfigure" 2>&1 </dev/null; then
+    undo_by gitlab_back "${V[timeout_seconds]}"
+    not_in_use gitlab
+    if ! timeout --kill-after=10 "${V[timeout_seconds]}" gitlab-ctl reconfigure >"$STAGE/reconfigure" 2>&1 </dev/null; then
       say "last lines of gitlab-ctl reconfigure:"
       tail -n 40 "$STAGE/reconfigure" | redact >&2
       die "gitlab-ctl reconfigure failed" "mend what its last lines name (often gitlab.rb) and run again"
@@ -202,11 +228,18 @@ reconfigure() {
   fi
   # nginx reads certificates only when it starts.
   if [[ $RENEWED == true ]]; then
+    undo_by gitlab-ctl restart nginx
+    not_in_use gitlab-certificate
     gitlab-ctl restart nginx >"$STAGE/nginx" 2>&1 </dev/null || { redact <"$STAGE/nginx" >&2; die "GitLab's nginx does not start with the new certificate" "$LOCK_REMEDY"; }
     changed "GitLab's nginx restarted for its certificate"
   fi
   now_in_use gitlab "${V[version]} ${V[gitlab_rb]} ${V[trusted_ca]}"
   now_in_use gitlab-certificate "${V[certificate]}"
+}
+
+gitlab_back() {
+  timeout --kill-after=10 "$1" gitlab-ctl reconfigure 2>&1 </dev/null | tail -n 40 | redact
+  return "${PIPESTATUS[0]}"
 }
 
 wait_for_https() {

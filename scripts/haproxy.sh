@@ -5,7 +5,7 @@
 REMEDY="read the lines above; often another program holds one of the ports: ss -lntp"
 
 main() {
-  local path=/etc/haproxy/haproxy.cfg previous=
+  local path=/etc/haproxy/haproxy.cfg
   payload_read
   require_text config
   must_be_root
@@ -21,14 +21,10 @@ main() {
 
   printf '%s' "${V[config]}" >"$STAGE/haproxy.cfg"
   check_beside "$path" "${V[config]}" haproxy -c -f >"$STAGE/haproxy.log" 2>&1 || die "HAProxy refuses its configuration, the running one was left alone: $(grep -m 1 -F ALERT "$STAGE/haproxy.log" || tail -n 1 "$STAGE/haproxy.log")" "correct what it names"
-  if [[ -f $path ]]; then
-    previous=$STAGE/previous.cfg
-    cp -p "$path" "$previous"
-  fi
   install_staged "$STAGE/haproxy.cfg" "$path" 0644
   service_enable haproxy
   if ! in_use haproxy "${V[config]}" && systemctl is-active --quiet haproxy; then
-    reload "$previous" "$path"
+    reload
   else
     service_running haproxy 30 "$REMEDY"
   fi
@@ -38,18 +34,15 @@ main() {
 # The unit's reload checks the file once more and tells the master process to start a new worker, which gets
 # the listening sockets from the old one. systemd calls that a success even when no new worker comes up.
 reload() {
-  local previous=$1 path=$2
+  before_service haproxy reload
+  not_in_use haproxy
   WORKERS=$(workers)
   if systemctl reload haproxy 2>/dev/null && wait_until 10 "a new HAProxy worker" new_worker; then
     changed "haproxy reloaded"
     return
   fi
   journal_tail haproxy 12
-  if [[ -n $previous ]]; then
-    install -m 0644 "$previous" "$path"
-    systemctl reload haproxy || true
-  fi
-  die "HAProxy did not take its new configuration; the previous one was put back and serves on" "$REMEDY"
+  die "HAProxy did not take its new configuration; the previous one is put back and serves on" "$REMEDY"
 }
 
 # workers: the process numbers of the master's children.

@@ -29,7 +29,7 @@ main() {
   stage
   package_install keepalived
   selinux_allow keepalived_connect_any "keepalived ask HAProxy"
-  local interface previous=
+  local interface
   interface=$(interface_of "${V[address]}")
   [[ -n $interface ]] || die "the address ${V[address]} is on no interface of this host" "correct the address in the settings or on the host"
   printf '%s' "${V[config]//@INTERFACE@/$interface}" >"$STAGE/keepalived.conf"
@@ -37,16 +37,12 @@ main() {
   for address in "${virtual[@]}"; do
     kept "$address" || refuse_a_taken_address "$address"
   done
-  if [[ -f $CONFIG ]]; then
-    previous=$STAGE/previous.conf
-    cp -p "$CONFIG" "$previous"
-  fi
   install_staged "$STAGE/keepalived.conf" "$CONFIG" 0644
   # Without keepalived nobody takes the address off this host again, while the other one holds it too.
   install_text "$DROP_IN" 0644 $'[Service]\nRestart=always\nRestartSec=1\n'
   [[ $DID == unchanged ]] || systemctl daemon-reload
   service_enable "$UNIT"
-  put_to_use "$previous" "$(<"$CONFIG")"
+  put_to_use "$(<"$CONFIG")"
   for address in "${virtual[@]}"; do
     wait_until "${V[timeout_seconds]}" "the virtual address $address to answer" answers "$address" || {
       journal_tail "$UNIT" 15
@@ -94,18 +90,19 @@ holder() { if holds "$1"; then printf 'held by this host'; else printf 'held by 
 answers() { timeout 2 bash -c "exec 3<>/dev/tcp/$1/80" 2>/dev/null; }
 
 put_to_use() {
-  local previous=$1 text=$2
+  local text=$1
   if in_use "$UNIT" "$text" || ! systemctl is-active --quiet "$UNIT"; then
     service_running "$UNIT" 30 "$REMEDY"
-  elif systemctl reload "$UNIT" && sleep 1 && systemctl is-active --quiet "$UNIT"; then
+    now_in_use "$UNIT" "$text"
+    return
+  fi
+  before_service "$UNIT" reload
+  not_in_use "$UNIT"
+  if systemctl reload "$UNIT" && sleep 1 && systemctl is-active --quiet "$UNIT"; then
     changed "$UNIT reloaded"
   else
     journal_tail "$UNIT" 15
-    if [[ -n $previous ]]; then
-      install -m 0644 "$previous" "$CONFIG"
-      systemctl restart "$UNIT" || true
-    fi
-    die "keepalived did not take its new configuration; the previous one was put back" "$REMEDY"
+    die "keepalived did not take its new configuration; the previous one is put back" "$REMEDY"
   fi
   now_in_use "$UNIT" "$text"
 }
@@ -115,10 +112,11 @@ remove_keepalived() {
     unchanged "keepalived is not configured"
     return
   fi
+  before_service "$UNIT"
   systemctl disable --now "$UNIT" 2>/dev/null || true
   remove_file "$CONFIG"
   remove_file "$DROP_IN"
   systemctl daemon-reload
-  rm -f -- "$STATE/in-use/$UNIT"
+  not_in_use "$UNIT"
   changed "keepalived stopped; this host holds no virtual address"
 }

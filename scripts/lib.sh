@@ -11,6 +11,8 @@ export LC_ALL=C.UTF-8
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 
+[[ -v HOME ]] || export HOME=/root
+
 PHASE=${1:-phase}
 # Bash keeps a here-document of more than 64 KiB in a file of $TMPDIR: in memory, and not inherited by children.
 if ((EUID == 0)); then
@@ -23,6 +25,8 @@ ROOT=${OPSTELLA_TEST_ROOT:-}
 STATE=$ROOT/etc/opstella
 RUNTIME=$ROOT/run/opstella
 BACKUPS=$ROOT/var/backups/opstella
+UNDO=$ROOT/var/lib/opstella/undo
+SYSCTLS=/proc/sys
 
 declare -gA V=()
 declare -gA PROXY=([http_proxy]='' [https_proxy]='' [no_proxy]='')
@@ -30,6 +34,7 @@ DIRECT=()
 DID=unchanged
 STAGE=
 CHECKED=
+AT_END=
 
 # ---- messages ---------------------------------------------------------------------------------
 
@@ -37,6 +42,9 @@ say() { printf '%s: %s\n' "$PHASE" "$*" >&2; }
 warning() { say "warning: $*"; }
 changed() { DID=changed; say "changed: $*"; }
 unchanged() { DID=unchanged; say "unchanged: $*"; }
+
+# reply TEXT: what this phase was asked for. The mark parts it from what the login printed.
+reply() { printf '%s\n%s\n' '----- opstella reply -----' "$1"; }
 
 # die WHAT REMEDY [STATUS]: the one way to stop on purpose. In a subshell it leaves with 99, which the
 # trap of the parent takes as "already said".
@@ -54,7 +62,7 @@ on_error() {
   ((status != 99)) || exit "$((BASH_SUBSHELL ? 99 : 1))"
   ((BASH_SUBSHELL == 0)) || exit "$status"
   say "error: the command \`${command%%$'\n'*}\` in ${where}, line ${line} of the program as sent, ended with status ${status}"
-  say "what to do: mend what its own message above names and run again; the phase continues where it stopped"
+  say "what to do: fix what its own message above names and run again"
   exit 1
 }
 trap 'on_error "$?" "$LINENO" "$BASH_COMMAND"' ERR
@@ -69,17 +77,25 @@ said() {
   printf '%s' "${lines//$'\n'/ / }" | redact
 }
 
-clean_up() {
+# finish: the one end of every phase, on purpose or by a signal. What changed is kept, or put back.
+finish() {
+  local status=$?
+  # A signal must not end the way back, nor must the operator who no longer reads.
+  trap '' PIPE TERM INT HUP
+  trap - ERR EXIT
+  set +eu
+  [[ -z $AT_END ]] || "$AT_END" "$status"
   [[ -z $CHECKED ]] || rm -f -- "$CHECKED"
   [[ -z $STAGE ]] || rm -rf -- "$STAGE"
+  exit "$status"
 }
-trap clean_up EXIT
+trap finish EXIT
 
 # stage: a private folder for this run, removed when it ends; in memory wherever root runs this.
 stage() {
   [[ -z $STAGE ]] || return 0
   if ((EUID == 0)); then
-    install -d -m 0700 "$RUNTIME"
+    folder "$RUNTIME" 0700
     STAGE=$(mktemp -d "$RUNTIME/stage.XXXXXXXX")
   else
     STAGE=$(mktemp -d)
@@ -138,12 +154,13 @@ number() {
 
 must_be_root() { ((EUID == 0)) || die "phase $PHASE runs as $(id -un), not as root" "let the SSH user use sudo without a password"; }
 
-# one_at_a_time: two runs on one host would undo each other.
+# one_at_a_time: two runs on one host would undo each other. What a run before left half done is settled first.
 one_at_a_time() {
   local lock=$ROOT/run/lock/opstella.lock seconds=300
-  install -d "${lock%/*}"
+  folder "${lock%/*}"
   exec {LOCK}>"$lock"
   flock -w "$seconds" "$LOCK" || die "another run has held $lock for $seconds s" "wait for it to end, or end it: fuser -v $lock"
+  journal_resume
 }
 
 # shellcheck disable=SC1091 # a file of the host
@@ -200,8 +217,9 @@ install_staged() {
     unchanged "$path"
     return
   fi
-  install -d "${path%/*}"
-  [[ ! -f $path ]] || keep_copy "$path"
+  before_change "$path"
+  folder "${path%/*}"
+  [[ ! -f $path || -v NO_COPY ]] || keep_copy "$path"
   fresh=${path%/*}/.${path##*/}.opstella
   install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$staged" "$fresh"
   # A file that is itself a mount point can only be written through.
@@ -240,7 +258,7 @@ keep_copy() {
   local path=$1 name old
   name=${path#"$ROOT"/}
   name=$BACKUPS/${name//\//_}
-  install -d -m 0700 "$BACKUPS"
+  folder "$BACKUPS" 0700
   install -m 0600 "$path" "$name.$(date -u +%Y%m%dT%H%M%S.%N)"
   find "$BACKUPS" -maxdepth 1 -name "${name##*/}.2*" | sort -r | tail -n +6 | while IFS= read -r old; do rm -f -- "$old"; done
 }
@@ -263,6 +281,7 @@ install_block() {
 remove_file() {
   local path=$ROOT$1
   if [[ -e $path ]]; then
+    before_change "$path"
     keep_copy "$path"
     rm -f -- "$path"
     changed "$path removed"
@@ -271,14 +290,305 @@ remove_file() {
   fi
 }
 
+# folder PATH [MODE]: made where it is missing; one that is there keeps its mode and its owner.
+folder() { [[ -d $1 ]] || install -d -m "${2:-0755}" "$1"; }
+
+# ---- way back ---------------------------------------------------------------------------------
+# The engine keeps the values of the last run that ended well: when a change fails and is taken out of the settings,
+# nothing differs for it, and nothing runs here. So a phase that does not end well leaves the machine as it was before.
+# What it is about to change goes to a journal first, in $UNDO/PHASE, for root only:
+#   files/PATH   as it was; `absent` lists what was not there, values/PATH what is restored by writing into it
+#   steps        commands that put the former files to use, in order
+#   undo.sh      the program that does both, for when this one is killed: a unit waits for the end of the run,
+#                another one looks at every boot
+#   final        there when nothing can be put back any more; it says why
+# A phase that goes on where a killed one stopped keeps its journal: it always leads to what worked last.
+
+JOURNAL=
+
+# journal_name: a phase and the one that removes what it made have one journal.
+journal_name() { printf '%s' "${PHASE%-remove}"; }
+
+# settle STATUS: the end of a phase that has a journal.
+settle() { if (($1 == 0)); then journal_drop; else take_back; fi; }
+
+# journal_resume: under the lock, so whoever left a journal has ended. That of another phase is undone first.
+journal_resume() {
+  local found
+  for found in "$UNDO"/*/; do
+    [[ -e $found/undo.sh ]] || continue
+    found=${found%/}
+    if [[ ${found##*/} == "$(journal_name)" ]]; then
+      JOURNAL=$found
+      AT_END=settle
+    else
+      say "a run of the phase ${found##*/} did not end well here; what it changed is put back first"
+      bash "$found/undo.sh" locked || warning "not everything could be put back; its lines above name what to do"
+    fi
+  done
+}
+
+# before_change PATH...: keeps what is at PATH, or that nothing is; only the first time, and before it is touched.
+before_change() {
+  local path above
+  journal_open
+  for path in "$@"; do
+    if [[ -e $JOURNAL/files$path || -L $JOURNAL/files$path ]] || grep -qsxF -- "$path" "$JOURNAL/absent"; then continue; fi
+    if [[ -e $path || -L $path ]]; then
+      mkdir -p "$JOURNAL/files${path%/*}"
+      rm -rf -- "$JOURNAL/part"
+      cp -a --reflink=auto -- "$path" "$JOURNAL/part"
+      mv -T -- "$JOURNAL/part" "$JOURNAL/files$path"
+      if [[ -L $path ]]; then sync -- "$JOURNAL/files${path%/*}"; else sync -- "$JOURNAL/files$path" "$JOURNAL/files${path%/*}"; fi
+    else
+      printf '%s\n' "$path" >>"$JOURNAL/absent"
+      # Folders made for it go too, if nothing else came into them.
+      above=${path%/*}
+      while [[ ! -d ${above:-/} ]]; do
+        printf '%s\n' "$above" >>"$JOURNAL/folders"
+        above=${above%/*}
+      done
+      sync -- "$JOURNAL/absent"
+    fi
+  done
+}
+
+# before_rename PATH: the same for a large file that is replaced by a rename, never written into: no copy is needed.
+before_rename() {
+  journal_open
+  if [[ -f $1 && ! -e $JOURNAL/files$1 ]] && mkdir -p "$JOURNAL/files${1%/*}" && ln -- "$1" "$JOURNAL/files$1" 2>/dev/null; then return; fi
+  before_change "$1"
+}
+
+# before_value PATH: the same for what the kernel shows as a file.
+before_value() {
+  journal_open
+  [[ ! -e $JOURNAL/values$1 ]] || return 0
+  mkdir -p "$JOURNAL/values${1%/*}"
+  cat "$1" >"$JOURNAL/values$1"
+}
+
+# before_sysctls TEXT: the values that the kernel has now of those that TEXT sets.
+before_sysctls() {
+  local line path
+  while IFS= read -r line; do
+    [[ $line =~ ^[[:space:]]*-?([a-z0-9_./*-]+)[[:space:]]*= ]] || continue
+    path=$SYSCTLS/${BASH_REMATCH[1]//./\/}
+    [[ ! -r $path || ! -w $path ]] || before_value "$path"
+  done <<<"$1"
+}
+
+# undo_by COMMAND...: what puts the former files to use; said before that is needed.
+undo_by() {
+  local line
+  journal_open
+  printf -v line '%q ' "$@"
+  ! grep -qsxF -- "$line" "$JOURNAL/steps" || return 0
+  printf '%s\n' "$line" >>"$JOURNAL/steps"
+  sync -- "$JOURNAL/steps"
+}
+
+# before_service UNIT [reload]: how it stands now is how it shall be again; `reload` where that is enough for new files.
+before_service() {
+  local active=inactive
+  ! grep -qsF -- "service_back $1 " "$JOURNAL/steps" || return 0
+  ! systemctl is-active --quiet "$1" || active=active
+  undo_by service_back "$1" "$active" "$(systemctl is-enabled "$1" 2>/dev/null || true)" "${2:-restart}"
+}
+
+# no_way_back REASON: from here on the machine can only go on. `way_back` takes that back.
+no_way_back() {
+  journal_open
+  printf '%s' "$1" >"$JOURNAL/final"
+  sync -- "$JOURNAL/final"
+}
+
+way_back() { rm -f -- "$JOURNAL/final"; }
+
+# journal_open: before the first change: the program that puts back, and the unit that runs it if this run cannot.
+journal_open() {
+  [[ -z $JOURNAL || ! -v ARMED ]] || return 0
+  JOURNAL=$UNDO/$(journal_name)
+  AT_END=settle
+  folder "$UNDO" 0700
+  folder "$JOURNAL" 0700
+  undo_program >"$JOURNAL/undo.part"
+  mv -fT -- "$JOURNAL/undo.part" "$JOURNAL/undo.sh"
+  sync -- "$JOURNAL/undo.sh" "$JOURNAL" "$UNDO"
+  ARMED=true
+  [[ -z $ROOT ]] || return 0
+  undo_at_boot
+  systemd-run --quiet --collect --unit="opstella-undo-$(journal_name)-$$" --description="opstella: put back what the phase $PHASE changed, if it is killed" \
+    /bin/bash "$JOURNAL/undo.sh"
+}
+
+undo_at_boot() {
+  local unit=$ROOT/etc/systemd/system/opstella-undo.service text="[Unit]
+Description=opstella: put back what a phase changed that did not end
+ConditionPathExistsGlob=$UNDO/*/undo.sh
+After=network.target
+[Service]
+ExecStart=/bin/sh -c 'for program in $UNDO/*/undo.sh; do /bin/bash \$\$program; done'
+[Install]
+WantedBy=multi-user.target
+"
+  if [[ -f $unit && $(<"$unit") == "${text%$'\n'}" ]] && systemctl is-enabled --quiet opstella-undo.service; then return; fi
+  printf '%s' "$text" >"$unit.part"
+  mv -fT "$unit.part" "$unit"
+  systemctl daemon-reload
+  systemctl enable --quiet opstella-undo.service
+}
+
+# undo_program: every function of this run, and the call. No value of the payload is in it.
+undo_program() {
+  printf 'umask 022\nexport LC_ALL=C.UTF-8 PATH=%s\n' "$PATH"
+  declare -p PHASE ROOT STATE RUNTIME BACKUPS UNDO DID STAGE JOURNAL
+  declare -f
+  cat <<'PROGRAM'
+trap '' PIPE TERM INT HUP
+undo_alone "$@"
+PROGRAM
+}
+
+# undo_alone [locked]: as a program of its own, once the run that wrote the journal has ended.
+undo_alone() {
+  STAGE=
+  if [[ ${1:-} != locked ]]; then
+    folder "$ROOT/run/lock"
+    exec {LOCK}>"$ROOT/run/lock/opstella.lock"
+    flock "$LOCK"
+  fi
+  [[ -e $JOURNAL/undo.sh ]] || exit 0
+  take_back
+  local status=$?
+  [[ -z $STAGE ]] || rm -rf -- "$STAGE"
+  exit "$status"
+}
+
+# take_back: false when the machine is not as it was. Never stops at a step that fails.
+take_back() {
+  local line failed=0
+  if [[ -e $JOURNAL/final ]]; then
+    line=$(<"$JOURNAL/final")
+    [[ -z $line ]] || say "not put back: $line"
+    journal_drop
+    return 0
+  fi
+  files_back || failed=1
+  if [[ -e $JOURNAL/steps ]]; then
+    while IFS= read -r line; do
+      eval "$line" </dev/null >&2 && continue
+      failed=1
+      warning "putting back: \`${line% }\` failed"
+    done <"$JOURNAL/steps"
+  fi
+  marks_back "$failed"
+  if ((failed)); then
+    say "not everything could be put back on this machine; the files are as before the run. What to do: repair what the lines above name; the next run here, or a reboot, tries again"
+    return 1
+  fi
+  journal_drop
+  say "put back: this machine is as it was before the run (installed packages stay)"
+}
+
+# files_back: all but the marks of what is in use.
+files_back() {
+  local path failed=0
+  while IFS= read -r -d '' path; do
+    path=${path#"$JOURNAL/files"}
+    [[ $path != "$STATE"/in-use/* ]] || continue
+    file_back "$path" || failed=1
+  done < <(find "$JOURNAL/files" ! -type d -print0 2>/dev/null)
+  if [[ -e $JOURNAL/absent ]]; then
+    while IFS= read -r path; do
+      rm -f -- "$path" "${path%/*}/.${path##*/}.opstella" "$path.opstella-check" || failed=1
+    done <"$JOURNAL/absent"
+  fi
+  if [[ -e $JOURNAL/folders ]]; then
+    while IFS= read -r path; do
+      [[ ! -d $path ]] || rmdir --ignore-fail-on-non-empty -- "$path" || failed=1
+    done < <(sort -ru "$JOURNAL/folders")
+  fi
+  while IFS= read -r -d '' path; do
+    cat "$path" >"${path#"$JOURNAL/values"}" || failed=1
+  done < <(find "$JOURNAL/values" -type f -print0 2>/dev/null)
+  return "$failed"
+}
+
+file_back() {
+  local path=$1 fresh=${1%/*}/.${1##*/}.opstella
+  folder "${path%/*}"
+  rm -f -- "$path.opstella-check"
+  if mountpoint -q "$path"; then
+    rm -f -- "$fresh"
+    cat "$JOURNAL/files$path" >"$path"
+  elif [[ -f $path && ! -L $path && ! -L $JOURNAL/files$path ]] && cmp -s "$path" "$JOURNAL/files$path" && [[ $(stat -c '%a %U:%G' "$path") == "$(stat -c '%a %U:%G' "$JOURNAL/files$path")" ]]; then
+    rm -f -- "$fresh"
+  else
+    rm -f -- "$fresh"
+    { cp -al -- "$JOURNAL/files$path" "$fresh" 2>/dev/null || cp -a --reflink=auto -- "$JOURNAL/files$path" "$fresh"; } && mv -fT -- "$fresh" "$path"
+  fi
+}
+
+# marks_back FAILED: a mark is believed only when the steps before it went well.
+marks_back() {
+  local mark
+  while IFS= read -r -d '' mark; do
+    mark=${mark#"$JOURNAL/files"}
+    if (($1)); then rm -f -- "$mark"; else file_back "$mark"; fi
+  done < <(find "$JOURNAL/files$STATE/in-use" -type f -print0 2>/dev/null)
+}
+
+# service_back UNIT ACTIVE ENABLED HOW: as `before_service` found it.
+service_back() {
+  local unit=$1 active=$2 enabled=$3 how=$4 failed=0
+  systemctl daemon-reload
+  case $enabled in
+    enabled) systemctl is-enabled --quiet "$unit" 2>/dev/null || systemctl enable --quiet "$unit" || failed=1 ;;
+    disabled) ! systemctl is-enabled --quiet "$unit" 2>/dev/null || systemctl disable --quiet "$unit" || failed=1 ;;
+  esac
+  systemctl reset-failed "$unit" 2>/dev/null
+  if [[ $active == inactive ]]; then
+    ! systemctl is-active --quiet "$unit" || systemctl stop "$unit" || failed=1
+  elif [[ $how == reload ]] && systemctl is-active --quiet "$unit"; then
+    systemctl reload "$unit" || failed=1
+  else
+    systemctl restart --no-block "$unit"
+    sleep 0.3
+    wait_until "${5:-60}" "$unit to be active again" service_settled "$unit"
+    if ! systemctl is-active --quiet "$unit"; then
+      journal_tail "$unit" 10
+      failed=1
+    fi
+  fi
+  return "$failed"
+}
+
+# journal_drop: in one rename, so that it is there as a whole or not at all.
+journal_drop() {
+  [[ -e $JOURNAL ]] || return 0
+  rm -rf -- "$UNDO/.ended"
+  mv -T -- "$JOURNAL" "$UNDO/.ended"
+  sync -- "$UNDO"
+  rm -rf -- "$UNDO/.ended"
+}
+
 # ---- what is in use ---------------------------------------------------------------------------
 
 # in_use NAME TEXT: TEXT was put to use, not only written. The mark tells a run that died between writing a
-# file and restarting its service, which comparing files cannot.
+# file and restarting its service, which comparing files cannot. From `not_in_use` until `now_in_use`, nobody knows.
 in_use() { [[ -e $STATE/in-use/$1 && $(<"$STATE/in-use/$1") == "$(text_sum "$2")" ]]; }
 
+not_in_use() {
+  [[ -e $STATE/in-use/$1 ]] || return 0
+  before_change "$STATE/in-use/$1"
+  rm -f -- "$STATE/in-use/$1"
+}
+
 now_in_use() {
-  install -d -m 0700 "$STATE/in-use"
+  ! in_use "$1" "$2" || return 0
+  before_change "$STATE/in-use/$1"
+  folder "$STATE/in-use" 0700
   text_sum "$2" >"$STATE/in-use/$1"
 }
 
@@ -295,7 +605,7 @@ sha256_of() {
 # fetch URL PATH: resumes nothing, leaves either the whole file or none.
 fetch() {
   local url=$1 path=$2 message
-  install -d "${path%/*}"
+  folder "${path%/*}"
   stage
   proxy_use "$url"
   if ! curl --fail --silent --show-error --location --retry 3 --retry-connrefused --connect-timeout 15 ${DIRECT[@]+"${DIRECT[@]}"} \
@@ -557,6 +867,7 @@ service_enable() {
   if systemctl is-enabled --quiet "$1" 2>/dev/null; then
     unchanged "$1 starts at boot"
   else
+    before_service "$1"
     systemctl enable --quiet "$1"
     changed "$1 starts at boot"
   fi
@@ -595,6 +906,7 @@ service_running() {
     unchanged "$unit runs"
     return
   fi
+  before_service "$unit"
   systemctl reset-failed "$unit" 2>/dev/null || true
   systemctl start --no-block "$unit"
   service_wait "$unit" "$seconds" "$remedy"
@@ -602,6 +914,7 @@ service_running() {
 }
 
 service_restart() {
+  before_service "$1"
   systemctl reset-failed "$1" 2>/dev/null || true
   systemctl restart --no-block "$1"
   service_wait "$1" "$2" "$3"
@@ -701,6 +1014,8 @@ trust_store_install() {
     unchanged "trust store"
     return
   fi
+  undo_by "${refresh[@]}"
+  not_in_use trust-store
   "${refresh[@]}" >&2
   now_in_use trust-store "$1"
   changed "trust store"
@@ -710,10 +1025,12 @@ trust_store_install() {
 
 # firewall_lock: the roll-back takes the same lock, so that a confirmation and a roll-back never cross.
 firewall_lock() {
-  install -d -m 0700 /run/opstella/firewall
+  folder /run/opstella/firewall 0700
   exec {FIREWALL}>/run/opstella/firewall/lock
   flock -w 30 "$FIREWALL" || die "a roll-back of the firewall holds /run/opstella/firewall/lock" "run again"
 }
+
+firewall_unlock() { [[ -z ${FIREWALL:-} ]] || exec {FIREWALL}>&-; }
 
 # firewall_text FILE: one transaction; the old table goes and the new one comes, with no moment between.
 firewall_text() {

@@ -29,11 +29,15 @@ make_share() {
   if [[ -d ${V[path]} ]]; then
     unchanged "${V[path]}"
   else
-    install -d -m 0755 "${V[path]}"
+    undo_by share_back "${V[path]}"
+    folder "${V[path]}"
     changed "${V[path]}"
   fi
   [[ $(stat -f -c %T "${V[path]}") != overlay* ]] || die "${V[path]} lies on an overlay file system, which gives no lasting file handles and cannot be exported" "mount a disk there (ext4, xfs)"
 }
+
+# Only what this run made; a share in which something is stays.
+share_back() { [[ ! -d $1 ]] || rmdir --ignore-fail-on-non-empty -- "$1"; }
 
 serve_by_kernel() {
   require_text exports nfs_conf
@@ -52,6 +56,8 @@ serve_by_kernel() {
   if in_use nfs-exports "${V[exports]}"; then
     unchanged "exports"
   else
+    undo_by exportfs -ra
+    not_in_use nfs-exports
     exportfs -ra
     now_in_use nfs-exports "${V[exports]}"
     changed "exports"
@@ -77,6 +83,8 @@ service_with() {
   if in_use "$1" "$2"; then
     service_running "$1" 60 "$REMEDY"
   else
+    before_service "$1"
+    not_in_use "$1"
     service_restart "$1" 60 "$REMEDY"
     now_in_use "$1" "$2"
   fi

@@ -53,12 +53,16 @@ set_hostname() {
   if [[ ${name%%.*} == "${V[hostname]}" && -f /etc/hostname && $(</etc/hostname) == "$name" ]]; then
     unchanged "hostname $name"
   else
+    before_change /etc/hostname
+    undo_by hostname_back "$(</proc/sys/kernel/hostname)"
     hostnamectl set-hostname "${V[hostname]}"
     changed "hostname ${V[hostname]}"
   fi
   # cloud-init would put its own name and hosts file back at the next boot.
   [[ ! -d /etc/cloud/cloud.cfg.d ]] || install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 $'preserve_hostname: true\nmanage_etc_hosts: false\n'
 }
+
+hostname_back() { hostname "$1"; }
 
 # Whoever owns resolv.conf on this host is told; a file that nobody owns is written.
 set_name_servers() {
@@ -67,17 +71,23 @@ set_name_servers() {
   ((${#LIST[@]})) || return 0
   if systemctl is-active --quiet systemd-resolved; then
     install_text /etc/systemd/resolved.conf.d/opstella.conf 0644 $'[Resolve]\n'"DNS=${LIST[*]}"$'\n'
-    in_use dns "${LIST[*]}" || systemctl restart systemd-resolved
+    in_use dns "${LIST[*]}" || tell_dns restart systemd-resolved
   elif systemctl is-active --quiet NetworkManager && ! network_manager_leaves_dns; then
     server=$(IFS=, && printf '%s' "${LIST[*]}")
     install_text /etc/NetworkManager/conf.d/opstella-dns.conf 0644 $'[global-dns-domain-*]\n'"servers=$server"$'\n'
-    in_use dns "${LIST[*]}" || systemctl reload NetworkManager
+    in_use dns "${LIST[*]}" || tell_dns reload NetworkManager
   else
     for server in "${LIST[@]}"; do text+="nameserver $server"$'\n'; done
     [[ ! -f /etc/resolv.conf ]] || text+=$(grep -E '^(search|domain|options)[[:space:]]' /etc/resolv.conf || true)
     install_text /etc/resolv.conf 0644 "${text%$'\n'}"$'\n'
   fi
   now_in_use dns "${LIST[*]}"
+}
+
+tell_dns() {
+  undo_by systemctl "$@"
+  not_in_use dns
+  systemctl "$@"
 }
 
 # cloud-init tells NetworkManager to keep off resolv.conf where it wrote that file itself, as images of the RHEL family do.
@@ -168,6 +178,8 @@ set_time() {
   elif in_use chrony "${V[chrony_conf]}"; then
     service_running "$unit" 30 "read the lines above; check $path"
   else
+    before_service "$unit"
+    not_in_use chrony
     service_restart "$unit" 30 "read the lines above; check $path"
     now_in_use chrony "${V[chrony_conf]}"
   fi
@@ -197,6 +209,7 @@ turn_swap_off() {
     return
   fi
   if [[ -n $(tail -n +2 /proc/swaps) ]]; then
+    undo_by swapon -a
     swapoff -a
     changed "swap off"
   else
@@ -244,6 +257,7 @@ set_sysctls() {
     key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
     path=/proc/sys/${key//./\/}
     if [[ -r $path && $(tr -s '[:space:]' ' ' <"$path") == "$(tr -s '[:space:]' ' ' <<<"$value")" ]]; then continue; fi
+    [[ ! -r $path || ! -w $path ]] || before_value "$path"
     if { printf '%s\n' "$value" >"$path"; } 2>/dev/null; then
       set_any=true
     elif in_container; then
@@ -278,6 +292,7 @@ add_etcd_user() {
   if id etcd >/dev/null 2>&1; then
     unchanged "user etcd"
   else
+    undo_by userdel etcd
     useradd --system --comment 'etcd user' --shell /sbin/nologin --no-create-home --user-group etcd
     changed "user etcd"
   fi
@@ -294,13 +309,40 @@ apply_firewall() {
   firewall_lock
   printf '%s' "${V[ruleset]}" >/run/opstella/firewall/ruleset.nft
   firewall_check /run/opstella/firewall/ruleset.nft
-  if [[ -f $confirmed && ! -e /run/opstella/firewall/pending ]] && cmp -s /run/opstella/firewall/ruleset.nft "$confirmed" && firewall_live; then
-    unchanged "firewall"
+  if [[ -f $confirmed ]] && cmp -s /run/opstella/firewall/ruleset.nft "$confirmed"; then
+    if [[ ! -e /run/opstella/firewall/pending ]] && firewall_live; then
+      unchanged "firewall"
+    else
+      operator_stays_in
+      firewall_confirmed
+      changed "firewall: the rules that were confirmed are in force again"
+    fi
+    # One that was never confirmed, and is not wanted any more.
+    remove_file /etc/opstella/firewall-candidate.nft
     return
   fi
   operator_stays_in
+  before_change "$candidate"
+  undo_by firewall_back
   install -m 0600 /run/opstella/firewall/ruleset.nft "$candidate"
   firewall_try "$candidate" "${V[rollback_seconds]}"
+}
+
+# firewall_confirmed: they need no second confirmation, and none would come: for the engine, nothing differs.
+firewall_confirmed() {
+  firewall_rollback_program >/run/opstella/firewall/rollback.sh
+  : >/run/opstella/firewall/pending
+  firewall_unlock
+  bash /run/opstella/firewall/rollback.sh >/dev/null
+  systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
+  firewall_listing >/run/opstella/firewall/listing
+}
+
+# firewall_back: what the timer would do later.
+firewall_back() {
+  firewall_unlock
+  [[ ! -e /run/opstella/firewall/pending ]] || bash /run/opstella/firewall/rollback.sh || return 1
+  systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
 }
 
 # The roll-back would open the host again; who would be locked out by what is known beforehand need not wait for it.
@@ -340,6 +382,8 @@ remove_firewall() {
     return
   fi
   firewall_lock
+  before_service opstella-firewall.service
+  before_change "$STATE/firewall-candidate.nft" "$STATE/firewall.nft"
   systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
   systemctl disable --now --quiet opstella-firewall.service 2>/dev/null || true
   nft -f - <<<$'add table inet opstella\ndelete table inet opstella'

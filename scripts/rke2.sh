@@ -1,14 +1,16 @@
 # shellcheck shell=bash
 # RKE2 on one host: install what differs, configure, start or restart only when something changed, wait
-# until it works. Dies anywhere, continues at the next run. As `rke2-remove`: takes RKE2 off the host.
+# until it works. A first installation that dies anywhere continues at the next run, a change is put back. As `rke2-remove`: takes RKE2 off the host.
 
 CONFIG=/etc/rancher/rke2
 DATA=/var/lib/rancher/rke2
 IMAGES=$DATA/agent/images
 MEDIA=/var/lib/opstella/media/rke2
 SELINUX_PACKAGES=https://rpm.rancher.io
+UNMANAGED=$'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali;interface-name:cilium*;interface-name:lxc*\n'
 RESTART=false
 STARTED=0
+UPGRADED=false
 
 main() {
   read_values
@@ -23,6 +25,8 @@ main() {
 
   local installed
   installed=$(installed_version)
+  # A first installation is not put back: a server that has joined may be what the others' etcd needs.
+  [[ -e $STATE/in-use/rke2 || -n $JOURNAL ]] || no_way_back ""
   [[ -z $installed ]] || version_step_check RKE2 "$installed" "${V[version]}"
   install_proxy
   leave_interfaces_to_cni
@@ -31,9 +35,13 @@ main() {
   if [[ $installed == "${V[version]}" && -f $(unit_file) ]]; then
     unchanged "RKE2 $installed"
   else
-    [[ -z $installed ]] || snapshot "$installed"
+    if [[ -n $installed ]]; then
+      snapshot "$installed"
+      keep_release
+    fi
     install_rke2
     RESTART=true
+    [[ -z $installed ]] || UPGRADED=true
   fi
   set_cis_sysctls
   join_what_lives
@@ -53,6 +61,7 @@ read_values() {
   optional cluster_urls
   optional cluster_ca
   optional audit_policy
+  optional trust_sha256
   optional proxy_http
   optional proxy_https
   optional proxy_no
@@ -103,6 +112,17 @@ snapshot() {
   changed "etcd snapshot before the upgrade from $1"
 }
 
+# keep_release: the files of the RKE2 that runs, of whatever place the installer chose.
+keep_release() {
+  local file prefix
+  prefix=$(rke2_binary)
+  prefix=${prefix%/bin/rke2}
+  for file in "$prefix"/bin/rke2* "$prefix"/lib/systemd/system/rke2-* "$prefix"/share/rke2/*; do
+    [[ ! -f $file ]] || before_change "$file"
+  done
+  undo_by systemctl daemon-reload
+}
+
 # ---- install ----------------------------------------------------------------------------------
 
 # artifacts PATTERN: sets NAMES to the listed files that match, and SUMS to their sums.
@@ -126,7 +146,7 @@ artifact_url() { printf '%s/%s' "${V[artifacts_url]%/}" "${1//+/%2B}"; }
 # RKE2 imports whatever lies in the images folder: a file goes there only when it is whole and right.
 stage_images() {
   local name
-  install -d -m 0755 "$IMAGES"
+  folder "$IMAGES"
   artifacts 'rke2-images*'
   ((${#NAMES[@]})) || die "artifacts_sha256 lists no rke2-images file" "list the image archives of the release, e.g. rke2-images-core.linux-amd64.tar.zst"
   for name in "${NAMES[@]}"; do
@@ -135,8 +155,9 @@ stage_images() {
       continue
     fi
     fetch_verified "$(artifact_url "$name")" "$MEDIA/$name" "${SUMS[$name]}"
-    install -m 0644 "$MEDIA/$name" "$IMAGES/.$name"
-    mv -f "$IMAGES/.$name" "$IMAGES/$name"
+    before_rename "$IMAGES/$name"
+    install -m 0644 "$MEDIA/$name" "$IMAGES/.$name.opstella"
+    mv -f "$IMAGES/.$name.opstella" "$IMAGES/$name"
     rm -f "$MEDIA/$name"
     changed "$IMAGES/$name"
     RESTART=true
@@ -145,7 +166,7 @@ stage_images() {
 
 install_rke2() {
   local name environment=(INSTALL_RKE2_TYPE="${V[type]}")
-  install -d -m 0755 "$MEDIA"
+  folder "$MEDIA"
   if [[ ${V[source]} == airgap ]]; then
     artifacts '*'
     for name in install.sh rke2.linux-amd64.tar.gz sha256sum-amd64.txt; do
@@ -226,8 +247,12 @@ policy_installed() {
 # NetworkManager would take the network plugin's interfaces over and break its routes.
 leave_interfaces_to_cni() {
   systemctl is-active --quiet NetworkManager || return 0
-  install_text /etc/NetworkManager/conf.d/opstella-cni.conf 0644 $'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali;interface-name:cilium*;interface-name:lxc*\n'
-  [[ $DID == unchanged ]] || systemctl reload NetworkManager
+  install_text /etc/NetworkManager/conf.d/opstella-cni.conf 0644 "$UNMANAGED"
+  if [[ $DID == unchanged ]] && in_use rke2-interfaces "$UNMANAGED"; then return; fi
+  undo_by systemctl reload NetworkManager
+  not_in_use rke2-interfaces
+  systemctl reload NetworkManager
+  now_in_use rke2-interfaces "$UNMANAGED"
 }
 
 # The CIS profile ends RKE2 at once unless the kernel already has these values.
@@ -240,11 +265,14 @@ set_cis_sysctls() {
   done
   line=$(<"$path/rke2-cis-sysctl.conf")
   install_text /etc/sysctl.d/60-rke2-cis.conf 0644 "$line"$'\n'
-  [[ $DID == changed ]] || return 0
+  if [[ $DID == unchanged ]] && in_use rke2-cis-sysctls "$line"; then return; fi
+  before_sysctls "$line"
+  not_in_use rke2-cis-sysctls
   if ! sysctl -q -p /etc/sysctl.d/60-rke2-cis.conf >"$STAGE/sysctl" 2>&1; then
     in_container || die "the kernel does not take the sysctls of the CIS profile: $(said "$STAGE/sysctl" '^sysctl:')" "set them by hand; they stand in /etc/sysctl.d/60-rke2-cis.conf"
     warning "the sysctls of the CIS profile belong to the machine around this container; set them there"
   fi
+  now_in_use rke2-cis-sysctls "$line"
 }
 
 # A first server makes a cluster. With an empty disk, while the cluster lives on the other servers, it joins them: a
@@ -259,6 +287,7 @@ join_what_lives() {
       # Whether anything answers at all: nothing secret is sent, and what answers is verified before anything is.
       [[ $(supervisor "$url/ping" --insecure) == pong ]] || continue
       is_this_cluster "$url"
+      before_change "$STATE/rke2-joined"
       printf '%s\n' "$url" >"$STATE/rke2-joined"
       changed "this server has no data, and $url answers: it joins that cluster instead of making another"
       break
@@ -286,7 +315,7 @@ is_this_cluster() {
 
 install_settings() {
   local n=0 name
-  install -d -m 0755 "$CONFIG"
+  folder "$CONFIG"
   install_text "$CONFIG/config.yaml" 0600 "${V[config_yaml]}"
   [[ $DID == unchanged ]] || RESTART=true
   if [[ -n ${V[registries_yaml]} ]]; then
@@ -313,7 +342,7 @@ install_settings() {
     n=$((n + 1))
     [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "the manifest name '$name' is not a file name" "use letters, digits, dot, dash" 2
     require_text "manifest_$n"
-    [[ -d $DATA/server ]] || install -d -m 0700 "$DATA/server"
+    folder "$DATA/server" 0700
     install_text "$DATA/server/manifests/$name" 0600 "${V[manifest_$n]}"
   done
 }
@@ -322,9 +351,11 @@ install_settings() {
 
 # The mark of ownership stays: the host is still prepared for this stack and may be used by it again.
 remove_rke2() {
-  local folder found=
-  for folder in /usr/local/bin /opt/rke2/bin /usr/bin; do
-    [[ ! -x $folder/rke2-uninstall.sh ]] || { found=$folder/rke2-uninstall.sh; break; }
+  local prefix found=
+  # What is taken off is not put back; running again goes on.
+  no_way_back "RKE2 is being taken off this host; run again"
+  for prefix in /usr/local/bin /opt/rke2/bin /usr/bin; do
+    [[ ! -x $prefix/rke2-uninstall.sh ]] || { found=$prefix/rke2-uninstall.sh; break; }
   done
   if [[ -n $found ]]; then
     if ! "$found" >"$STAGE/uninstall" 2>&1 </dev/null; then
@@ -336,7 +367,7 @@ remove_rke2() {
     unchanged "RKE2 is not installed"
   fi
   rm -rf -- "$CONFIG" "$DATA" "$MEDIA"
-  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf /etc/yum.repos.d/opstella-rke2-common.repo "$STATE/in-use/rke2" "$STATE/rke2-joined"
+  rm -f -- "/etc/default/$UNIT" /etc/sysctl.d/60-rke2-cis.conf /etc/yum.repos.d/opstella-rke2-common.repo "$STATE/in-use/rke2" "$STATE/in-use"/rke2-* "$STATE/rke2-joined"
 }
 
 # ---- run --------------------------------------------------------------------------------------
@@ -345,17 +376,37 @@ start() {
   STARTED=$(date +%s)
   service_enable "$UNIT"
   local settings="${V[version]} ${V[config_yaml]} ${V[registries_yaml]} ${V[oidc_ca]} ${V[audit_policy]} ${V[proxy_http]} ${V[proxy_https]} ${V[proxy_no]}"
-  if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT"; then
+  if [[ $RESTART == false ]] && in_use rke2 "$settings" && systemctl is-active --quiet "$UNIT" && knows_the_roots; then
+    now_in_use rke2-trust "${V[trust_sha256]}"
     unchanged "$UNIT runs"
     return
   fi
+  if [[ $UPGRADED == true && ${V[type]} == server ]]; then
+    no_way_back "RKE2 ${V[version]} was started on this server and may have converted its data. Leave opstella:kubernetes.version at ${V[version]}, correct what the lines above name and run again; the data from before are in the etcd snapshot before-${V[version]//[+]/-}"
+  else
+    undo_by service_back "$UNIT" active enabled restart 300
+  fi
+  not_in_use rke2
+  not_in_use rke2-trust
   systemctl reset-failed "$UNIT" 2>/dev/null || true
   systemctl restart --no-block "$UNIT"
   if ! wait_until "$((DEADLINE - SECONDS))" "$UNIT to be active" service_is_up; then
     give_up "the service $UNIT did not become active"
   fi
   now_in_use rke2 "$settings"
+  now_in_use rke2-trust "${V[trust_sha256]}"
   changed "$UNIT started"
+}
+
+# knows_the_roots: RKE2, containerd in it, and what copies etcd to an object store read the machine's trusted
+# certificates once, when they start. Without a mark, that is known by when they did.
+knows_the_roots() {
+  local uptime started
+  [[ ! -e $STATE/in-use/rke2-trust ]] || { in_use rke2-trust "${V[trust_sha256]}"; return; }
+  [[ -e $STATE/in-use/trust-store ]] || return 0
+  read -r uptime _ </proc/uptime
+  started=$(systemctl show -P ExecMainStartTimestampMonotonic "$UNIT")
+  (($(date +%s) - ${uptime%.*} + started / 1000000 > $(stat -c %Y "$STATE/in-use/trust-store")))
 }
 
 service_is_up() {
@@ -375,7 +426,7 @@ give_up() {
     [[ ! -f $kubelet || $(stat -c %Y "$kubelet") -lt $STARTED ]] || tail -n 200 "$kubelet"
     journalctl --no-pager --quiet --output=cat --unit "$UNIT" --since "@$STARTED" --lines 1000
   } 2>/dev/null | sed -E -e 's/^time="[^"]*" //' -e 's/^([EFIW])[0-9]{4} [0-9:.]+ +[0-9]+ /\1 /' | awk '!said[$0]++' >"$log" || true
-  die "$1: $(said "$log" "$RKE2_ERRORS")" "$(rke2_remedy "$log"). Running again continues here"
+  die "$1: $(said "$log" "$RKE2_ERRORS")" "$(rke2_remedy "$log"). Running again tries again"
 }
 
 RKE2_ERRORS='level=(fatal|error)|^[EF] |^"?Error: |server is not ready|flag provided but not defined|unknown .*labels'

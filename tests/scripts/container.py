@@ -126,9 +126,9 @@ class Container:
             "-o", f"UserKnownHostsFile={self.folder}/known_hosts", "-o", "ConnectTimeout=3", f"ops@{ADDRESS}",
         ]  # fmt: skip
 
-    def ssh(self, command: str) -> subprocess.CompletedProcess[str]:
+    def ssh(self, command: str, seconds: int = 120) -> subprocess.CompletedProcess[str]:
         """A shell command on the host, as root."""
-        return subprocess.run([*self._ssh, "sudo", "-n", "sh"], input=command, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run([*self._ssh, "sudo", "-n", "sh"], input=command, capture_output=True, text=True, check=False, timeout=seconds)
 
     def send(self, phase: str, values: Values, seconds: int = 180, script: str = "") -> Result:
         return send(phase, values, within=[*self._ssh, "sudo", "-n"], seconds=seconds, script=script)

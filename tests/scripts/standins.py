@@ -17,6 +17,7 @@ case "$1" in
   agent)
     grep -q broken /etc/rancher/rke2/config.yaml && {{ echo "unknown key, token: geheim" >&2; exit 1; }}
     echo "started $(date +%s%N)" >>/var/lib/rancher/rke2/starts
+    {{ echo {version}; cat /etc/rancher/rke2/*.yaml /etc/default/rke2-agent; }} >/var/lib/rancher/rke2/runs-with 2>/dev/null
     systemd-notify --ready
     exec sleep infinity ;;
 esac
@@ -70,11 +71,15 @@ def _sum(path: Path) -> str:
 
 
 _GITLAB_CTL = """#!/bin/bash
-echo "$* password=${GITLAB_ROOT_PASSWORD:-}" >>/var/log/gitlab-ctl
+password=$(sed -n "s/^gitlab_rails\\['initial_root_password'\\] = '\\(.*\\)'$/\\1/p" /etc/gitlab/gitlab.rb)
+echo "$* password=$password" >>/var/log/gitlab-ctl
 host=$(sed -n "s#^external_url 'https://\\(.*\\)'#\\1#p" /etc/gitlab/gitlab.rb)
 case "$1" in
   reconfigure)
-    grep -q broken /etc/gitlab/gitlab.rb && { echo "NameError: undefined local variable, password: geheim"; exit 1; } ;;
+    grep -q broken /etc/gitlab/gitlab.rb && { echo "NameError: undefined local variable, password: geheim"; exit 1; }
+    # Seeded once, by whoever comes first.
+    [ -e /var/opt/gitlab-password ] || echo "${password:-random}" >/var/opt/gitlab-password
+    grep -v initial_root_password /etc/gitlab/gitlab.rb >/var/opt/gitlab-runs-with ;;
   restart) systemctl stop gitlab-standin ;;
 esac
 systemctl is-active -q gitlab-standin ||
@@ -101,6 +106,8 @@ def gitlab_package(folder: Path, version: str) -> tuple[str, str]:
     (tree / "DEBIAN/control").write_text(
         f"Package: gitlab-ce\nVersion: {version}-ce.0\nArchitecture: amd64\nMaintainer: tests <tests@example.com>\nDescription: stand-in\n"
     )
+    (tree / "DEBIAN/postinst").write_text("#!/bin/sh\n[ ! -e /etc/gitlab/gitlab.rb ] || gitlab-ctl reconfigure\n")
+    (tree / "DEBIAN/postinst").chmod(0o755)
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/gitlab-ctl").write_text(_GITLAB_CTL)
     (tree / "usr/bin/gitlab-ctl").chmod(0o755)

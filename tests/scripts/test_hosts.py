@@ -82,7 +82,7 @@ def test_first_contact_tells_the_facts_and_changes_nothing(host: Container) -> N
         },
     )  # fmt: skip
     assert done.status == 0, done.stderr
-    facts = json.loads(done.stdout)
+    facts = json.loads(done.reply)
     assert facts["name"] == "h1" and facts["addresses"] == [ADDRESS] and (facts["os"], facts["os_version"]) == ("debian", "12")
     # No SNTP server runs there, so the web server's Date is compared, and the warning says so.
     assert abs(facts["clock_skew_seconds"]) < 3
@@ -93,8 +93,8 @@ def test_first_contact_tells_the_facts_and_changes_nothing(host: Container) -> N
 def test_the_host_key_is_asked_for_from_the_bastion(host: Container) -> None:
     values = {"name": "h1", "address": ADDRESS, "port": 22, "timeout_seconds": 10}
     key = " ".join((host.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
-    assert host.send("hostkey", values).stdout == f"{key}\n"
-    assert host.send("hostkey", {**values, "expected": f"h1 {key} remark"}).stdout == f"{key}\n"
+    assert host.send("hostkey", values).reply == f"{key}\n"
+    assert host.send("hostkey", {**values, "expected": f"h1 {key} remark"}).reply == f"{key}\n"
     other = (host.folder / "key.pub").read_text()
     done = host.send("hostkey", {**values, "expected": other})
     assert done.status == 1 and done.stdout == "" and "answers with the host key SHA256:" in done.stderr
@@ -264,7 +264,8 @@ def test_a_broken_configuration_never_reaches_the_balancer(host: Container) -> N
 def test_a_configuration_that_cannot_start_is_taken_back(host: Container) -> None:
     before = host.ssh("cat /etc/haproxy/haproxy.cfg").stdout
     done = host.send("haproxy", {"config": balancer("a", "frontend taken\n bind :22\n default_backend web\n")})
-    assert done.status == 1 and "the previous one was put back" in done.stderr
+    assert done.status == 1 and "the previous one is put back" in done.stderr
+    assert "haproxy: put back: this machine is as it was before the run" in done.stderr
     assert host.ssh("cat /etc/haproxy/haproxy.cfg").stdout == before
     assert host.within("curl", "-fsS", f"http://{ADDRESS}/").returncode == 0
 
@@ -429,7 +430,9 @@ def test_gitlab_twice_reconfigures_once_and_sees_the_password_once(host: Contain
     assert first.status == 0, first.stderr
     assert gitlab(host, pair).changed == []
     log = host.ssh("cat /var/log/gitlab-ctl").stdout.splitlines()
-    assert [line for line in log if line.startswith("reconfigure")] == ["reconfigure password=geheim"]
+    # The package's own, and the one of the phase.
+    assert [line for line in log if line.startswith("reconfigure")] == ["reconfigure password=geheim"] * 2
+    assert host.ssh("grep -rl geheim /etc /var/backups /var/lib/opstella").stdout == ""
     assert "geheim" not in first.stderr
     assert host.ssh("apt-mark showhold").stdout == "gitlab-ce\n"
     assert host.ssh("stat -c '%a' /etc/gitlab/gitlab.rb /etc/gitlab/ssl/*.key").stdout == "600\n600\n"

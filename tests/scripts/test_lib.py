@@ -287,6 +287,15 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path, media: tuple[str, Path
     assert not (tmp_path / "none.part").exists()
 
 
+def test_a_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(0o1777)
+    done = bash(f"folder {tmp_path}/there; folder {tmp_path}/made 0700; folder {tmp_path}/by/default")
+    assert done.status == 0, done.stderr
+    modes = {name: oct((tmp_path / name).stat().st_mode & 0o7777) for name in ("there", "made", "by", "by/default")}
+    assert modes == {"there": "0o1777", "made": "0o700", "by": "0o755", "by/default": "0o755"}
+
+
 # ---- clock ------------------------------------------------------------------------------------
 
 
