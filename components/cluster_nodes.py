@@ -7,6 +7,7 @@ there too.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -61,6 +62,10 @@ class ClusterNodes(pulumi.ComponentResource):
     def __init__(self, name: str, args: ClusterNodesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("opstella:cluster:ClusterNodes", name, None, opts)
         self._name, self._args = name, args
+        # RKE2 and what runs in it read the machine's trusted certificates once, when they start.
+        self._trust = pulumi.Output.from_input(args.ca_bundle).apply(
+            lambda pem: hashlib.sha256(pem.encode()).hexdigest()
+        )
         cluster = args.cluster
         self.token = generated(f"{name}-token", 64, parent=self).result
         self._agent_token = generated(f"{name}-agent-token", 64, parent=self).result
@@ -89,7 +94,7 @@ class ClusterNodes(pulumi.ComponentResource):
         seen += agents
         self.ready = tuple(seen)
         self.api_url = rke2.api_url(cluster)
-        self.kubeconfig = first.run(
+        self.kubeconfig = first.ask(
             "kubeconfig",
             {"server_url": self.api_url},
             name=f"{name}-kubeconfig",
@@ -97,16 +102,16 @@ class ClusterNodes(pulumi.ComponentResource):
             seconds=60,
             secret=True,
             after=seen[:1],
-        ).stdout
+        )
         if args.account_keys:
-            key_set = first.run(
+            key_set = first.ask(
                 "account-keys",
                 {"cluster": cluster.name, "timeout_seconds": 60},
                 name=f"{name}-account-keys",
                 parent=self,
                 seconds=90,
                 after=seen[:1],
-            ).stdout
+            )
             self.account_keys = key_set.apply(cluster_trust.account_keys)
         self.register_outputs({"kubeconfig": self.kubeconfig, "token": self.token, "api_url": self.api_url})
 
@@ -169,6 +174,7 @@ class ClusterNodes(pulumi.ComponentResource):
                 "manifests": list(manifests),
                 **{f"manifest_{number}": text for number, text in enumerate(manifests.values(), 1)},
                 "identity": hosts.identity(node, args.stack),
+                "trust_sha256": self._trust,
                 "cluster_urls": rke2.living_urls(args.cluster, node),
                 "cluster_ca": living or "",
                 "node_name": node.name,

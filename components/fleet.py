@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.host import Access, Host, HostArgs
+from components.host import Access, Host, HostArgs, compare
 from components.watchdog import Watchdog
 from plan import hosts
 from plan.plan import Plan
@@ -67,8 +67,7 @@ class Fleet(pulumi.ComponentResource):
         self.hosts = {bastion.plan.name: bastion} | {
             planned.name: meet(planned, bastion) for planned in plan.topology.hosts if planned != plan.topology.bastion
         }
-        facts = pulumi.Output.all(*(host.facts for host in self.hosts.values())).apply("\n".join)
-        distinct = bastion.run("fleet", {"facts": facts}, name=f"{name}-distinct", parent=self, seconds=60)
+        distinct = compare(tuple(self.hosts.values()), access, name=f"{name}-distinct", parent=self, seconds=300)
         # The bastion first, alone: its first ruleset starts connection tracking there, and every connection that runs
         # through it at that moment would be unknown to it and hang.
         self._prepare(f"{name}-{bastion.plan.name}", bastion, plan, args.ca_bundle, [distinct])

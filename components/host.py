@@ -20,6 +20,9 @@ from plan import payload
 from plan.hosts import Values
 from plan.topology import Host as PlannedHost
 
+# What a phase replies comes behind this line; what is in front of it is the login's own, such as a banner. The same
+# line is in scripts/lib.sh.
+REPLY = "----- opstella reply -----\n"
 # Dials of one hop: 100 ms apart, growing to 5 s. 30 of them wait 111 s between them, enough for a reboot; a host that
 # drops packets costs another 5 s each at the bastion, so 261 s. Behind the bastion its kernel bounds a dial
 # (plan.hosts.BASTION_SYSCTLS, 15 s): 20 dials take 361 s at most.
@@ -39,8 +42,17 @@ def standard_input(phase: str, values: Values) -> str:
 
 
 def command_line(phase: str, seconds: int, *, sudo: bool = True) -> str:
-    """The remote command of a phase that may take `seconds`."""
-    return f"{'sudo -n ' if sudo else ''}timeout --kill-after=10 {seconds} bash -s -- {phase}"
+    """The remote command of a phase that may take `seconds`; nothing of the login's environment reaches it."""
+    return f"{'sudo -n ' if sudo else ''}timeout --kill-after=10 {seconds} env -i bash -s -- {phase}"
+
+
+def reply(stdout: str) -> str:
+    """What the phase replied, of all that its connection printed. Outputs recorded before there was a mark have none."""
+    return stdout.rpartition(REPLY)[2]
+
+
+# On the operator's own machine, without sudo; of its environment, only what finds the programs.
+_LOCAL = 'env -i PATH="$PATH" HOME="$HOME" bash -s -- {}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +99,7 @@ class Host(pulumi.ComponentResource):
         self.host_key = self._pin()
         self._connection = self._connect()
         preflight = self.run("preflight", args.preflight, seconds=180, parent=self, name=f"{name}-preflight")
-        self.facts = preflight.stdout
+        self.facts = preflight.stdout.apply(reply)
         self.first_contact: pulumi.Resource = preflight
         self.register_outputs({"host_key": self.host_key, "facts": self.facts})
 
@@ -107,8 +119,9 @@ class Host(pulumi.ComponentResource):
         """Runs `phase` with `values` on this machine, after what `ready_after` named and after `after`.
 
         `seconds` bounds the script; `secret` hides its input and outputs in state and diff; `delete` is a phase that
-        gets the same values when the resource goes. With `protect` the engine refuses to let it go. A change of script
-        or values runs the phase again.
+        gets the same values when the resource goes, and before the resource is made again: the other way round it
+        would take off the machine what was just installed. With `protect` the engine refuses to let it go. A change of
+        script or values runs the phase again.
         """
         # Only what is not known yet goes through the engine's futures: a task per value would be most of a preview.
         later = {k: v for k, v in values.items() if isinstance(v, pulumi.Output) or inspect.isawaitable(v)}
@@ -130,10 +143,26 @@ class Host(pulumi.ComponentResource):
                 depends_on=[*self.ready, *after],
                 additional_secret_outputs=["stdout", "stderr"] if secret else None,
                 protect=protect or None,
+                delete_before_replace=True if delete else None,
                 custom_timeouts=_timeouts(seconds),
                 hooks=self._watched(name, seconds),
             ),
         )
+
+    def ask(
+        self,
+        phase: str,
+        values: Mapping[str, pulumi.Input[object]],
+        *,
+        name: str,
+        parent: pulumi.Resource,
+        seconds: int,
+        secret: bool = False,
+        after: Sequence[pulumi.Resource] = (),
+    ) -> pulumi.Output[str]:
+        """The reply of `phase`, which is run as by `run`."""
+        asked = self.run(phase, values, name=name, parent=parent, seconds=seconds, secret=secret, after=after)
+        return asked.stdout.apply(reply)
 
     def _watched(self, name: str, seconds: int, machine: str | None = None) -> pulumi.ResourceHookBinding:
         """Hooks of the command `name`, which runs on `machine` (default: this one) for at most `seconds`."""
@@ -173,10 +202,10 @@ class Host(pulumi.ComponentResource):
         )
         triggers = [address, access.port, values["expected"]]
         if bastion is None:
-            # The operator's own machine asks, without sudo.
+            # The operator's own machine asks.
             recorded: local.Command | remote.Command = local.Command(
                 name,
-                create="bash -s -- hostkey",
+                create=_LOCAL.format("hostkey"),
                 stdin=standard_input("hostkey", values),
                 add_previous_output_in_env=False,
                 logging=local.Logging.NONE,
@@ -194,7 +223,7 @@ class Host(pulumi.ComponentResource):
                 triggers=triggers,
                 opts=opts,
             )
-        return recorded.stdout
+        return recorded.stdout.apply(reply)
 
     @property
     def _dial(self) -> str:
@@ -223,6 +252,33 @@ class Host(pulumi.ComponentResource):
             dial_error_limit=_DIALS if proxy else _BASTION_DIALS,
             per_dial_timeout=_DIAL_SECONDS,
         )
+
+
+def compare(
+    hosts: Sequence[Host], access: Access, *, name: str, parent: pulumi.Resource, seconds: int
+) -> pulumi.Resource:
+    """Compares the facts of `hosts`, of which the bastion is the first, on the operator's machine.
+
+    Facts are recorded at first contact. Where they refuse each other, the machines concerned are asked again, so that
+    one that was corrected meanwhile is believed; nobody is asked otherwise. What is refused is not recorded.
+    """
+    values = {
+        "machines": [f"{host.plan.name} {host._dial}" for host in hosts],
+        "facts": pulumi.Output.all(*(host.facts for host in hosts)).apply("\n".join),
+        "host_keys": pulumi.Output.all(*(host.host_key for host in hosts)).apply(lambda keys: "\n".join(map(str.strip, keys))),
+        "user": access.user,
+        "port": access.port,
+        "private_key": access.private_key,
+    }  # fmt: skip
+    text = pulumi.Output.all(**values).apply(lambda known: standard_input("fleet", known))
+    return local.Command(
+        name,
+        create=_LOCAL.format("fleet"),
+        stdin=pulumi.Output.secret(text),
+        add_previous_output_in_env=False,
+        logging=local.Logging.NONE,
+        opts=pulumi.ResourceOptions(parent=parent, custom_timeouts=_timeouts(seconds)),
+    )
 
 
 def _timeouts(seconds: int) -> pulumi.CustomTimeouts:

@@ -14,7 +14,7 @@ main() {
   wait_until "${V[timeout_seconds]}" "the API server" answers || die "the API server of ${V[cluster]} does not say its keys" "read the journal of rke2-server on this machine"
   text=$(key_set)
   [[ $text == *'"keys":['*'"kty"'* ]] || die "the key set of ${V[cluster]} holds no key: ${text:0:200}" "look at it: kubectl get --raw /openid/v1/jwks"
-  printf '%s\n' "$text"
+  reply "$text"
 }
 
 key_set() { "$KUBECTL" --kubeconfig "$CONFIG" --request-timeout=20s get --raw /openid/v1/jwks; }

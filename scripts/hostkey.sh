@@ -22,7 +22,7 @@ main() {
     key=$(scan_key "$kind")
     if [[ -n $key ]]; then
       compare_key "$key"
-      printf '%s\n' "$key"
+      reply "$key"
       return
     fi
     ((SECONDS - started < V[timeout_seconds])) || break

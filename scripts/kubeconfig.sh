@@ -11,5 +11,5 @@ main() {
   wait_until 30 "$path" test -s "$path" || die "there is no $path on this host" "install the first RKE2 server here, or look at: journalctl -u rke2-server"
   text=$(sed -E "s#^( *server: ).*#\\1${V[server_url]}#" "$path")
   [[ $text == *"server: ${V[server_url]}"* && $text == *certificate-authority-data:* ]] || die "$path is not a kubeconfig of RKE2" "look at it on the host; systemctl restart rke2-server writes it again"
-  printf '%s\n' "$text"
+  reply "$text"
 }

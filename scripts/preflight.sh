@@ -326,8 +326,10 @@ report() {
   for other in $(addresses); do
     [[ $other == "${V[address]}" || " ${LIST[*]-} " == *" $other "* ]] || found+=("$other")
   done
-  printf '{"name":%s,"hostname":%s,"machine_id":%s,"addresses":%s,"os":%s,"os_version":%s,"cpu":%d,"memory_mb":%d,"disk_gb":%d,"clock_skew_seconds":%s,"warnings":%s}\n' \
+  local facts
+  printf -v facts '{"name":%s,"hostname":%s,"machine_id":%s,"addresses":%s,"os":%s,"os_version":%s,"cpu":%d,"memory_mb":%d,"disk_gb":%d,"clock_skew_seconds":%s,"warnings":%s}' \
     "$(json_string "${V[name]}")" "$(json_string "$(</proc/sys/kernel/hostname)")" "$(json_string "$(</etc/machine-id)")" "$(json_list "${found[@]}")" \
     "$(json_string "$(os_value ID)")" "$(json_string "$(os_value VERSION_ID)")" "$(nproc)" "$(memory_mb)" "$(disk_gb)" "$SKEW" \
     "$(json_list ${WARNINGS[@]+"${WARNINGS[@]}"})"
+  reply "$facts"
 }

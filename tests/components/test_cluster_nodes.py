@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,8 @@ def test_servers_get_what_logins_to_the_api_need() -> None:
         told = sent(nodes(plan).named(f"c-{node}-rke2")).values
         server = node in MASTERS
         assert told["oidc_ca"] == ("the CA bundle" if server else "")
+        # Every node reads the trusted certificates when it starts.
+        assert told["trust_sha256"] == hashlib.sha256(b"the CA bundle").hexdigest()
         assert told["manifests"] == (name if server else "")
         assert told.get("manifest_1") == (text if server else None)
 

@@ -12,7 +12,7 @@ from components.fleet import Fleet, FleetArgs
 from plan import hosts
 from plan.plan import Plan
 from tests.support.platform import plan_of, ssh_key
-from tests.support.sent import sent
+from tests.support.sent import sent, values_in
 from tests.support.stack import Recording, Registered, run
 
 BUNDLE = "-----BEGIN CERTIFICATE-----\nbundle\n-----END CERTIFICATE-----\n"
@@ -36,7 +36,7 @@ def test_names_and_parents(preview: bool) -> None:
     assert whole.type == "opstella:host:Fleet"
     children = {c.name: c.type for c in found.children(whole)}
     assert children == {f"fleet-{n}": "opstella:host:Host" for n in NAMES} | {
-        "fleet-distinct": "command:remote:Command"
+        "fleet-distinct": "command:local:Command"
     }
     for name in NAMES:
         of_host = {c.name for c in found.children(found.named(f"fleet-{name}"))}
@@ -56,11 +56,19 @@ def test_everyone_is_met_and_compared_before_anything_is_changed(preview: bool) 
 
 
 def test_the_machines_are_compared_by_what_each_said() -> None:
-    _, found = fleet()
-    compared = sent(found.named("fleet-distinct"))
-    assert compared.phase == "fleet"
-    assert sorted(compared.values["facts"].splitlines()) == sorted(f"stdout-of-fleet-{n}-preflight" for n in NAMES)
-    assert found.named("fleet-distinct").inputs["connection"]["host"] == "192.168.72.11"
+    """On the operator's machine, which could ask again those that do not differ; what it is sent holds a private key."""
+    plan, found = fleet({"bastion": {"publicAddress": "bastion.example.org"}})
+    compared = found.named("fleet-distinct")
+    assert compared.inputs["create"] == 'env -i PATH="$PATH" HOME="$HOME" bash -s -- fleet'
+    assert "stdin" in compared.secrets
+    values = values_in(compared.inputs["stdin"])[1]
+    names = [plan.topology.bastion.name, *(h.name for h in plan.topology.hosts if h != plan.topology.bastion)]
+    assert sorted(names) == sorted(NAMES)
+    assert values["facts"].splitlines() == [f"stdout-of-fleet-{n}-preflight" for n in names]
+    assert values["host_keys"].splitlines() == [f"stdout-of-fleet-{n}-hostkey" for n in names]
+    addresses = {h.name: str(h.address) for h in plan.topology.hosts} | {"bastion": "bastion.example.org"}
+    assert values["machines"].splitlines() == [f"{n} {addresses[n]}" for n in names]
+    assert (values["user"], values["port"]) == ("ops", "22") and "OPENSSH PRIVATE KEY" in values["private_key"]
 
 
 @pytest.mark.parametrize("step", ["prepare", "confirm"])

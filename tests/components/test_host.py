@@ -8,10 +8,11 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from components.host import Host, HostArgs, command_line, standard_input
+from components.host import REPLY, Host, HostArgs, command_line, reply, standard_input
 from components.program import program
 from plan import hosts
 from plan.plan import Plan
+from tests.scripts.sender import bash
 from tests.support.platform import access, met, plan_of, ssh_key
 from tests.support.sent import sent, values_in
 from tests.support.stack import UNKNOWN, Recording, run
@@ -143,7 +144,7 @@ def phases(**options: object) -> Recording:
 
 def test_a_phase_is_one_bounded_command_without_a_shells_environment() -> None:
     command = phases().named("x-nfs")
-    assert command.inputs["create"] == "sudo -n timeout --kill-after=10 90 bash -s -- nfs"
+    assert command.inputs["create"] == "sudo -n timeout --kill-after=10 90 env -i bash -s -- nfs"
     assert "update" not in command.inputs and "delete" not in command.inputs and "triggers" not in command.inputs
     assert command.inputs["addPreviousOutputInEnv"] is False and command.inputs["logging"] == "none"
     assert "environment" not in command.inputs
@@ -166,7 +167,18 @@ def test_a_secret_value_hides_the_whole_input_even_where_nobody_said_so() -> Non
 
 def test_leaving_is_a_phase_too() -> None:
     command = phases(delete="rke2-remove").named("x-nfs")
-    assert command.inputs["delete"] == "sudo -n timeout --kill-after=10 90 bash -s -- rke2-remove"
+    assert command.inputs["delete"] == "sudo -n timeout --kill-after=10 90 env -i bash -s -- rke2-remove"
+
+
+@pytest.mark.parametrize("login", ["", "Authorised use only.\n", "no line end", f"{REPLY}of a former run\n"])
+def test_a_reply_is_what_comes_behind_the_mark(login: str) -> None:
+    assert reply(f"{login}{REPLY}ssh-ed25519 AAAA\n") == "ssh-ed25519 AAAA\n"
+    assert reply("recorded before there was a mark\n") == "recorded before there was a mark\n"
+
+
+def test_the_mark_is_the_one_that_the_scripts_print() -> None:
+    done = bash("reply 'a\nb'")
+    assert done.stdout.startswith(REPLY) and reply(done.stdout) == "a\nb\n"
 
 
 def test_ready_after_holds_back_whatever_is_run_later() -> None:
@@ -198,4 +210,4 @@ def test_the_program_is_what_bash_reads_before_its_payload() -> None:
     head, values = values_in(text)
     assert head == program("nfs")
     assert values == {"list": "a\nb", "flag": "true", "empty": "", "quote": "it's $HOME\n"}
-    assert command_line("nfs", 5) == "sudo -n timeout --kill-after=10 5 bash -s -- nfs"
+    assert command_line("nfs", 5) == "sudo -n timeout --kill-after=10 5 env -i bash -s -- nfs"

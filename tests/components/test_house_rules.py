@@ -98,6 +98,21 @@ def test_only_host_sends_anything_to_a_machine() -> None:
         assert not calls or path.name == "host.py", f"{path.name}:{calls[0].lineno}"
 
 
+def test_what_a_command_printed_is_read_in_host_only() -> None:
+    """Which knows what of it is the reply of the phase, and what the login printed."""
+    for path, tree in sources("components"):
+        read = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in ("stdout", "stderr")]
+        assert not read or path.name == "host.py", f"{path.name}:{read[0].lineno}"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_deleted_is_deleted_before_it_is_made_again(preview: bool, architecture: str) -> None:
+    """The engine's default is the reverse: a replacement would install on a machine and then uninstall there."""
+    deleted = [r for r in whole(preview, architecture).commands if "delete" in r.inputs]
+    assert {r.name.rpartition("-")[2] for r in deleted} >= {"rke2", "ready"}
+    assert not [r.name for r in deleted if not r.request.deleteBeforeReplace]
+
+
 def test_settings_are_read_in_config_only() -> None:
     reader = re.compile(r"(^|\.)(Config|require_secret|get_secret|CONFIG)$")
     for path, tree in sources("components", "stacks", "plan", "verify"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.host import standard_input
+from components.host import command_line, reply, standard_input
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -24,6 +24,11 @@ class Result:
     stderr: str
 
     @property
+    def reply(self) -> str:
+        """What the phase was asked for."""
+        return reply(self.stdout)
+
+    @property
     def changed(self) -> list[str]:
         """The steps that changed something, as the script named them."""
         return [line.split(": changed: ", 1)[1] for line in self.stderr.splitlines() if ": changed: " in line]
@@ -36,7 +41,7 @@ class Result:
 
 def send(phase: str, values: Values, within: Sequence[str] = (), seconds: int = 120, script: str = "") -> Result:
     """Runs `phase` of `script` (default: the same name) behind the command prefix `within`, bounded as on a host."""
-    command = [*within, "timeout", "--kill-after=10", str(seconds), "bash", "-s", "--", phase]
+    command = [*within, *shlex.split(command_line(phase, seconds, sudo=False))]
     done = subprocess.run(
         command,
         input=standard_input(script or phase, dict(values)),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from components.program import program
+from plan import payload
 from tests.scripts.sender import SCRIPTS, Result, Values, bash, send
 
 pytestmark = pytest.mark.toolchain
@@ -24,7 +25,7 @@ COMPLETE: dict[str, dict[str, str]] = {
     "account-keys": {"cluster": "c", "timeout_seconds": "0"},
     "cluster-ca": {"cluster": "c", "absent": "false", "asked_for": "x"},
     "confirm": {"ruleset_sha256": "0" * 64},
-    "fleet": {"facts": "{}"},
+    "fleet": {"facts": "{}", "machines": "a 127.0.0.1", "host_keys": "x", "user": "ops", "port": "22", "private_key": "x"},
     "gitlab": dict.fromkeys(
         ("gitlab_rb", "version", "source", "edition", "host", "certificate", "private_key", "package_url", "package_sha256", "trusted_ca", "root_password"), "x"
     ),
@@ -82,6 +83,13 @@ def test_the_program_says_what_its_sources_say(phase: str) -> None:
     assert len(plain) > 50 and kept.items() <= plain.items()
     words = set(re.findall(r"\w+", program(phase)))
     assert not words & (plain.keys() - kept.keys())
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.stem)
+def test_folders_are_made_by_the_library_only(path: Path) -> None:
+    """`install -d` and `mkdir -m` set the mode of folders that are there, too."""
+    lines = [line for line in path.read_text().splitlines() if re.search(r"\binstall (.* )?-d\b|\bmkdir\b.* -m", line)]
+    assert lines == [line for line in lines if line.startswith("folder() {")]
 
 
 def test_a_program_has_only_the_functions_that_it_calls() -> None:
@@ -155,6 +163,22 @@ def test_json_is_json() -> None:
     assert bash("json_list").stdout == "[]"
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBe0nbW4jzGuzQ3dlBD0N1Yp6mYv7MDQ2ZAtmLkPIaiT"
+
+
+def compared(recorded: list[str], today: dict[str, str] | None = None, names: str = "a b") -> Result:
+    """The phase on the operator's machine; a machine that is asked again answers with what `today` has by its address:
+    its host name and machine id. Standard output is who was asked, with the options."""
+    machines = names.split()
+    values = {
+        "facts": recorded, "machines": [f"{name} 10.0.0.{n}" for n, name in enumerate(machines, 1)], "host_keys": [KEY] * len(machines),
+        "user": "ops", "port": 22, "private_key": "secret key",
+    }  # fmt: skip
+    answers = "".join(f"{address}) printf 'motd\\n----- opstella facts -----\\n{text}\\n' ;;\n" for address, text in (today or {}).items())
+    ssh = f'ssh() {{ local words=("$@")\necho "asked ${{*: -2:1}} $*"  >&3\ncase ${{words[${{#words[@]}}-2]}} in {answers}*) echo "no route to host" >&2; return 255 ;; esac; }}\nexec 3>&1\n'
+    return bash(f"{ssh}main <<'OPSTELLA_PAYLOAD'\n{payload.render(values)}OPSTELLA_PAYLOAD\n", with_phase="fleet")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -164,20 +188,41 @@ def test_json_is_json() -> None:
     ],
 )
 def test_hosts_that_share_what_must_be_unique_are_both_named(change: dict[str, str], message: str) -> None:
-    other = {"name": "b", "hostname": "b", "machine_id": "22", "addresses": "10.0.0.2 172.17.0.1", **change}
-    done = send("fleet", {"facts": [facts(addresses="10.0.0.1 172.17.0.1"), facts(**other)]})
+    host = {"name": "b", "hostname": "b", "machine_id": "22", "addresses": "10.0.0.2 172.17.0.1", **change}
+    today = {"10.0.0.1": "a\\n11", "10.0.0.2": f"{host['hostname']}\\n{host['machine_id']}"}
+    done = compared([facts(addresses="10.0.0.1 172.17.0.1"), facts(**host)], today)
     assert done.status == 1
-    assert message in done.stderr
+    assert message in done.stderr and "what to do:" in done.stderr
     assert done.stderr.count(" have the same ") == 1
+    assert "secret key" not in done.stderr + done.stdout
 
 
-def test_different_hosts_pass() -> None:
-    hosts = [facts(), facts(name="b", hostname="b", machine_id="22", addresses="10.0.0.2")]
-    assert send("fleet", {"facts": hosts}).status == 0
+def test_different_hosts_pass_and_nobody_is_asked() -> None:
+    done = compared([facts(), facts(name="b", hostname="b", machine_id="22", addresses="10.0.0.2")])
+    assert (done.status, done.stdout) == (0, ""), done.stderr
 
 
-def test_facts_of_another_making_are_refused() -> None:
-    assert "line 1 of the facts was not written by the preflight phase" in send("fleet", {"facts": "{}"}).stderr
+@pytest.mark.parametrize("corrected", ["10.0.0.1", "10.0.0.2"])
+def test_what_was_corrected_since_is_believed(corrected: str) -> None:
+    """The facts recorded are those of before, in every run: whichever of the two was corrected, and only they are asked."""
+    recorded = [facts(), facts(name="b", hostname="b", addresses="10.0.0.2"), facts(name="c", hostname="c", machine_id="33", addresses="10.0.0.3")]
+    today = {"10.0.0.1": "a\\n11", "10.0.0.2": "b\\n11"}
+    assert compared(recorded, today, "a b c").status == 1
+    done = compared(recorded, {**today, corrected: f"{'ab'[int(corrected[-1]) - 1]}\\n44"}, "a b c")
+    assert done.status == 0, done.stderr
+    assert re.findall(r"^asked (\S+)", done.stdout, re.M) == ["10.0.0.1", "10.0.0.2"]
+    first, second = done.stdout.splitlines()
+    assert "StrictHostKeyChecking=yes" in first and "HostKeyAlias=a " in first and "ProxyCommand" not in first
+    assert "ProxyCommand=ssh " in second and "HostKeyAlias=b " in second
+
+
+def test_facts_that_cannot_be_read_are_asked_for_again() -> None:
+    recorded = ["Authorised use only.", facts(name="b", hostname="b", machine_id="22", addresses="10.0.0.2")]
+    assert compared(recorded, {"10.0.0.1": "a\\n11"}).status == 0
+    done = compared(recorded)
+    assert done.status == 1
+    assert "what a said about itself at first contact cannot be read: Authorised use only." in done.stderr
+    assert "a could not be asked again, so this may be over: no route to host" in done.stderr
 
 
 def test_all_problems_of_a_host_are_told_at_once() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.support.stack import UNKNOWN, Registered
 
-_LINE = re.compile(r"sudo -n timeout --kill-after=10 ([1-9][0-9]*) bash -s -- ([a-z0-9-]+)")
+_LINE = re.compile(r"sudo -n timeout --kill-after=10 ([1-9][0-9]*) env -i bash -s -- ([a-z0-9-]+)")
 _CALL = "main <<'OPSTELLA_PAYLOAD'\n"
 _END = "OPSTELLA_PAYLOAD\n"
 
