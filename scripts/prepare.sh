@@ -22,6 +22,7 @@ main() {
   install_text /etc/opstella/identity 0644 "${V[identity]}"$'\n'
   set_hostname
   install_block /etc/hosts "${V[hosts_file]}"
+  tell_cloud_init
   set_name_servers
   set_proxy
   # Package sources and proxies may have certificates of these authorities: before packages, where the tools are here.
@@ -58,8 +59,17 @@ set_hostname() {
     hostnamectl set-hostname "${V[hostname]}"
     changed "hostname ${V[hostname]}"
   fi
-  # cloud-init would put its own name and hosts file back at the next boot.
-  [[ ! -d /etc/cloud/cloud.cfg.d ]] || install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 $'preserve_hostname: true\nmanage_etc_hosts: false\n'
+}
+
+# cloud-init would put its own name and hosts file back at the next boot. A machine's user data win over files here, so
+# one with `manage_etc_hosts: true` writes /etc/hosts from a template at every boot: the names stand in that, too.
+tell_cloud_init() {
+  local template
+  [[ -d /etc/cloud/cloud.cfg.d ]] || return 0
+  install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 $'preserve_hostname: true\nmanage_etc_hosts: false\n'
+  for template in /etc/cloud/templates/hosts.*.tmpl; do
+    [[ ! -f $template ]] || install_block "$template" "${V[hosts_file]}"
+  done
 }
 
 hostname_back() { hostname "$1"; }
@@ -80,6 +90,9 @@ set_name_servers() {
     for server in "${LIST[@]}"; do text+="nameserver $server"$'\n'; done
     [[ ! -f /etc/resolv.conf ]] || text+=$(grep -E '^(search|domain|options)[[:space:]]' /etc/resolv.conf || true)
     install_text /etc/resolv.conf 0644 "${text%$'\n'}"$'\n'
+    # It writes that file at every lease.
+    server=$(printf ', %s' "${LIST[@]}")
+    [[ ! -f /etc/dhcp/dhclient.conf ]] || install_block /etc/dhcp/dhclient.conf "supersede domain-name-servers ${server#, };"
   fi
   now_in_use dns "${LIST[*]}"
 }

@@ -117,6 +117,20 @@ def test_prepare_twice_changes_nothing_the_second_time(host: Container, authorit
     assert host.ssh("openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca-certificates/opstella-*.crt").returncode == 0
 
 
+def test_names_outlive_a_boot_at_which_cloud_init_writes_the_hosts_file(host: Container, authority: str) -> None:
+    """As with user data that say `manage_etc_hosts: true`, which win over every file of the machine."""
+    host.ssh(
+        "mkdir -p /etc/cloud/cloud.cfg.d /etc/cloud/templates; "
+        "printf '## template:jinja\\n127.0.1.1 {{fqdn}} {{hostname}}\\n' >/etc/cloud/templates/hosts.debian.tmpl"
+    )
+    assert prepare(host, authority, OPEN).status == 0
+    # What cloud-init does: the template, without its first line and with its two variables.
+    host.ssh("sed -e 1d -e 's/{{fqdn}} {{hostname}}/h1.example.com h1/' /etc/cloud/templates/hosts.debian.tmpl >/etc/hosts")
+    names = host.ssh("cat /etc/hosts").stdout
+    assert names == f"127.0.1.1 h1.example.com h1\n# BEGIN opstella\n{ADDRESS} h1\n# END opstella\n"
+    assert "/etc/hosts" in prepare(host, authority, OPEN).unchanged
+
+
 def test_rules_that_lock_the_operator_out_are_rolled_back(host: Container, authority: str) -> None:
     done = prepare(host, authority, LOCKED, rollback_seconds=6)
     assert done.status == 0, done.stderr
