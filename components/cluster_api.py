@@ -14,10 +14,10 @@ Request = Callable[[str, str], Any]
 """`(method, path)` to the answer: JSON as data, anything else as text; None for what is not there."""
 
 
-def requests(kubeconfig: str) -> Request:
+def requests(kubeconfig: str, remedy: str = "run `pulumi up` again") -> Request:
     """A function that asks the API server of `kubeconfig`, which names one user with a client certificate.
 
-    It raises RuntimeError when the API server does not answer, or refuses.
+    It raises RuntimeError when the API server does not answer, or refuses; `remedy` is what to do when its cause is gone.
     """
     url, context = server(kubeconfig), tls_context(kubeconfig)
 
@@ -31,11 +31,11 @@ def requests(kubeconfig: str) -> Request:
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
-            raise RuntimeError(f"{method} {url}{path} answers {error.code}; run `pulumi up` again") from None
+            raise RuntimeError(f"{method} {url}{path} answers {error.code}; {remedy}") from None
         except OSError as error:
             raise RuntimeError(
                 f"{method} {url}{path}: {error}; the cluster's API must answer here: check its load balancer "
-                "and its masters, then run `pulumi up` again"
+                f"and its masters, then {remedy}"
             ) from None
 
     return request

@@ -29,7 +29,7 @@ def main() -> int:
         if first is None:
             print(f"error: no check has '{given.only}' in its name", file=sys.stderr)
             return 2
-        return 1 if run(itertools.chain([first], chosen)) else 0
+        return 1 if run(itertools.chain([first], chosen), stack=given.stack) else 0
 
 
 sys.exit(main())

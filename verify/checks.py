@@ -33,27 +33,37 @@ def checks(stack: Stack, ssh: Ssh) -> Iterator[Check]:
     yield Check("ssh through the bastion", lambda: _every_host(stack, ssh))
     for cluster in stack.plan["clusters"]:
         yield from _of_cluster(stack, ssh, cluster)
-    yield Check("certificate of gitlab", lambda: _gitlab_certificate(stack))
+    yield Check("certificate of gitlab", lambda: _gitlab_certificate(stack), repair=("gitlab-omnibus",))
     yield Check("hosts trust the platform's CA", lambda: _trust(stack, ssh))
     yield Check("host firewalls", lambda: reachability(stack, ssh))
 
 
 def _of_cluster(stack: Stack, ssh: Ssh, cluster: dict[str, Any]) -> Iterator[Check]:
     name = cluster["name"]
-    api = Api(stack.outputs["kubeconfigs"][name])
+    balancers = _balancers(stack, cluster)
+    api = Api(stack.outputs["kubeconfigs"][name], balancers)
     yield Check(f"{name}: etcd", lambda: etcd.members(stack, ssh, cluster))
     yield Check(f"{name}: nodes through the load balancer", lambda: _nodes(stack, cluster, api))
-    yield Check(f"{name}: NFS from workers only", lambda: _nfs(stack, ssh, cluster))
-    yield Check(f"{name}: certificates of the ingress", lambda: _ingress_certificates(stack, cluster))
+    yield Check(f"{name}: NFS from workers only", lambda: _nfs(stack, ssh, cluster), repair=(f"{name}-nfs-nfs",))
+    yield Check(f"{name}: certificates of the ingress", lambda: _ingress_certificates(stack, cluster), repair=balancers)
     yield from tool_checks(stack, cluster, api)
-    yield Check(f"{name}: load balancer loses a worker", lambda: _lose_worker(stack, ssh, cluster))
+    yield Check(f"{name}: load balancer loses a worker", lambda: _lose_worker(stack, ssh, cluster), repair=balancers)
+
+
+def _balancers(stack: Stack, cluster: dict[str, Any]) -> tuple[str, ...]:
+    """Resources of HAProxy in front of `cluster`, which may be that of another one; see components/load_balancer.py."""
+    names = cluster["load_balancers"]
+    owner = next(h["cluster"] for h in stack.hosts if h["name"] == names[0])
+    return tuple(f"{owner}-lb-haproxy{f'-{number}' if number > 1 else ''}" for number in range(1, len(names) + 1))
 
 
 def _every_host(stack: Stack, ssh: Ssh) -> str:
     def one(host: dict[str, Any]) -> None:
         found = ssh.run(host["name"], f"hostname && {_root(stack, 'true')}").strip()
         if found != host["name"]:
-            raise CheckFailed(f"{host['address']} calls itself {found}, not {host['name']}")
+            raise CheckFailed(
+                f"{host['address']} calls itself {found}, not {host['name']}", repair=(f"host-{host['name']}-prepare",)
+            )
 
     # The bastion first: every other connection goes through its own.
     one(stack.bastion)
@@ -181,7 +191,10 @@ def _trust(stack: Stack, ssh: Ssh) -> str:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda host: (host, ssh.run(host["name"], f"{judge} || true", stdin=served).strip()), hosts))
     if wrong := [host["name"] for host, answer in answers if answer != "trusted"]:
-        raise CheckFailed(f"{name} is not trusted by the system store of {', '.join(wrong)}")
+        raise CheckFailed(
+            f"{name} is not trusted by the system store of {', '.join(wrong)}",
+            repair=tuple(f"host-{host}-prepare" for host in wrong),
+        )
     return f"{len(hosts)} hosts verify {name} by their system store"
 
 

@@ -12,9 +12,11 @@ from verify.runner import CheckFailed
 class Api:
     """A cluster's API, its certificate verified by the kubeconfig's CA."""
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str, balancers: tuple[str, ...] = ()) -> None:
+        """`balancers` are the resources of the load balancers in front of it."""
         self.server = server(kubeconfig)
-        self._request = requests(kubeconfig)
+        self._balancers = balancers
+        self._request = requests(kubeconfig, "run the checks again")
         self._kinds: dict[str, dict[str, Any]] = {}
 
     def get(self, path: str) -> Any:
@@ -41,7 +43,7 @@ class Api:
         try:
             return self._request("GET", path)
         except RuntimeError as error:
-            raise CheckFailed(str(error)) from None
+            raise CheckFailed(str(error), repair=self._balancers) from None
 
 
 def ready(node: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import Any
 
 from verify.runner import CheckFailed
 from verify.stack import Stack
+
+# Before it stands what the login printed, such as a banner.
+_MARK = "----- opstella reply -----"
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,14 @@ class Ssh:
         """Standard output of `command` on `host`. Raises CheckFailed with what the host said."""
         try:
             done = subprocess.run(
-                ["ssh", "-F", str(self.config), host, command],
+                ["ssh", "-F", str(self.config), host, f"echo {shlex.quote(_MARK)}; {command}"],
                 input=stdin, capture_output=True, text=True, timeout=seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise CheckFailed(f"{host}: `{command[:60]}` took more than {seconds} s") from None
         if done.returncode:
             raise CheckFailed(f"{host}: {(done.stderr.strip() or done.stdout.strip() or 'no message')[-400:]}")
-        return done.stdout
+        return done.stdout.rpartition(f"{_MARK}\n")[2]
 
     def start(self, host: str, command: str) -> subprocess.Popen[str]:
         """`command` at work on `host`, with pipes to it. Whoever starts it ends it."""

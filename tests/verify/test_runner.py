@@ -13,6 +13,8 @@ import pytest
 import verify.checks
 import verify.ssh
 import verify.stack
+from plan.plan import as_data
+from tests.support.platform import ARCHITECTURES, plan_of, reference
 from verify.runner import Check, CheckFailed, run
 
 
@@ -36,6 +38,34 @@ def test_each_check_has_its_line_and_all_are_counted() -> None:
     assert re.fullmatch(r"FAIL +\d+\.\d s  second: expected 3, found 2", written[1])
     assert written[2].endswith("third: seen too")
     assert written[3] == "2 passed, 1 failed"
+
+
+def test_what_was_changed_by_hand_is_repaired_by_name() -> None:
+    """A run without changed settings repairs nothing, so no check may advise one; each resource is named once."""
+
+    def unreachable() -> str:
+        raise CheckFailed("no answer", repair=("standalone-lb-haproxy",))
+
+    written: list[str] = []
+    checks = [Check("a", unreachable), Check("b", unreachable), Check("c", failing, repair=("standalone-nfs-nfs",)), Check("d", failing)]
+    assert run(checks, written.append, "mine") == 4
+    (advice,) = [text for text in written if "--replace" in text]
+    assert advice.endswith("pulumi up --stack mine --replace '**::standalone-lb-haproxy' --replace '**::standalone-nfs-nfs'")
+    assert not [text for text in written if text.startswith("FAIL") and "pulumi up" in text]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_named_for_repair_is_in_the_stack(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    plan = plan_of(architecture)
+    monkeypatch.setattr(verify.checks, "Api", lambda _kubeconfig, balancers: list(balancers))
+    monkeypatch.setattr(verify.checks, "tool_checks", lambda _stack, _cluster, balancers: [Check("api", str, repair=tuple(balancers))])
+    names = [cluster.name for cluster in plan.topology.clusters]
+    stack = verify.stack.Stack(
+        name="s", plan=as_data(plan), releases={}, outputs={"kubeconfigs": dict.fromkeys(names, "")}, private_key="", public_address=None
+    )
+    named = {resource for check in verify.checks.checks(stack, None) for resource in check.repair}  # type: ignore[arg-type]
+    assert len(named) > len(names)
+    assert named <= {command.name for command in reference(architecture).commands}
 
 
 def test_a_check_that_breaks_has_failed_and_the_others_still_run() -> None:

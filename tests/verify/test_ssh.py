@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 
@@ -108,6 +109,13 @@ def test_a_command_that_fails_says_where_and_why(
 
 
 def test_input_and_arguments_reach_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    double = program(tmp_path / "bin", 'echo "$@"; cat')
+    double = program(tmp_path / "bin", 'echo "$@" >"$(dirname "$0")/said"; shift 3; sh -c "$1"')
     monkeypatch.setenv("PATH", f"{double}:/usr/bin:/bin")
-    assert Ssh(tmp_path / "c").run("nfs", "cat", stdin="word") == f"-F {tmp_path}/c nfs cat\nword"
+    assert Ssh(tmp_path / "c").run("nfs", "cat", stdin="word") == "word"
+    assert (tmp_path / "bin/said").read_text() == f"-F {tmp_path}/c nfs echo '----- opstella reply -----'; cat\n"
+
+
+def test_what_the_login_prints_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = program(tmp_path / "bin", 'echo "Authorised use only."; shift 3; sh -c "$1"')
+    monkeypatch.setenv("PATH", f"{double}:/usr/bin:/bin")
+    assert Ssh(tmp_path / "c").run("nfs", "hostname && true").strip() == socket.gethostname()
