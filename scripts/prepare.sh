@@ -64,9 +64,10 @@ set_hostname() {
 # cloud-init would put its own name and hosts file back at the next boot. A machine's user data win over files here, so
 # one with `manage_etc_hosts: true` writes /etc/hosts from a template at every boot: the names stand in that, too.
 tell_cloud_init() {
-  local template
+  local template text=
   [[ -d /etc/cloud/cloud.cfg.d ]] || return 0
-  install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 $'preserve_hostname: true\nmanage_etc_hosts: false\n'
+  [[ ${V[rename]} == false ]] || text=$'preserve_hostname: true\n'
+  install_text /etc/cloud/cloud.cfg.d/99-opstella.cfg 0644 "${text}manage_etc_hosts: false"$'\n'
   for template in /etc/cloud/templates/hosts.*.tmpl; do
     [[ ! -f $template ]] || install_block "$template" "${V[hosts_file]}"
   done
@@ -291,7 +292,9 @@ keep_journal() {
     unchanged "journal on disk"
     return
   fi
+  not_in_use journal
   if [[ ! -d /var/log/journal/$machine ]]; then
+    undo_by systemctl restart systemd-journald
     systemctl restart systemd-journald
     journalctl --flush
     wait_until 10 "/var/log/journal/$machine" test -d "/var/log/journal/$machine" || die "systemd-journald keeps no journal in /var/log/journal" "look at: journalctl -u systemd-journald; systemd-analyze cat-config systemd/journald.conf"
