@@ -446,7 +446,7 @@ def test_gitlab_twice_reconfigures_once_and_sees_the_password_once(host: Contain
     log = host.ssh("cat /var/log/gitlab-ctl").stdout.splitlines()
     # The package's own, and the one of the phase.
     assert [line for line in log if line.startswith("reconfigure")] == ["reconfigure password=geheim"] * 2
-    assert host.ssh("grep -rl geheim /etc /var/backups /var/lib/opstella").stdout == ""
+    assert host.ssh("grep -rl initial_root_password /etc /var/backups /var/lib/opstella").stdout == ""
     assert "geheim" not in first.stderr
     assert host.ssh("apt-mark showhold").stdout == "gitlab-ce\n"
     assert host.ssh("stat -c '%a' /etc/gitlab/gitlab.rb /etc/gitlab/ssl/*.key").stdout == "600\n600\n"

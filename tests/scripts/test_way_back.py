@@ -302,7 +302,7 @@ def test_gitlab_configured_by_another_after_an_interruption_has_its_password(way
     assert way.host.ssh("dpkg --configure -a").returncode == 0
     way.well("gitlab", gitlab(way))
     assert way.host.ssh("cat /var/opt/gitlab-password").stdout == "geheim\n"
-    assert way.host.ssh("grep -rl geheim /etc /var/backups /var/lib/opstella").stdout == ""
+    assert way.host.ssh("grep -rl initial_root_password /etc /var/backups /var/lib/opstella").stdout == ""
 
 
 @pytest.mark.parametrize(("how", "every"), [("exit", 1), ("kill", 3)])
