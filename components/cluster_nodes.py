@@ -125,11 +125,11 @@ class ClusterNodes(pulumi.ComponentResource):
     ) -> pulumi.Output[str]:
         """The hash of the cluster's CA as `host` has it, read through its pinned connection; empty where there is none yet
         and that may be. Read again when `asked_for` changes: another machine, or another cluster on it."""
-        read = host.run(
+        read = host.ask(
             "cluster-ca", {"cluster": self._args.cluster.name, **values}, name=f"{self._name}-{name}", parent=self,
             seconds=60, after=after,
         )  # fmt: skip
-        return read.stdout.apply(str.strip)
+        return read.apply(str.strip)
 
     def _join(
         self, node: PlannedHost, after: tuple[pulumi.Resource, ...], living: pulumi.Input[str] | None = None

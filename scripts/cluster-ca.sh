@@ -14,5 +14,5 @@ main() {
   found=$(ca_hash "$TOKEN")
   [[ -n $found || ${V[absent]} == true ]] || die "$TOKEN of this server of ${V[cluster]} is missing, or holds no hash of the cluster's CA" "read the journal of rke2-server on this machine, and start it"
   unchanged "the CA of ${V[cluster]}, read for ${V[asked_for]:0:60}"
-  printf '%s\n' "$found"
+  reply "$found"
 }

@@ -361,6 +361,6 @@ def test_the_hash_of_the_clusters_ca_is_read_from_the_servers_token(
         f"must_be_root() {{ :; }}; payload_read() {{ V[cluster]=c V[absent]={absent} V[asked_for]=x; }}; TOKEN={tmp_path}/token; main",
         with_phase="cluster-ca",
     )
-    assert (done.status, done.stdout) == (code, found), done.stderr
+    assert (done.status, done.reply) == (code, found), done.stderr
     assert "geheim" not in done.stdout + done.stderr
 
