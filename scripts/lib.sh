@@ -1072,6 +1072,168 @@ echo 'opstella: the firewall was not confirmed in time and was rolled back'
 PROGRAM
 }
 
+# ---- packet filters of others -----------------------------------------------------------------
+# A packet must be accepted by every base chain of its hook. What others filter is asked of the kernel: whoever loaded it, and
+# by which program, its chains stand in nftables (iptables-nft's too) or in the legacy tables of iptables.
+
+# foreign_filters ROLE: a line for each base chain that is neither the program's nor a network plugin's, and that drops or rejects
+# what no rule of its own accepts: by its policy, or by a rule without a condition. Of a machine that forwards nothing, `forward`
+# does not matter; of families, IPv6 alone does not. Fields, by |: table, chain, hook, how, whose, a command that removes it.
+foreign_filters() {
+  local hooks=' input output prerouting postrouting ingress '
+  [[ $1 != master && $1 != worker ]] || hooks+='forward '
+  filters_listing | filters_that_hold "$hooks"
+}
+
+# filters_listing: everything that the kernel filters by, as text of `nft list ruleset` and of `iptables-save`.
+filters_listing() {
+  local tool
+  if type -P nft >/dev/null; then
+    nft --stateless list ruleset 2>/dev/null
+  elif tool=$(type -P iptables-nft-save || type -P iptables-save); then
+    printf '\n#by iptables\n'
+    "$tool" 2>/dev/null
+  fi
+  if [[ -n $(cat /proc/net/ip_tables_names 2>/dev/null) ]]; then
+    printf '\n#by iptables-legacy\n'
+    if tool=$(type -P iptables-legacy-save || type -P iptables-save); then "$tool" 2>/dev/null; else printf '#unknown\n'; fi
+  fi
+}
+
+# filters_that_hold HOOKS: judges a listing. A chain's rules count until the first that ends it for every packet; jumps without a
+# condition are followed, but into chains of Calico, Cilium and kube-proxy, which know what pods need.
+filters_that_hold() {
+  awk -v hooks="$1" '
+    function plain(text) {
+      gsub(/[ \t]+/, " ", text)
+      gsub(/xt match "comment"/, "", text)
+      gsub(/xt target "(REJECT|DROP)"/, "drop", text)
+      gsub(/ ?"[^"]*"/, "", text)
+      gsub(/\/\*[^*]*\*\//, "", text)
+      gsub(/counter packets [0-9]+ bytes [0-9]+/, "", text)
+      gsub(/(^| )(counter|comment)( name)?/, " ", text)
+      gsub(/(^| )log(( prefix)|( level [a-z]+)|( group [0-9]+)|( snaplen [0-9]+)|( queue-threshold [0-9]+)|( flags (all|skuid|ether|ip options|tcp [a-z,]+)))*/, " ", text)
+      gsub(/ +/, " ", text)
+      gsub(/^ | $/, "", text)
+      return text
+    }
+    function rule(chain, text) { rules[chain, ++count[chain]] = text }
+    # 1: it drops; 2: it accepts; 0: it goes back to whoever called.
+    function verdict(table, name, depth,   i, words, parts, found) {
+      if (depth > 16 || name ~ /^(cali-|KUBE-|CILIUM_|OLD_CILIUM_)/) return 0
+      for (i = 1; i <= count[table, name]; i++) {
+        words = rules[table, name, i]
+        split(words, parts, " ")
+        if (parts[1] == "drop" || parts[1] == "reject") return 1
+        if (parts[1] == "accept") return 2
+        if (parts[1] == "return") return 0
+        if (parts[1] == "jump" || parts[1] == "goto") {
+          found = verdict(table, parts[2], depth + 1)
+          if (found || parts[1] == "goto") return found
+        }
+      }
+      return 0
+    }
+    function whose(table,   key, names) {
+      for (key in count) if (index(key, table SUBSEP) == 1) names = names " " substr(key, length(table) + 2)
+      for (key in base) if (index(key, table SUBSEP) == 1) names = names " " substr(key, length(table) + 2)
+      if (names ~ / ufw6?-/) return "ufw"
+      if (table ~ /firewalld/ || names ~ / (IN_public|INPUT_ZONES)/) return "firewalld"
+      if (names ~ / DOCKER/) return "docker"
+      if (names ~ / LIBVIRT_/ || table ~ /libvirt/) return "libvirt"
+      return ""
+    }
+    /^#by / { by = $2; table = ""; next }
+    /^#unknown/ { print "ip (legacy)|?|input|unknown|?|" ; next }
+    # iptables-save
+    by != "" && /^\*/ { table = "ip " substr($1, 2) (by == "iptables-legacy" ? " (legacy)" : ""); next }
+    by != "" && /^:/ {
+      chain = substr($1, 2)
+      if ($2 != "-") { hook[table, chain] = tolower(chain); policy[table, chain] = tolower($2); base[table, chain] = ++bases; order[bases] = table SUBSEP chain }
+      next
+    }
+    by != "" && /^-A / {
+      chain = $2
+      text = $0
+      gsub(/ -m comment/, "", text)
+      gsub(/ --comment ("[^"]*"|[^ ]+)/, "", text)
+      split(text, parts, " ")
+      if (parts[3] == "-j" || parts[3] == "-g") {
+        target = parts[4]
+        if (target == "DROP" || target == "REJECT") target = "drop"
+        else if (target == "ACCEPT" || target == "RETURN") target = tolower(target)
+        else if (target ~ /^[A-Z]+$/ && target ~ /^(LOG|NFLOG|MARK|CONNMARK|TCPMSS|CT|NOTRACK|CHECKSUM|ULOG|TRACE|AUDIT|SECMARK|CONNSECMARK|TTL|DSCP)$/) target = "pass"
+        else target = (parts[3] == "-g" ? "goto " : "jump ") target
+        rule(table SUBSEP chain, target)
+      }
+      next
+    }
+    by != "" { next }
+    # nft list ruleset
+    /^table / { table = $2 " " $3; next }
+    /^\tchain / { chain = $2; inside = 1; count[table, chain] += 0; next }
+    /^\t}/ { inside = 0; next }
+    inside && /^\t\ttype .* hook / {
+      text = $0
+      sub(/.* hook /, "", text)
+      split(text, parts, " ")
+      hook[table, chain] = parts[1]
+      policy[table, chain] = text ~ /policy drop/ ? "drop" : "accept"
+      base[table, chain] = ++bases
+      order[bases] = table SUBSEP chain
+      next
+    }
+    inside { text = $0; text = plain(text); if (text != "") rule(table SUBSEP chain, text) }
+    END {
+      for (i = 1; i <= bases; i++) {
+        split(order[i], parts, SUBSEP)
+        table = parts[1]; chain = parts[2]
+        if (index(hooks, " " hook[table, chain] " ") == 0) continue
+        if (table ~ /^(ip6|arp|bridge) / || table ~ /^inet opstella/ || table ~ /^[a-z]+ (calico|cali-|kube-proxy|cilium)/) continue
+        found = verdict(table, chain, 0)
+        if (found == 1) how = "rule"; else if (found == 0 && policy[table, chain] == "drop") how = "policy"; else continue
+        print table "|" chain "|" hook[table, chain] "|" how "|" whose(table)
+      }
+    }'
+}
+
+# foreign_filter_problem LINE: one of foreign_filters as a sentence with its remedy.
+foreign_filter_problem() {
+  local table chain hook how owner remedy unit tool=iptables
+  IFS='|' read -r table chain hook how owner <<<"$1"
+  if [[ $how == unknown ]]; then
+    printf '%s' "tables of the old iptables are loaded, and no program here can list them: install the package 'iptables' and run this again, or unload them: reboot without what loads them"
+    return
+  fi
+  [[ $table != *legacy* ]] || tool=iptables-legacy
+  if [[ -z $owner ]]; then
+    for unit in netfilter-persistent iptables nftables; do
+      if systemctl is-active --quiet "$unit" 2>/dev/null; then owner=$unit && break; fi
+    done
+  fi
+  case $owner in
+    ufw) remedy="ufw disable" ;;
+    firewalld) remedy="systemctl disable --now firewalld" ;;
+    docker) remedy="remove Docker, which a machine of the platform does not need, and reboot; or for now: $tool --policy $chain ACCEPT" ;;
+    libvirt) remedy="remove libvirt, which a machine of the platform does not need, and reboot" ;;
+    netfilter-persistent) remedy="netfilter-persistent flush && systemctl disable netfilter-persistent" ;;
+    iptables) remedy="systemctl disable --now iptables" ;;
+    *)
+      if [[ $table == ip\ * && ${chain^^} == "$chain" ]]; then
+        remedy="$tool --table $(cut -d' ' -f2 <<<"$table") --policy $chain ACCEPT && $tool --table $(cut -d' ' -f2 <<<"$table") --flush $chain"
+      else
+        remedy="nft delete table $table"
+      fi
+      if [[ $owner == nftables ]]; then
+        remedy="systemctl disable nftables && $remedy"
+      else
+        remedy+=", and out of whatever loads it at boot (cloud-init's user data, a unit, /etc/network)"
+      fi ;;
+  esac
+  printf "another packet filter${owner:+ ($owner)} drops what the plan lets through: table %s, chain %s (hook %s) %s; remove it: %s" \
+    "$table" "$chain" "$hook" "$([[ $how == policy ]] && printf 'has the policy drop' || printf 'ends with a rule that drops or rejects everything')" "$remedy"
+}
+
 # ---- lists and JSON ---------------------------------------------------------------------------
 
 # list NAME: the non-empty lines of a value, into the array LIST.

@@ -215,12 +215,18 @@ holder_name() {
   [[ ! $1 =~ $pattern ]] || printf ' by %s (process %s)' "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
 }
 
-# A packet must be accepted by every firewall; another one would drop flows that the plan allows.
+# A packet must be accepted by every firewall; another one would drop flows that the plan allows. Units that are active count
+# also while their tables are empty: they fill them again.
 check_other_firewall() {
-  local unit
+  local unit line known=' '
+  while IFS= read -r line; do
+    problem "$(foreign_filter_problem "$line")"
+    known+="${line##*|} "
+  done < <(foreign_filters "${V[role]}")
   for unit in firewalld ufw; do
     systemctl is-active --quiet "$unit" 2>/dev/null || continue
     [[ $unit != ufw ]] || ufw status 2>/dev/null | grep -q '^Status: active' || continue
+    [[ $known != *" $unit "* ]] || continue
     problem "$unit is active and would drop flows of the plan, which brings rules of its own: systemctl disable --now $unit"
   done
 }

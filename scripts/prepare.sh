@@ -320,8 +320,10 @@ add_etcd_user() {
 # /run/opstella/firewall/pending         there while the candidate is in force and its roll-back is armed
 
 apply_firewall() {
-  local confirmed=$STATE/firewall.nft candidate=$STATE/firewall-candidate.nft
+  local confirmed=$STATE/firewall.nft candidate=$STATE/firewall-candidate.nft foreign
   package_install nftables
+  foreign=$(foreign_filters "$([[ ${V[ruleset]} != *'hook forward'* ]] || printf worker)" | head -n 1)
+  [[ -z $foreign ]] || die "$(foreign_filter_problem "$foreign")" "then run this again; the firewall stays as it is"
   firewall_lock
   printf '%s' "${V[ruleset]}" >/run/opstella/firewall/ruleset.nft
   firewall_check /run/opstella/firewall/ruleset.nft
