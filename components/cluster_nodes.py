@@ -17,7 +17,7 @@ from components import cluster_trust, kubeconfig
 from components.host import Host
 from components.passwords import generated
 from config.model import Settings
-from plan import audit, dns, hosts, media, rke2
+from plan import audit, dns, hosts, media, proxies, rke2
 from plan.topology import ClusterHosts
 from plan.topology import Host as PlannedHost
 
@@ -181,7 +181,7 @@ class ClusterNodes(pulumi.ComponentResource):
                 "timeout_seconds": _READY_SECONDS,
                 "proxy_http": settings.proxy.http or "",
                 "proxy_https": settings.proxy.https or "",
-                "proxy_no": hosts.no_proxy(settings),
+                "proxy_no": proxies.no_proxy(settings),
             },
             name=f"{self._name}-{node.name}-rke2",
             parent=self,

@@ -11,7 +11,7 @@ import pulumi
 from components.host import Host
 from components.passwords import generated
 from config.model import Settings
-from plan import gitlab, media
+from plan import gitlab, media, proxies
 
 _TOKENS = Path(__file__).resolve().parent.parent / "scripts" / "gitlab-tokens.rb"
 
@@ -108,12 +108,15 @@ def _package(suffix: str, name: str | None, settings: Settings) -> dict[str, str
 
 
 def _configuration(args: GitLabServerArgs, version: str) -> pulumi.Input[str]:
+    proxy = proxies.of_gitlab(args.settings)
     if args.issuer is None and args.object_storage is None:
-        return gitlab.gitlab_rb(args.domain, version, prometheus_open=args.prometheus_open)
+        return gitlab.gitlab_rb(args.domain, version, prometheus_open=args.prometheus_open, proxy=proxy)
 
     def text(secrets: tuple[str, str]) -> str:
         login = gitlab.SignIn(issuer=args.issuer, secret=secrets[0]) if args.issuer else None
         store = gitlab.ObjectStorage(endpoint=args.object_storage, secret=secrets[1]) if args.object_storage else None
-        return gitlab.gitlab_rb(args.domain, version, login, store, prometheus_open=args.prometheus_open)
+        return gitlab.gitlab_rb(
+            args.domain, version, login, store, prometheus_open=args.prometheus_open, proxy=proxy
+        )
 
     return pulumi.Output.secret(pulumi.Output.all(args.client_secret or "", args.storage_secret or "")).apply(text)

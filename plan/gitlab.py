@@ -162,11 +162,12 @@ def gitlab_rb(
     object_storage: ObjectStorage | None = None,
     *,
     prometheus_open: bool = False,
+    proxy: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """gitlab.rb for the service name `host` and an Omnibus `version` such as 19.3.1; a secret where one is given.
 
     `prometheus_open`: GitLab's Prometheus answers on every address, where the packet filter judges who comes; else only on
-    the machine itself.
+    the machine itself. `proxy` (plan/proxies.py) is what GitLab goes through to what lies outside: imports, webhooks.
     """
     # Omnibus 19.2 moved the bundled nginx' settings below gitlab_rails; the old keys are deprecated there.
     major, minor = map(int, version.split(".")[:2])
@@ -186,10 +187,19 @@ def gitlab_rb(
             # Of a new GitLab; it is open to everybody otherwise, from its first moment on.
             "gitlab_rails['gitlab_signup_enabled']": False,
             "prometheus['listen_address']": f"{'0.0.0.0' if prometheus_open else 'localhost'}:{PROMETHEUS}",
+            **_proxy(proxy),
             **(_sign_in(host, sign_in) if sign_in else {}),
             **(_object_storage(object_storage) if object_storage else {}),
         }
     )
+
+
+def _proxy(proxy: Mapping[str, str]) -> dict[str, Ruby]:
+    """Its parts that connect to somebody else (docs.gitlab.com, Omnibus, environment variables)."""
+    if not proxy:
+        return {}
+    named = {name.lower(): value for name, value in proxy.items()}
+    return {f"{part}['env']": dict(named) for part in ("gitaly", "gitlab_rails", "gitlab_workhorse")}
 
 
 def _sign_in(host: str, sign_in: SignIn) -> dict[str, Ruby]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import collapse_addresses
 
 from config.model import Settings
-from plan import access, chrony, dns, gitlab, haproxy, media, network, nfs, nftables, rke2
+from plan import access, chrony, dns, gitlab, haproxy, media, network, nfs, nftables, proxies, rke2
 from plan.contract.contract import Contract
 from plan.pki import extra_authorities
 from plan.topology import Host, Role, Topology
@@ -70,7 +70,7 @@ def preflight(host: Host, settings: Settings, topology: Topology, stack: str) ->
         "families": media.families(host, settings),
         "proxy_http": settings.proxy.http or "",
         "proxy_https": settings.proxy.https or "",
-        "proxy_no": no_proxy(settings),
+        "proxy_no": proxies.no_proxy(settings),
         "ca_bundle": "".join(extra_authorities(settings)),
     }
 
@@ -95,7 +95,7 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "sysctl": "".join(f"{name} = {value}\n" for name, value in _sysctls(host).items()),
         "proxy_http": settings.proxy.http or "",
         "proxy_https": settings.proxy.https or "",
-        "proxy_no": no_proxy(settings),
+        "proxy_no": proxies.no_proxy(settings),
         # Workers carry an NFS client: the kernel's for volumes, the user-space one to test an export without a mount.
         "packages_debian": [*_BASE, *(("nfs-common", "libnfs-utils") if host.role == "worker" else ())],
         "packages_rhel": [*_BASE, *(("nfs-utils",) if host.role == "worker" else ())],
@@ -137,13 +137,3 @@ def hosts_file(host: Host, settings: Settings, topology: Topology) -> str:
 
 def _own_api(record: dns.Record, host: Host) -> bool:
     return record.service == "kubernetes-api" and record.cluster == host.cluster
-
-
-def no_proxy(settings: Settings) -> str:
-    """What is never fetched through the proxy: the stack's own networks and names, and what the user adds."""
-    if not (settings.proxy.http or settings.proxy.https):
-        return ""
-    own = ["127.0.0.0/8", ".svc", ".cluster.local", f".{settings.domain}"]
-    for cluster in settings.enabled_clusters.values():
-        own += [str(cluster.subnet), str(cluster.pod_subnet), str(cluster.service_subnet)]
-    return ",".join(dict.fromkeys([*own, *settings.proxy.no_proxy]))

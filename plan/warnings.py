@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from config.checks import node_mask
 from config.services_checks import unused
-from plan import access, sizing
+from plan import access, proxies, sizing
 from plan.contract.contract import Contract
 from plan.contract.remarks import remarks
 
@@ -59,6 +59,11 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "
             "made and `kubectl top` has no answer"
         )
+    if settings.proxy.http or settings.proxy.https:
+        found += [
+            f"proxy: {name} does not use it; let its pods out directly to {proxies.PAST[name]}"
+            for name in proxies.past(settings)
+        ]
     if left := unused(settings):
         found.append(
             f"secrets: no setting names {', '.join(left)}; name it where it is wanted, or remove it: "

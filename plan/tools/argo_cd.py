@@ -22,7 +22,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, OidcClient
+from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, OidcClient, through_proxy
 
 NAME, NAMESPACE = "argo-cd", "argocd"
 DOMAIN_KEY = "argocd"
@@ -103,6 +103,9 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "extraVolumeMounts": [mount],
         }
         values = merge(values, {"global": trust})
+    if inputs.proxy:
+        fetching = {"env": [{"name": name, "value": value} for name, value in inputs.proxy.variables.items()]}
+        values = merge(values, {"repoServer": fetching})
     if inputs.image_registry:
         images = {
             "global": {"image": {"repository": image(inputs, "quay.io", "argoproj/argocd")}},
@@ -199,6 +202,7 @@ def release(inputs: ToolInputs) -> Release:
             Flow(peer=ITSELF, ports=(6379, 8080, 8081), why="its parts: cache, API server, repository server"),
             Flow(peer=PUBLIC, ports=(443,), why="repositories of GitLab, charts of Harbor"),
             Flow(peer=OUTSIDE, ports=(443,), why="Git and chart repositories"),
+            *through_proxy(inputs.proxy.ports if inputs.proxy else ()),
         ),
         ports_for_ingress=(8080,),
         ports_for_metrics=(8080, 8082, 8083, 8084),

@@ -26,6 +26,7 @@ from plan.tools.needs import (
     GitLabAccess,
     Job,
     StorageAccess,
+    through_proxy,
 )
 from plan.tools.sources import CaBundle
 
@@ -110,7 +111,13 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
             "AuthenticationType": "access-key",
         },
     }
-    return toml.render({"runners": [{"cache": cache, "kubernetes": kubernetes}]})
+    runner: dict[str, object] = {"cache": cache, "kubernetes": kubernetes}
+    if inputs.proxy:
+        # Programs disagree about the case.
+        named = inputs.proxy.variables
+        named |= {name.lower(): value for name, value in named.items()}
+        runner["environment"] = [f"{name}={value}" for name, value in sorted(named.items())]
+    return toml.render({"runners": [runner]})
 
 
 def _values(inputs: ToolInputs, host: str, store: str) -> Values:
@@ -186,6 +193,7 @@ def release(inputs: ToolInputs) -> Release:
     )
     pipelines = (
         Flow(peer=OUTSIDE, ports=(80, 443), why="what pipelines download: packages, images, sources"),
+        *through_proxy(inputs.proxy.ports if inputs.proxy else ()),
         Flow(peer=PUBLIC, ports=(443,), why="GitLab, Harbor, SonarQube and whatever else pipelines use"),
     )
     return Release.of(

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from config.model import Settings
 from config.placement import clusters_of
-from plan import dns, endpoints, hosts, media, network, pki
+from plan import dns, endpoints, media, network, pki, proxies
 from plan.haproxy import KUBERNETES_API
 from plan.tools import catalogue
 from plan.tools.model import Override, ToolInputs, WayOut
@@ -84,6 +84,6 @@ def _way_out(settings: Settings) -> WayOut | None:
     return WayOut(
         http=settings.proxy.http or "",
         https=settings.proxy.https or "",
-        no_proxy=hosts.no_proxy(settings),
+        no_proxy=proxies.no_proxy(settings),
         ports=tuple(sorted({endpoints.of_url(url)[1] for url in out})),
     )

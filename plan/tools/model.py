@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
+from plan import proxies
 from plan.tools.needs import Cache, Database, Flow, GitLabAccess, Job, OidcClient, StorageAccess
 from plan.tools.sources import Bcrypt as Bcrypt
 from plan.tools.sources import CaBundle as CaBundle
@@ -179,6 +180,11 @@ class WayOut:
     no_proxy: str
     ports: tuple[int, ...]
     """Of the proxies, for the network policies."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables of a program that goes through it."""
+        return proxies.variables(self.http, self.https, self.no_proxy)
 
 
 @dataclass(frozen=True, kw_only=True)

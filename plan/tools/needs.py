@@ -57,6 +57,11 @@ class Flow:
     peer_pods: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+def through_proxy(ports: tuple[int, ...]) -> tuple[Flow, ...]:
+    """The connection to the proxy, where there is one that answers at `ports`."""
+    return (Flow(peer=OUTSIDE, ports=ports, why="the proxy of the settings"),) if ports else ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Database:
     """A PostgreSQL database of the tool's own: the CloudNativePG cluster `name` in the tool's namespace.

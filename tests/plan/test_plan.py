@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from config.errors import ConfigurationError
-from plan import dns, hosts, media, pki, sizing, versions
+from plan import dns, hosts, media, pki, proxies, sizing, versions
 from plan.plan import Plan, as_data
 from tests.config import material
 from tests.plan.stacks import DOMAIN, examples, plan, stacks
@@ -323,7 +323,8 @@ def test_nodes_alone_get_kernel_settings_and_only_workers_an_nfs_client() -> Non
     for host in stack.topology.hosts:
         values = hosts.prepare(host, stack.contract, stack.stack)
         node = host.role in ("master", "worker")
-        assert bool(values["modules"]) == bool(values["sysctl"]) == values["cis"] == node
+        assert bool(values["modules"]) == values["cis"] == node
+        assert bool(values["sysctl"]) == (node or host.role == "bastion")
         for family, package in (("debian", "nfs-common"), ("rhel", "nfs-utils")):
             packages = values[f"packages_{family}"]
             assert isinstance(packages, list) and (package in packages) == (host.role == "worker")
@@ -337,11 +338,11 @@ def test_a_firewall_left_out_leaves_no_ruleset() -> None:
 
 def test_the_stacks_own_networks_and_names_bypass_the_proxy() -> None:
     stack = plan("multicluster", proxy={"http": "http://proxy.example.com:3128", "noProxy": [".svc", ".corp"]})
-    entries = hosts.no_proxy(stack.settings).split(",")
+    entries = proxies.no_proxy(stack.settings).split(",")
     assert len(set(entries)) == len(entries)
     networks = {f"192.168.{n}.0/24" for n in (72, 73, 74, 75)} | {"172.16.72.0/22", "172.16.76.0/22", "127.0.0.0/8"}
     assert set(entries) == networks | {".svc", ".cluster.local", f".{DOMAIN}", ".corp"}
-    assert hosts.no_proxy(plan().settings) == ""
+    assert proxies.no_proxy(plan().settings) == ""
 
 
 # Warnings
