@@ -59,6 +59,22 @@ MC_IMAGE = Version(
     support="none",
 )
 
+NGINX_IMAGE = Version(
+    name="docker.io/nginxinc/nginx-unprivileged",
+    version="1.29.8-alpine",
+    released=None,
+    source="https://github.com/nginx/docker-nginx-unprivileged; the chart of Mimir names the moving 1.29-alpine",
+    support="none: the mainline of nginx, one minor version at a time",
+)
+DEBIAN_IMAGE = Version(
+    name="docker.io/library/debian",
+    version="trixie-20260803-slim",
+    released=date(2026, 8, 3),
+    source="https://github.com/debuerreotype/docker-debian-artifacts",
+    support="Debian 13: three years from August 2025, five with LTS",
+    end_of_life=date(2028, 8, 9),
+)
+
 VELERO_PLUGIN = Version(
     name="docker.io/velero/velero-plugin-for-aws",
     version="v1.14.2",
@@ -297,4 +313,7 @@ CHARTS: tuple[Chart, ...] = (
     TRUST_MANAGER, VAULT, KUBE_PROMETHEUS_STACK, VELERO, ALLOY, LOKI, MIMIR, TEMPO, GRAFANA, HEADLAMP, OAUTH2_PROXY,
     SONARQUBE, DEFECTDOJO, GITLAB_RUNNER,
 )  # fmt: skip
-ALL: tuple[Version, ...] = (RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, VELERO_PLUGIN, SONARQUBE_BUILD, *CHARTS)
+ALL: tuple[Version, ...] = (
+    RKE2, GITLAB, POSTGRESQL, PYTHON_IMAGE, MINIO_IMAGE, MC_IMAGE, NGINX_IMAGE, DEBIAN_IMAGE, VELERO_PLUGIN,
+    SONARQUBE_BUILD, *CHARTS,
+)  # fmt: skip

@@ -6,7 +6,8 @@ FOLDER holds the unpacked real charts, each in a folder of its name, with the su
 `charts/`. Each chart is rendered for every cluster of both architectures, and what differs is written once a shape. Only
 facts are kept: names, ports, images, references, policies, budgets, rights. No text of a template.
 
-A version that is not the pinned one is written as `read`, so that nobody takes the facts for more than they are.
+A version that is not the pinned one is written as `read`, so that nobody takes the facts for more than they are. The
+list of the chart's keys is compared on the way: a difference is printed, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from lab.charts import read_keys
+from lab.charts.key_lists import key_list
 from plan import versions
 from plan.tools.chart_facts import FOLDER, WORKLOADS
 from plan.tools.model import Release
@@ -27,6 +30,7 @@ Object = dict[str, Any]
 Facts = dict[str, Any]
 
 _IMAGE = re.compile(r"(?:--[\w-]+=)?((?:[\w-]+\.)+[a-z]{2,}(?::\d+)?/[\w./-]+:[\w][\w.-]*)")
+_DATE = re.compile(r"(-\d{2,4}){5}$")  # of a Job that is another one at each rendering
 _SECRET_VERBS = {"*", "get", "list", "watch"}
 _MADE = ("ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim")
 
@@ -37,18 +41,18 @@ def facts_of(objects: Sequence[Object]) -> Facts:
     accounts = {o["metadata"]["name"]: o for o in plain if o["kind"] == "ServiceAccount"}
     found: Facts = {
         "pods": {
-            f"{o['kind']}/{o['metadata']['name']}": _pod(template, accounts) for o in plain if (template := _template(o))
+            f"{o['kind']}/{_DATE.sub('', o['metadata']['name'])}": _pod(template, accounts)
+            for o in plain
+            if (template := _template(o))
         },
-        "made": {
-            kind: sorted({o["metadata"]["name"] for o in plain if o["kind"] == kind}) for kind in _MADE
-        },
+        "made": _without_empty({kind: sorted(set(_made(plain, kind))) for kind in _MADE}),
         "budgets": {o["metadata"]["name"]: o["spec"] for o in plain if o["kind"] == "PodDisruptionBudget"},
         "policies": {o["metadata"]["name"]: o["spec"] for o in plain if o["kind"] == "NetworkPolicy"},
         "reads_secrets": sorted(
             o["metadata"]["name"] for o in plain if o["kind"] == "ClusterRole" and _reads_secrets(o)
         ),
         "monitors": {
-            f"{o['kind']}/{o['metadata']['name']}": sorted(set(_monitor_secrets(o["spec"])))
+            f"{o['kind']}/{o['metadata']['name']}": _monitor(o["spec"])
             for o in plain
             if o["kind"] in ("ServiceMonitor", "PodMonitor")
         },
@@ -61,6 +65,12 @@ def facts_of(objects: Sequence[Object]) -> Facts:
         "hook_images": sorted({image for o in objects if o not in plain and not _test(o) for image in _images(o)}),
     }
     return _without_empty({key: dict(sorted(value.items())) if isinstance(value, dict) else value for key, value in found.items()})
+
+
+def _made(objects: Sequence[Object], kind: str) -> Iterator[str]:
+    for o in objects:
+        if kind in (o["kind"], "Secret") and o["kind"] in (kind, "Certificate"):  # cert-manager makes the Secret of one
+            yield o["metadata"]["name"] if o["kind"] == kind else o["spec"]["secretName"]
 
 
 def _test(o: Object) -> bool:
@@ -87,6 +97,7 @@ def _pod(template: Object, accounts: dict[str, Object]) -> Facts:
             "labels": dict(sorted((template["metadata"].get("labels") or {}).items())),
             "account": account,
             "token": token is not False,
+            "host_network": spec.get("hostNetwork") or None,
             "containers": {c["name"]: _container(c, spec) for c in containers},
             "init": {c["name"]: _container(c, spec) for c in init},
             "references": sorted(set(_references(spec))),
@@ -109,6 +120,7 @@ def _container(container: Object, spec: Object) -> Facts:
             "image": container["image"],
             "ports": dict(sorted(ports.items())),
             "cpu_limit": limits.get("cpu"),
+            "memory_limit": limits.get("memory"),
             "mounts": dict(sorted(mounts.items())),
             "environment": environment,
         }
@@ -162,6 +174,16 @@ def _reads_secrets(role: Object) -> bool:
     )
 
 
+def _monitor(spec: Object) -> Facts:
+    endpoints = spec.get("endpoints") or spec.get("podMetricsEndpoints") or ()
+    return _without_empty(
+        {
+            "secrets": sorted(set(_monitor_secrets(spec))),
+            "intervals": sorted({e["interval"] for e in endpoints if e.get("interval")}),
+        }
+    )
+
+
 def _monitor_secrets(value: Any) -> Iterator[str]:
     """Names of Secrets and ConfigMaps that a monitor needs of whoever scrapes."""
     if isinstance(value, dict):
@@ -201,10 +223,8 @@ def rendered(folder: Path, release: Release) -> list[Object]:
     """`release` by the real chart in `folder`, definitions left out."""
     from tests.support import charts
 
-    text = charts.helm(
-        "template", release.name, folder, "--namespace", release.namespace, "--kube-version", charts.KUBERNETES,
-        values=release.values,
-    )  # fmt: skip
+    place = ("--namespace", release.namespace, "--kube-version", charts.KUBERNETES)
+    text = charts.helm("template", release.name, folder, *place, values=release.values)
     documents = [document for document in yaml.load_all(text, Loader=charts.Loader) if document]
     objects = [i for d in documents for i in ((d["items"] or ()) if d["kind"].endswith("List") else [d])]
     return [o for o in objects if o["kind"] != "CustomResourceDefinition"]
@@ -234,13 +254,19 @@ def renderings(folder: Path, chart: versions.Chart) -> list[Facts]:
     return found
 
 
-def write(folder: Path, chart: versions.Chart, source: str) -> Path:
+def strange_keys(folder: Path, chart: versions.Chart) -> list[str]:
+    """Keys that the committed list has and the chart in `folder` has not (`-`), and the reverse (`+`)."""
+    real, known = set(read_keys.keys(folder)), set(key_list(chart.name, chart.version))
+    return [*(f"- {key}" for key in sorted(known - real)), *(f"+ {key}" for key in sorted(real - known))]
+
+
+def write(folder: Path, chart: versions.Chart) -> Path:
     about = yaml.safe_load((folder / "Chart.yaml").read_text())
     content = {
         "chart": chart.name,
         "version": chart.version,
         **({"read": about["version"]} if about["version"] != chart.version else {}),
-        "source": source,
+        "source": chart.source,
         "renderings": renderings(folder, chart),
     }
     target = FOLDER / f"{chart.name}-{chart.version}.yaml"
@@ -260,11 +286,15 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     place, *wanted = arguments
+    strange = 0
     for chart in versions.CHARTS:
         folder = Path(place) / chart.name
         if folder.is_dir() and (not wanted or chart.name in wanted):
-            print(write(folder, chart, chart.source))
-    return 0
+            print(write(folder, chart))
+            for line in strange_keys(folder, chart):
+                strange += 1
+                print(f"lab/charts/keys/{chart.name}-{chart.version}.txt: {line}", file=sys.stderr)
+    return 1 if strange else 0
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ EXTRA: dict[str, dict[str, str]] = {
         "server.uid": "scalar",
     },
     "gitlab-runner": {
+        "gitlabUrl": "scalar",
         "certsSecretName": "scalar",
         "fullnameOverride": "scalar",
         "image.tag": "scalar",
@@ -122,6 +123,7 @@ EXTRA: dict[str, dict[str, str]] = {
     "kube-prometheus-stack": {
         "alertmanager.config": "map",
         # Sub-charts: what is used of their own values.
+        "kube-state-metrics.collectorsExclude": "list",
         "kube-state-metrics.resources": "map",
         "prometheus-node-exporter.resources": "map",
         "prometheus-node-exporter.tolerations": "list",

@@ -153,9 +153,9 @@ def _logs(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
     )
 
 
-def _minio(part: str, to_mimir: dict[str, Value]) -> Block:
+def _minio(inputs: ToolInputs, part: str, to_mimir: dict[str, Value]) -> Block:
     """MinIO's port is no metrics port, and its metrics lie at paths of their own."""
-    target: dict[str, Value] = {"__address__": OBJECT_STORE, "namespace": "minio"}
+    target: dict[str, Value] = {"__address__": OBJECT_STORE, "namespace": "minio", "cluster": inputs.cluster}
     attributes: dict[str, Value] = {
         "targets": (target,),
         "job_name": f"minio/{part}",
@@ -181,6 +181,9 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
         ),
     )
     job = _rule(source_labels=("namespace", "app"), separator="/", target_label="job")
+    # A label of the target's: what a source itself calls `cluster`, as a database does, becomes `exported_cluster`. An
+    # external label would give way to it, and the metric would be in no cluster of the platform.
+    cluster = _rule(target_label="cluster", replacement=inputs.cluster)
     found = [
         Block(
             "prometheus.remote_write",
@@ -201,7 +204,7 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
             "discovery.relabel",
             "metrics",
             {"targets": Expression("discovery.kubernetes.pods.targets")},
-            (*keep, *_POD_LABELS, _APP, job),
+            (*keep, *_POD_LABELS, _APP, job, cluster),
         ),
         Block(
             "prometheus.scrape",
@@ -214,11 +217,11 @@ def _metrics(inputs: ToolInputs, sink: Sink) -> tuple[Block, ...]:
         ),
     ]
     if "minio" in inputs.present:
-        found += [_minio(part, to_mimir) for part in ("cluster", "bucket")]
+        found += [_minio(inputs, part, to_mimir) for part in ("cluster", "bucket")]
     if "kube-prometheus-stack" in inputs.present:
         every = Block("scrape", None, {"default_scrape_interval": SCRAPE_INTERVAL})
         found += [
-            Block(f"prometheus.operator.{kind}", "all", to_mimir, (_SHARED, every))
+            Block(f"prometheus.operator.{kind}", "all", to_mimir, (_SHARED, every, cluster))
             for kind in ("servicemonitors", "podmonitors")
         ]
         rules: dict[str, Value] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import versions
-from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Override, ToolInputs, Values
+from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Manifest, Override, ToolInputs, Values
 
 PROVISION = Path(__file__).resolve().parents[2] / "provision"
 OBJECT_STORE = "minio.minio.svc.cluster.local:9000"  # inside of the cluster, plain HTTP
@@ -119,6 +119,26 @@ def keeping(secret: str) -> tuple[Values, ...]:
     secrets = {"apiGroups": [""], "resources": ["secrets"]}
     # A rule cannot name what is yet to be made.
     return ({**secrets, "verbs": ["create"]}, {**secrets, "verbs": ["get", "update"], "resourceNames": [secret]})
+
+
+def tokenless(name: str, namespace: str) -> Manifest:
+    """A ServiceAccount whose pods get no token of the API, for charts that cannot say so of theirs."""
+    return Manifest(
+        name=f"{namespace}-account-{name}",
+        namespace=namespace,
+        needs=(),
+        body={
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": namespace},
+            "automountServiceAccountToken": False,
+        },
+    )
+
+
+def without_cpu_limit(cpu: str, memory: str, memory_limit: str | None = None) -> Values:
+    """`resources` for a chart whose own default limits CPU: null takes that away. Elsewhere a null would be an error."""
+    return merge(resources(cpu, memory, memory_limit), {"limits": {"cpu": None}})
 
 
 def service(name: str, namespace: str, port: int, scheme: str = "http") -> str:

@@ -19,12 +19,12 @@ from plan.tools.common import (
     provision_files,
     python_image,
     replicas_of,
-    resources,
     service,
     spread,
     storage_of,
     trusting,
 )
+from plan.tools.common import without_cpu_limit as resources
 from plan.tools.model import (
     Clear,
     Generated,

@@ -78,7 +78,7 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
     jobs = inputs.gitlab_runner.jobs
     kubernetes: dict[str, Any] = {
         "namespace": JOBS_NAMESPACE,
-        "image": jobs.image or image(inputs, "docker.io", "library/debian:stable-slim"),
+        "image": jobs.image or image(inputs, "docker.io", f"library/debian:{versions.DEBIAN_IMAGE.version}"),
         "privileged": False,
         "allow_privilege_escalation": False,
         "automount_service_account_token": False,

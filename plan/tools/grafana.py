@@ -22,7 +22,7 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import PUBLIC, Database, Flow, OidcClient
+from plan.tools.needs import ITSELF, PUBLIC, Database, Flow, OidcClient
 
 NAME = NAMESPACE = "grafana"
 DOMAIN_KEY = "grafana"
@@ -74,7 +74,16 @@ def _login(inputs: ToolInputs, host: str) -> Values:
     return login | ({"tls_client_ca": CA_FILE} if inputs.ca_bundle else {})
 
 
-def _configuration(inputs: ToolInputs, host: str) -> Values:
+def _together(replicas: int) -> Values:
+    """How several pods share out the alert rules that people make in Grafana: by gossip, each alert is sent once."""
+    if replicas == 1:
+        return {}
+    address = f"${{POD_IP}}:{GOSSIP}"  # the chart sets it
+    peers = {"ha_peers": f"{NAME}-headless:{GOSSIP}", "ha_listen_address": address, "ha_advertise_address": address}
+    return {"unified_alerting": peers}
+
+
+def _configuration(inputs: ToolInputs, host: str, replicas: int) -> Values:
     """grafana.ini, without what is secret: Grafana reads that from its environment."""
     return {
         "server": {"domain": host, "root_url": f"https://{host}/"},
@@ -93,6 +102,7 @@ def _configuration(inputs: ToolInputs, host: str) -> Values:
         "news": {"news_feed_enabled": False},
         "plugins": {"preinstall_disabled": True},  # they would be fetched when it starts
         "dashboards": {"default_home_dashboard_path": f"{FOLDER}/cluster.json"},
+        **_together(replicas),
     }
 
 
@@ -118,7 +128,8 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
             "GF_AUTH_GENERIC_OAUTH_CLIENT_SECRET": _from_secret(CLIENT_SECRET, "clientSecret"),
             "GF_SECURITY_SECRET_KEY": _from_secret(ADMIN_SECRET, "encryption-key"),
         },
-        "grafana.ini": _configuration(inputs, host),
+        "grafana.ini": _configuration(inputs, host, replicas),
+        "headlessService": replicas > 1,
         "datasources": {"datasources.yaml": {"apiVersion": 1, "prune": True, "datasources": data_sources(inputs)}},
         "dashboardProviders": {"dashboardproviders.yaml": {"apiVersion": 1, "providers": [provider]}},
         "dashboardsConfigMaps": {"opstella": DASHBOARDS},
@@ -148,7 +159,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
     return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
 
 
-def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
+def _flows(inputs: ToolInputs, replicas: int) -> tuple[Flow, ...]:
     ports = {"loki": telemetry.LOKI_PORT, "tempo": telemetry.TEMPO_PORT, "mimir": telemetry.MIMIR_PORT}
     ports |= {"kube-prometheus-stack": telemetry.ALERTMANAGER_PORT}
     near = tuple(
@@ -156,8 +167,16 @@ def _flows(inputs: ToolInputs) -> tuple[Flow, ...]:
         for peer, port in ports.items()
         if peer in inputs.present
     )
+    gossip = (
+        Flow(peer=ITSELF, ports=(GOSSIP,), pods=LABELS, peer_pods=LABELS, why="which of its pods sends an alert"),
+        Flow(
+            peer=ITSELF, ports=(GOSSIP,), protocol="UDP", pods=LABELS, peer_pods=LABELS,
+            why="which of its pods sends an alert: gossip is by both protocols",
+        ),
+    )  # fmt: skip
     return (
         *near,
+        *(gossip if replicas > 1 else ()),
         *((Flow(peer=PUBLIC, ports=(443,), why="data sources of other clusters"),) if readers.keys(inputs) else ()),
     )
 
@@ -203,7 +222,7 @@ def release(inputs: ToolInputs) -> Release:
         ),
         passwords=(Password(name=ADMIN_PASSWORD), Password(name=ENCRYPTION_KEY)),
         before=(Manifest(name=DASHBOARDS, namespace=NAMESPACE, needs=(), body=config_map),),
-        flows=_flows(inputs),
+        flows=_flows(inputs, replicas),
         ports_for_ingress=(PORT,),
         workloads=(
             Workload(

@@ -21,6 +21,7 @@ from plan.tools.common import (
     resources,
     service,
     spread,
+    without_cpu_limit,
 )
 from plan.tools.harbor_secrets import (
     ADDRESSES,
@@ -191,7 +192,8 @@ def _trivy(inputs: ToolInputs) -> Values:
     databases = inputs.trivy_databases
     if databases is None:
         return {"enabled": False}
-    values: Values = {"enabled": True, "offlineScan": inputs.airgap}
+    bounds = without_cpu_limit(*_SIZES["trivy"][:3])
+    values: Values = {"enabled": True, "offlineScan": inputs.airgap, "resources": bounds}
     if databases:
         values["dbRepository"] = [f"{folder}/trivy-db" for folder in databases]
         values["javaDBRepository"] = [f"{folder}/trivy-java-db" for folder in databases]

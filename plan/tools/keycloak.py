@@ -71,6 +71,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "replicas": replicas_of(inputs, NAME),
         "command": ["/opt/keycloak/bin/kc.sh", "start", f"--http-port={HTTP}"],
         "http": {"relativePath": "/", "internalPort": "metrics"},  # a port's name, by which metrics are found
+        "serviceAccount": {"automountServiceAccountToken": False},
         "proxy": {"enabled": True, "mode": "xforwarded", "http": {"enabled": True}},
         "database": {
             "vendor": "postgres",

@@ -17,11 +17,14 @@ NAMESPACE = telemetry.ALERTMANAGER_NAMESPACE
 RECEIVERS_SECRET, RECEIVERS_FOLDER = "alertmanager-receivers", "/etc/alertmanager/receivers"
 WEBHOOK, MAIL_PASSWORD = "webhook", "mail-password"
 ETCD_METRICS = 2381
+SCRAPE_INTERVAL = "30s"
 ALERTMANAGER_LABELS = {"app.kubernetes.io/name": "alertmanager"}
 # RKE2 binds these to the loopback address, so there is nothing to scrape and no rule that could be told apart from an
-# outage. The API server's objectives are left out for their price: they ask for thirty days, every three minutes.
+# outage. The API server's objectives are left out for their price: they ask for thirty days, every three minutes. The
+# operator's metrics want a Secret of whoever scrapes, and Alloy may read none.
 UNSCRAPED = (
     "kubeControllerManager", "kubeProxy", "kubeSchedulerAlerting", "kubeSchedulerRecording", "prometheus", "windows",
+    "prometheusOperator",
     "kubeApiserverAvailability", "kubeApiserverBurnrate", "kubeApiserverHistogram", "kubeApiserverSlos",
 )  # fmt: skip
 
@@ -101,6 +104,9 @@ def _alertmanager(inputs: ToolInputs, replicas: int) -> Values:
         "replicas": replicas,
         "resources": resources("20m", "64Mi", "256Mi"),
         "storage": {"volumeClaimTemplate": volume},
+        "automountServiceAccountToken": False,
+        # People follow the link from a mail or a chat; inside of the cluster it is served below / all the same.
+        **({"externalUrl": f"{grafana}/alerting/groups"} if (grafana := telemetry.grafana(inputs)) else {}),
     }
     volumes: list[Values] = []
     mounts: list[Values] = []
@@ -117,7 +123,8 @@ def _alertmanager(inputs: ToolInputs, replicas: int) -> Values:
         spec["containers"] = [{"name": "alertmanager", "env": [trust]}]
     if volumes:
         spec |= {"volumes": volumes, "volumeMounts": mounts}
-    return {"enabled": True, "config": route(inputs), "alertmanagerSpec": spec}
+    account = {"automountServiceAccountToken": False}
+    return {"enabled": True, "config": route(inputs), "alertmanagerSpec": spec, "serviceAccount": account}
 
 
 def _values(inputs: ToolInputs, replicas: int) -> Values:
@@ -130,6 +137,8 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
         "kubeControllerManager": {"enabled": False},
         "kubeScheduler": {"enabled": False},
         "kubeProxy": {"enabled": False},
+        # The chart's ten seconds would be three times the samples of the largest target of every node.
+        "kubelet": {"serviceMonitor": {"cAdvisorInterval": SCRAPE_INTERVAL, "resourceInterval": SCRAPE_INTERVAL}},
         "kubeEtcd": {
             "enabled": True,
             "endpoints": list(inputs.masters),
@@ -137,10 +146,14 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
         },
         "prometheusOperator": {
             "admissionWebhooks": {"certManager": {"enabled": True}},
+            "serviceMonitor": {"selfMonitor": False},
             "resources": resources("25m", "96Mi", "256Mi"),
             "prometheusConfigReloader": {"resources": resources("10m", "32Mi", "64Mi")},
         },
-        "kube-state-metrics": {"resources": resources("20m", "64Mi", "256Mi")},
+        "kube-state-metrics": {
+            "resources": resources("20m", "64Mi", "256Mi"),
+            "collectorsExclude": ["secrets"],  # no rule or dashboard asks for them, and it would read every one
+        },
         "prometheus-node-exporter": {"resources": resources("20m", "32Mi", "128Mi")},
     }
     return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
@@ -192,7 +205,7 @@ def release(inputs: ToolInputs) -> Release:
             Flow(peer=ITSELF, ports=(9094,), protocol="UDP", why="Alertmanagers' gossip, which is by both protocols"),
             *((receivers,) if ports else ()),
         ),
-        ports_for_metrics=(8080, 8081, 10250, telemetry.ALERTMANAGER_PORT),
+        ports_for_metrics=(8080, 8081, telemetry.ALERTMANAGER_PORT),
         workloads=_workloads(replicas),
     )
 

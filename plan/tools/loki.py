@@ -15,12 +15,20 @@ CHUNKS, RULER = "loki-chunks", "loki-ruler"
 RETENTION = "168h"  # a week
 GRPC, GOSSIP = 9095, 7946
 CPU, MEMORY = "100m", "384Mi"
+LABELS = {
+    "app.kubernetes.io/name": NAME,
+    "app.kubernetes.io/instance": NAME,
+    "app.kubernetes.io/component": "single-binary",
+}
 
 
 def _configuration(inputs: ToolInputs, replicas: int) -> Values:
     ruler: Values = {"enable_api": True}
     if "kube-prometheus-stack" in inputs.present:
         ruler["alertmanager_url"] = telemetry.ALERTMANAGER
+    if grafana := telemetry.grafana(inputs):
+        # The link of an alert: its query in Grafana.
+        ruler |= {"external_url": grafana, "datasource_uid": NAME}
     return {
         "auth_enabled": True,
         "commonConfig": {"replication_factor": 3 if replicas > 2 else 1},
@@ -85,6 +93,7 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
         "chunksCache": {"enabled": False},
         "resultsCache": {"enabled": False},
         "lokiCanary": {"enabled": False},
+        "defaults": {"automountServiceAccountToken": False},
         "test": {"enabled": False},
         "sidecar": {"rules": {"enabled": False}},
     }
@@ -108,10 +117,11 @@ def release(inputs: ToolInputs) -> Release:
         ),
         ports_for_ingress=(telemetry.LOKI_PORT, *door.ports),
         ports_for_metrics=(telemetry.LOKI_PORT,),
-        # The chart brings the disruption budget of its own, and keeps the pods on different nodes.
+        # The chart keeps the pods on different nodes, and brings no disruption budget.
         workloads=(
             Workload(
                 kind="StatefulSet", name="loki", namespace=NAMESPACE, replicas=replicas, cpu=CPU, memory=MEMORY, apart=True,
+                selector=LABELS,
             ),
         ),  # fmt: skip
         secrets=door.secrets,

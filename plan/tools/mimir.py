@@ -9,13 +9,14 @@ from __future__ import annotations
 from plan import versions
 from plan.limits import METRICS_BODY
 from plan.tools import agents, cloudnative_pg, readers, telemetry
-from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of
+from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of, tokenless
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Flow
 
 NAME = NAMESPACE = "mimir"
 DOMAIN_KEY = "mimir"
 S3_SECRET = "mimir-s3"
+ACCOUNT = "mimir-without-token"  # the chart's own would put a token of the API into every pod
 BLOCKS, RULES = "mimir-blocks", "mimir-ruler"
 RETENTION = "30d"
 GRPC, GOSSIP = 9095, 7946
@@ -28,7 +29,8 @@ PARTS: tuple[tuple[str, str, str, str, str], ...] = (
     ("querier", "Deployment", "50m", "128Mi", "1Gi"),
     ("query_frontend", "Deployment", "20m", "64Mi", "256Mi"),
     ("query_scheduler", "Deployment", "20m", "64Mi", "256Mi"),
-    ("store_gateway", "StatefulSet", "50m", "128Mi", "1Gi"),
+    # Its chart makes the request the limit of Go's heap: with less, half of its CPU goes into collecting garbage.
+    ("store_gateway", "StatefulSet", "50m", "512Mi", "1Gi"),
     ("compactor", "StatefulSet", "50m", "128Mi", "1Gi"),
     # It reserves a gigabyte of addresses, not of memory, to be collected less often: its heap may grow as far.
     ("ruler", "Deployment", "50m", "128Mi", "1536Mi"),
@@ -43,7 +45,8 @@ def _replicas(inputs: ToolInputs) -> dict[str, int]:
 
 
 def _configuration(inputs: ToolInputs, ingesters: int) -> Values:
-    alertmanager = telemetry.ALERTMANAGER if "kube-prometheus-stack" in inputs.present else ""
+    alertmanager = telemetry.ALERTMANAGER if "kube-prometheus-stack" in inputs.present else None
+    grafana = telemetry.grafana(inputs)
     return {
         "ingest_storage": {"enabled": False},
         "distributor": {"remote_timeout": "2s"},  # the chart's five seconds are Kafka's
@@ -67,7 +70,8 @@ def _configuration(inputs: ToolInputs, ingesters: int) -> Values:
         },
         "blocks_storage": {"backend": "s3", "s3": {"bucket_name": BLOCKS}},
         "ruler_storage": {"backend": "s3", "s3": {"bucket_name": RULES}},
-        "ruler": {"alertmanager_url": alertmanager},
+        # The link of an alert. Mimir appends its own path, which nothing answers; behind `#` it is only remembered.
+        **({"ruler": {"external_url": f"{grafana}/alerting/list#rule"}} if grafana else {}),
         "tenant_federation": {"enabled": True},
         "limits": {
             "compactor_blocks_retention_period": RETENTION,
@@ -76,6 +80,7 @@ def _configuration(inputs: ToolInputs, ingesters: int) -> Values:
             "max_global_series_per_user": 1000000,
             "max_global_exemplars_per_user": 100000,  # none, by default
             "out_of_order_time_window": "5m",  # a target changes its scraper when a node goes
+            **({"ruler_alertmanager_client_config": {"alertmanager_url": alertmanager}} if alertmanager else {}),
             "ruler_max_rules_per_rule_group": 100,
             "ruler_max_rule_groups_per_tenant": 200,
         },
@@ -96,6 +101,7 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
         values,
         {
             "kafka": {"enabled": False},
+            "serviceAccount": {"create": False, "name": ACCOUNT},
             "minio": {"enabled": False},
             "rollout_operator": {"enabled": False},
             "ingester": alone,
@@ -110,7 +116,12 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
                 "dnsService": "rke2-coredns-rke2-coredns",  # RKE2's name for it; the gateway's nginx asks it
                 "extraEnvFrom": telemetry.from_secret(S3_SECRET),
             },
-            "gateway": {"nginx": {"config": {"clientMaxBodySize": f"{METRICS_BODY.value}M"}}},
+            "gateway": {
+                "nginx": {
+                    "image": {"tag": versions.NGINX_IMAGE.version},
+                    "config": {"clientMaxBodySize": f"{METRICS_BODY.value}M"},
+                }
+            },
             "mimir": {"structuredConfig": _configuration(inputs, replicas["ingester"])},
         },
     )
@@ -152,6 +163,7 @@ def release(inputs: ToolInputs) -> Release:
             )
             for part, kind, cpu, memory, _ in PARTS
         ),
+        before=(tokenless(ACCOUNT, NAMESPACE),),
         secrets=door.secrets,
         passwords=door.passwords,
         after=door.after,

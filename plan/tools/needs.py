@@ -87,11 +87,12 @@ class Cache:
 
     Name databases of its own (of 0 to 15), unless every key has the prefix: users of one database are not kept apart.
 
-    The Secret `secret` of the tool's namespace holds the generated Password `valkey-<user>` under each of `keys`.
+    The Secret `secret` of the tool's namespace holds the generated Password `valkey-<user>` under each of `keys`; None
+    where no Secret is wanted.
     """
 
     user: str
-    secret: str
+    secret: str | None
     keys: tuple[str, ...] = ("password",)
     prefix: str = ""
     databases: tuple[int, ...] = ()

@@ -91,6 +91,11 @@ def served_elsewhere(inputs: ToolInputs) -> dict[Store, str]:
     return {store: there.cluster for store, there in sinks if there and there.cluster}
 
 
+def grafana(inputs: ToolInputs) -> str | None:
+    """URL of the platform's Grafana, where people see what an alert is about."""
+    return f"https://{inputs.all_hosts['grafana']}" if "grafana" in inputs.all_hosts else None
+
+
 def tenants(inputs: ToolInputs) -> str:
     """Value of the tenant header of a reader: every cluster, as a query over several tenants names them."""
     return "|".join(sorted({*inputs.clusters, inputs.cluster}))

@@ -67,6 +67,7 @@ def _values(inputs: ToolInputs) -> Values:
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "serviceAccount": {"automountServiceAccountToken": False},
         "persistence": {
             "enabled": True,
             "size": storage_of(inputs, NAME, "10Gi"),

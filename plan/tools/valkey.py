@@ -89,7 +89,7 @@ def release(inputs: ToolInputs) -> Release:
         namespace=NAMESPACE,
         values=_values(inputs),
         needs=(csi_driver_nfs.NAME,),
-        caches=(Cache(user=DEFAULT, secret="valkey-default"),),
+        caches=(Cache(user=DEFAULT, secret=None),),
         workloads=(
             Workload(
                 kind="Deployment",

@@ -34,6 +34,8 @@ RETENTION_HOURS = 30 * 24
 OBJECTS_AT, VOLUMES_AT = "40 1 * * *", "40 3 * * *"  # databases are saved between 2 and 3
 CPU, MEMORY = "50m", "128Mi"
 AGENT_CPU, AGENT_MEMORY = "10m", "64Mi"
+BOUNDS = {"cpuRequest": CPU, "cpuLimit": "1", "memoryRequest": MEMORY, "memoryLimit": "1Gi"}
+"""Of each pod that Velero itself starts, in its own words: none may grow into the tools' memory."""
 
 LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
@@ -69,7 +71,12 @@ def _values(inputs: ToolInputs) -> Values:
         "snapshotsEnabled": False,
         "deployNodeAgent": True,
         "upgradeCRDs": False,
-        "configuration": {"uploaderType": "kopia", "defaultBackupStorageLocation": LOCATION},
+        "configuration": {
+            "uploaderType": "kopia",
+            "defaultBackupStorageLocation": LOCATION,
+            # Of the Jobs that clean up a repository.
+            "repositoryMaintenanceJob": {"repositoryConfigData": {"global": {"podResources": dict(BOUNDS)}}},
+        },
         "containerSecurityContext": unprivileged,
         "resources": resources(CPU, MEMORY, "512Mi"),
         "nodeAgent": {
@@ -145,9 +152,8 @@ def _policy() -> Values:
 
 
 def _agent() -> Values:
-    """One volume at a time on each node; the pod that reads it may not grow into the tools' memory."""
-    pod = {"cpuRequest": CPU, "cpuLimit": "1", "memoryRequest": MEMORY, "memoryLimit": "1Gi"}
-    return {"loadConcurrency": {"globalConfig": 1}, "podResources": pod}
+    """One volume at a time on each node."""
+    return {"loadConcurrency": {"globalConfig": 1}, "podResources": dict(BOUNDS)}
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -455,7 +455,7 @@ def test_receivers_secrets_are_files_that_are_mounted() -> None:
     (secret,) = made.secrets
     assert secret.data == {"webhook": Given(name="alert-webhook"), "mail-password": Given(name="mail-password")}
     spec = made.values["alertmanager"]["alertmanagerSpec"]
-    (volume,), (mount,) = spec["volumes"], spec["volumeMounts"]
+    (volume,), (mount,) = ([one for one in spec[key] if one["name"] == "receivers"] for key in ("volumes", "volumeMounts"))
     assert volume["secret"]["secretName"] == secret.name and volume["name"] == mount["name"]
     receivers = {r["name"]: r for r in made.values["alertmanager"]["config"]["receivers"]}
     for name in ("default", "critical", "warning"):
@@ -476,7 +476,8 @@ def test_without_receivers_alerts_are_only_shown() -> None:
 
 def test_rules_are_evaluated_where_the_metrics_are_and_alerts_arrive_at_the_one_alertmanager() -> None:
     assert release(kube_prometheus_stack).values["prometheus"]["enabled"] is False
-    assert release(mimir).values["mimir"]["structuredConfig"]["ruler"]["alertmanager_url"] == telemetry.ALERTMANAGER
+    limits = release(mimir).values["mimir"]["structuredConfig"]["limits"]
+    assert limits["ruler_alertmanager_client_config"] == {"alertmanager_url": telemetry.ALERTMANAGER}
     assert sources()["alertmanager"]["url"] == telemetry.ALERTMANAGER
     (workload,) = [w for w in release(kube_prometheus_stack).workloads if "alertmanager" in w.name]
     service = f"{workload.name.removeprefix('alertmanager-')}.{workload.namespace}."
@@ -485,6 +486,50 @@ def test_rules_are_evaluated_where_the_metrics_are_and_alerts_arrive_at_the_one_
     assert far.values["alertmanager"] == {"enabled": False}
     assert not any("alertmanager" in w.name for w in far.workloads)
     assert 'mimir.rules.kubernetes "all"' in alloy_config.configuration(FAR)
+
+
+def test_links_in_alerts_lead_to_the_public_name_of_grafana() -> None:
+    """An address that is valid only inside of the cluster leads people nowhere."""
+    host = f"https://{INPUTS.all_hosts['grafana']}"
+    assert release(kube_prometheus_stack).values["alertmanager"]["alertmanagerSpec"]["externalUrl"] == f"{host}/alerting/groups"
+    assert release(mimir).values["mimir"]["structuredConfig"]["ruler"]["external_url"] == f"{host}/alerting/list#rule"
+    ruler = release(loki).values["loki"]["rulerConfig"]
+    # Loki makes a link to Grafana's Explore of it, which names the data source.
+    assert (ruler["external_url"], ruler["datasource_uid"]) == (host, "loki") and "loki" in sources()
+    nameless = replace(INPUTS, all_hosts={k: v for k, v in INPUTS.all_hosts.items() if k != "grafana"})
+    assert "ruler" not in release(mimir, nameless).values["mimir"]["structuredConfig"]
+    assert "externalUrl" not in release(kube_prometheus_stack, nameless).values["alertmanager"]["alertmanagerSpec"]
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_pods_of_grafana_agree_on_who_sends_an_alert(replicas: int) -> None:
+    made = release(grafana, replace(INPUTS, replicas=replicas))
+    gossip = {(flow.peer, flow.protocol, flow.ports) for flow in made.flows if 9094 in flow.ports}
+    several = replicas > 1
+    assert gossip == ({("itself", protocol, (9094,)) for protocol in ("TCP", "UDP")} if several else set())
+    assert made.values["headlessService"] is several
+    alerting = made.values["grafana.ini"].get("unified_alerting")
+    assert alerting == (
+        {"ha_peers": "grafana-headless:9094"} | dict.fromkeys(("ha_listen_address", "ha_advertise_address"), "${POD_IP}:9094")
+        if several
+        else None
+    )
+
+
+def test_what_a_source_calls_cluster_does_not_hide_the_platforms() -> None:
+    """CloudNativePG's metrics have a label `cluster` of their own, to which an external label gives way."""
+    text = alloy_config.configuration(replace(INPUTS, cluster="here"))
+    blocks = re.findall(r"^(\S+ \"\w+\") \{\n(.*?)^\}", text, re.M | re.S)
+    scraping = {
+        name: body
+        for name, body in blocks
+        if name.startswith(("prometheus.operator.", "prometheus.scrape ")) and "discovery.relabel" not in body
+    }
+    scraping |= {name: body for name, body in blocks if name == 'discovery.relabel "metrics"'}
+    assert len(scraping) == 5  # the pods of the node, two kinds of monitors, two paths of MinIO
+    for name, body in scraping.items():
+        labelled = re.search(r'target_label = "cluster"\n\s*replacement\s*= "here"', body) or '"cluster" = "here"' in body
+        assert labelled, name
 
 
 def test_etcd_is_scraped_on_the_masters() -> None:

@@ -97,17 +97,17 @@ def test_minio_runs_the_release_whose_console_knows_single_sign_on() -> None:
 def test_minio_has_no_users_or_buckets_of_the_charts_and_never_two_servers_on_a_volume() -> None:
     values = minio.release(INPUTS).values
     assert [values[key] for key in ("users", "buckets", "policies", "svcaccts")] == [[], [], [], []]
-    assert values["deploymentUpdate"]["type"] == "Recreate" and values["replicas"] == 1
+    assert values["deploymentUpdate"]["type"] == "Recreate" and values["mode"] == "standalone"
 
 
 def test_the_metrics_of_minio_are_closed_to_the_outside_only_where_its_api_is_open() -> None:
-    (middleware, ingress) = minio.release(INPUTS).before
+    (_, middleware, ingress) = minio.release(INPUTS).before
     assert middleware.body["spec"] == {"ipAllowList": {"sourceRange": ["127.0.0.1/32"]}}
     paths = [p["path"] for p in ingress.body["spec"]["rules"][0]["http"]["paths"]]
     assert "/minio/v2/metrics" in paths
     without = {name: host for name, host in HOSTS.items() if name != "minioApi"}
     release = minio.release(replace(INPUTS, hosts=without))
-    assert release.before == () and release.other_hosts == () and "ingress" not in release.values
+    assert [m.body["kind"] for m in release.before] == ["ServiceAccount"] and release.other_hosts == () and "ingress" not in release.values
 
 
 def test_two_stores_of_a_platform_are_two_clients_of_the_realm() -> None:

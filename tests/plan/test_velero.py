@@ -120,6 +120,15 @@ def test_agents_read_one_volume_at_a_time() -> None:
     assert json.loads(text)["loadConcurrency"] == {"globalConfig": 1}
 
 
+def test_every_pod_that_velero_starts_is_bounded() -> None:
+    """Those that read volumes, and those that clean up a repository."""
+    release = of(STANDALONE, "standalone")
+    maintenance = release.values["configuration"]["repositoryMaintenanceJob"]["repositoryConfigData"]["global"]
+    (text,) = (t for m in release.before for name, t in m.body.get("data", {}).items() if name == "node-agent.json")
+    for found in (maintenance["podResources"], json.loads(text)["podResources"]):
+        assert set(found) == {"cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"} and all(found.values())
+
+
 def test_the_repository_has_a_password_of_its_own() -> None:
     """Velero takes one that everybody knows where it finds no Secret of this name and key."""
     secret = next(s for s in of(STANDALONE, "standalone").secrets if s.name == "velero-repo-credentials")
