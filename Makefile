@@ -8,7 +8,7 @@ PULUMI := lab/toolchain/pulumi
 PYTHON := venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine preview up destroy demo verify verify-network bench chaos lab lab-status lab-down test test-unit \
+.PHONY: help setup engine preview up destroy demo verify verify-network bench chaos prove-kernel lab lab-status lab-down test test-unit \
 	test-toolchain test-lab lint docs
 
 help: ## this list
@@ -48,6 +48,9 @@ bench: setup ## speed and memory, as figures (a benchmark, not a test)
 chaos: STACK = multicluster
 chaos: setup ## break what stands in the lab, and measure what clients notice (needs root)
 	@STACK=$(STACK) $(PYTHON) -m chaos $(ARGS)
+
+prove-kernel: setup ## run the host phases on virtual machines with kernels of their own (needs root, an hour)
+	@$(PYTHON) -m lab.kernel --write docs/kernel.md $(ARGS)
 
 lab: setup ## start the lab's data centre without deploying anything
 	@lab/lab up $(ARGS)

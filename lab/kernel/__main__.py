@@ -30,12 +30,13 @@ from lab.kernel.report import Report, page
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = ("debian-12", "debian-13")
 NOT_RUN = {
-    "rke2, rke2-remove, node, node-remove, kubeconfig, account-keys": "they need RKE2, which is not to be had here; its double needs no kernel",
+    "rke2, rke2-remove, node, node-remove, kubeconfig, account-keys, cluster-ca": "they need RKE2, which is not to be had here; its double needs no kernel",
     "gitlab, gitlab-tokens": "they need GitLab's package; its double needs no kernel",
     "nfs by NFS-Ganesha": "user space: tests/scripts runs it in a container",
     "RHEL family, Ubuntu": "no packages of theirs are to be had here",
     "cloud-init on all machines": "on the worker only: it takes minutes of each boot in emulation",
 }
+_PACKAGES = "--no-install-recommends qemu-system-x86 genisoimage chrony openssh-client debootstrap"
 _TOOLS = ("qemu-system-x86_64", "genisoimage", "chronyd", "ssh-keyscan")
 
 
@@ -49,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
     if os.geteuid() or missing:
-        what = "it needs root" if os.geteuid() else f"missing: {', '.join(missing)}"
-        print(f"lab.kernel: {what}; run it as root after lab/toolchain/setup", file=sys.stderr)
+        what = f"missing: {', '.join(missing)}; apt-get install {_PACKAGES}" if missing else "it needs root: run it as root"
+        print(f"lab.kernel: {what}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()

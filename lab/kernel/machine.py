@@ -86,7 +86,7 @@ class Machine:
                 "-drive", f"file={self.image}/disk.ext4,format=raw,if=virtio,snapshot=on",
                 "-drive", f"file={disk},format=raw,if=virtio,readonly=on",
                 "-device", "virtio-rng-pci", "-netdev", f"tap,id=lan,ifname={tap},script=no,downscript=no",
-                "-device", f"virtio-net-pci,netdev=lan,mac={mac}",
+                "-device", f"virtio-net-pci,netdev=lan,mac={mac},romfile=",
             ],
             self.folder / f"{self.host.name}.qemu",
         )  # fmt: skip
