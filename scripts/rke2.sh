@@ -8,6 +8,7 @@ IMAGES=$DATA/agent/images
 MEDIA=/var/lib/opstella/media/rke2
 SELINUX_PACKAGES=https://rpm.rancher.io
 UNMANAGED=$'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali;interface-name:cilium*;interface-name:lxc*\n'
+CIS_SHARE=(/usr/local/share/rke2 /opt/rke2/share/rke2 /usr/share/rke2)
 RESTART=false
 STARTED=0
 UPGRADED=false
@@ -260,7 +261,7 @@ set_cis_sysctls() {
   local path line
   grep -Eq '^"?profile"?:[[:space:]]*"?cis' <<<"${V[config_yaml]}" || return 0
   id etcd >/dev/null 2>&1 || die "the CIS profile needs the user etcd, which is missing" "run the preparation of this host with cis: true"
-  for path in /usr/local/share/rke2 /opt/rke2/share/rke2 /usr/share/rke2; do
+  for path in "${CIS_SHARE[@]}"; do
     [[ ! -r $path/rke2-cis-sysctl.conf ]] || break
   done
   line=$(<"$path/rke2-cis-sysctl.conf")

@@ -15,7 +15,7 @@ import pytest
 from plan.nfs import MOUNTD, NFSD
 from tests.scripts import standins
 from tests.scripts.container import ADDRESS, OPERATOR, SERVICES, Container
-from tests.scripts.sender import Result
+from tests.scripts.sender import Result, send
 
 pytestmark = pytest.mark.lab
 
@@ -98,6 +98,23 @@ def test_the_host_key_is_asked_for_from_the_bastion(host: Container) -> None:
     other = (host.folder / "key.pub").read_text()
     done = host.send("hostkey", {**values, "expected": other})
     assert done.status == 1 and done.stdout == "" and "answers with the host key SHA256:" in done.stderr
+
+
+def test_machines_that_were_refused_are_asked_again_through_the_bastion(host: Container) -> None:
+    """One host under two names, which differ no more than it; what was recorded of it is not believed any more."""
+    key = " ".join((host.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+    facts = [json.dumps({"name": name, "hostname": name, "machine_id": "1111", "addresses": [ADDRESS]}, separators=(",", ":")) for name in ("bastion", "n1")]
+    values = {
+        "facts": facts, "machines": [f"bastion {ADDRESS}", f"n1 {ADDRESS}"], "host_keys": [key, key], "user": "ops", "port": 22,
+        "private_key": (host.folder / "key").read_text(),
+    }  # fmt: skip
+    real = (host.root / "etc/machine-id").read_text().strip()
+    done = send("fleet", values, within=["ip", "netns", "exec", host.operator])
+    assert done.status == 1
+    assert f"bastion and n1 have the same machine-id '{real}'" in done.stderr and "1111" not in done.stderr
+    other = " ".join((host.folder / "key.pub").read_text().split()[:2])
+    done = send("fleet", {**values, "host_keys": [key, other]}, within=["ip", "netns", "exec", host.operator])
+    assert "n1 could not be asked again, so this may be over: " in done.stderr
 
 
 def test_prepare_twice_changes_nothing_the_second_time(host: Container, authority: str) -> None:
@@ -362,6 +379,20 @@ def test_rke2_twice_restarts_only_for_a_reason(host: Container) -> None:
     assert "rke2-agent started" in rke2(host, OLD, "token: geheim\nnode-label: [a=b]\n", registries_yaml="mirrors: {}\n").changed
     assert starts(host) == 3
     assert "geheim" not in first.stderr
+
+
+def test_rke2_restarts_when_the_trusted_certificates_change(host: Container) -> None:
+    """It reads them when it starts. On a stack from before there was a mark, that is known by when it did."""
+    config = "token: geheim\nnode-label: [a=b]\n"
+    before = starts(host)
+    assert rke2(host, OLD, config, registries_yaml="mirrors: {}\n", trust_sha256="1" * 64).status == 0
+    assert starts(host) == before + 1
+    assert rke2(host, OLD, config, registries_yaml="mirrors: {}\n", trust_sha256="1" * 64).changed == []
+    host.ssh("rm /etc/opstella/in-use/rke2-trust; touch -d '10 minutes ago' /etc/opstella/in-use/trust-store")
+    assert rke2(host, OLD, config, registries_yaml="mirrors: {}\n", trust_sha256="2" * 64).changed == []
+    host.ssh("rm /etc/opstella/in-use/rke2-trust; touch -d 'now + 2 seconds' /etc/opstella/in-use/trust-store")
+    assert rke2(host, OLD, config, registries_yaml="mirrors: {}\n", trust_sha256="2" * 64).status == 0
+    assert starts(host) == before + 2
 
 
 def test_rke2_upgrades_by_one_minor_and_never_back(host: Container) -> None:

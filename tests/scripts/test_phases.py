@@ -256,6 +256,44 @@ def test_all_problems_of_a_host_are_told_at_once() -> None:
 # ---- rke2 -------------------------------------------------------------------------------------
 
 
+def _applied(root: Path, share: Path, call: str) -> Result:
+    """What `call` runs, on standard output."""
+    code = f"""
+    stage
+    id() {{ :; }}
+    exec 3>&1
+    systemctl() {{ [[ $1 == is-active ]] || echo "systemctl $*" >&3; }}
+    sysctl() {{ echo "sysctl $*" >&3; }}
+    CIS_SHARE=({share})
+    {call}
+    """
+    return bash(code, with_phase="rke2", OPSTELLA_TEST_ROOT=str(root))
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "applies"),
+    [
+        ("V[config_yaml]='profile: cis'; set_cis_sysctls", "etc/sysctl.d/60-rke2-cis.conf", "sysctl -q -p"),
+        ("leave_interfaces_to_cni", "etc/NetworkManager/conf.d/opstella-cni.conf", "systemctl reload NetworkManager"),
+    ],
+    ids=["sysctls", "interfaces"],
+)
+def test_what_was_written_and_not_applied_is_applied_by_the_next_run(tmp_path: Path, call: str, path: str, applies: str) -> None:
+    """A run that died in between leaves the file as it shall be, so comparing files tells nothing."""
+    share = tmp_path / "share"
+    share.mkdir()
+    (share / "rke2-cis-sysctl.conf").write_text("vm.panic_on_oom=0\n")
+    done = [_applied(tmp_path, share, call) for _ in range(3)]
+    assert applies in done[0].stdout, done[0].stderr
+    assert (tmp_path / path).exists()
+    assert done[1].stdout == "", "it is in use now"
+    for mark in (tmp_path / "etc/opstella/in-use").iterdir():
+        mark.unlink()
+    assert applies in _applied(tmp_path, share, call).stdout
+
+
+
+
 CA = "a certificate\n"
 CA_HASH = hashlib.sha256(CA.encode()).hexdigest()
 

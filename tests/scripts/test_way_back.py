@@ -40,7 +40,8 @@ fault() {
     POINTS=$((POINTS + 1))
     if ((POINTS == POINT)); then
       trap - DEBUG
-      echo "stopped before: $command" >&2
+      # Where it was stopped, what it says may go anywhere.
+      echo "stopped before: $command" >/root/way/stopped
       [[ $HOW != kill ]] || kill -9 $$
       exit 1
     fi
@@ -78,10 +79,11 @@ look >/root/way/first
 point=1 tried=0
 while true; do
   [ -z "$before" ] || bash -s -- prepare <"$before" >/root/way/said 2>&1 || { echo "FAILED: the step before"; cat /root/way/said; exit 1; }
+  rm -f /root/way/stopped
   POINT=$point HOW=$how timeout --kill-after=10 120 bash -s -- "$phase" <"$file" >/root/way/said 2>&1
   status=$?
   if [ $status = 0 ]; then break; fi
-  if ! grep -q '^stopped before' /root/way/said; then echo "FAILED: ended with $status by itself at point $point"; cat /root/way/said; exit 1; fi
+  if [ ! -e /root/way/stopped ]; then echo "FAILED: ended with $status by itself at point $point"; cat /root/way/said; exit 1; fi
   n=0
   while ls /var/lib/opstella/undo/*/undo.sh >/dev/null 2>&1; do
     n=$((n + 1)); [ $n -lt 300 ] || { echo "FAILED: the journal is still there at point $point"; cat /root/way/said; journalctl -n 40 -o cat -u 'opstella-undo*'; exit 1; }
@@ -93,7 +95,7 @@ while true; do
     sleep 1; look >/root/way/second
   fi
   if ! cmp -s /root/way/first /root/way/second; then
-    echo "FAILED: another machine after point $point ($how)"; diff /root/way/first /root/way/second; cat /root/way/said; journalctl -n 20 -o cat -u 'opstella-undo*'; exit 1
+    echo "FAILED: another machine after point $point ($how)"; diff /root/way/first /root/way/second; cat /root/way/stopped /root/way/said; journalctl -n 20 -o cat -u 'opstella-undo*'; exit 1
   fi
   tried=$((tried + 1)) point=$((point + every))
 done
