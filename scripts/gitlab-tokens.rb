@@ -23,8 +23,11 @@ class PlatformAccess
 
   def run
     users = @accounts.to_h { |one| [one['username'], account(one)] }
-    kept = @tokens.map { |one| token(users.fetch(one['account']), one).id }
-    users.each_value { |user| revoke_others(user, kept) }
+    # All of them or none: when a change fails and is taken out of the settings, nothing runs here again.
+    PersonalAccessToken.transaction do
+      kept = @tokens.map { |one| token(users.fetch(one['account']), one).id }
+      users.each_value { |user| revoke_others(user, kept) }
+    end
   end
 
   private

@@ -18,8 +18,7 @@ main() {
   fi
   wait_until "${V[timeout_seconds]}" "node ${V[node_name]} to be Ready" node_ready || explain_not_ready
   unchanged "node ${V[node_name]} is Ready"
-  set_labels
-  set_taints
+  set_labels_and_taints
 }
 
 kube() { "$KUBECTL" --kubeconfig /etc/rancher/rke2/rke2.yaml --request-timeout=20s "$@"; }
@@ -39,51 +38,86 @@ explain_not_ready() {
     "read the journal of rke2-agent or rke2-server on that machine, and check that it reaches the load balancer on ports 6443 and 9345"
 }
 
-# The keys set from here are remembered in an annotation, so that one taken out of the settings goes from the node too.
-set_labels() {
-  local label key known wanted=() arguments=()
+# Labels, taints, and which of them were set from here (in annotations, so that one taken out of the settings goes from the
+# node too) go in one request: the node has all of them, or what it had. The request names the version of the node that it
+# was made from, and is made again when somebody else changed the node meanwhile.
+set_labels_and_taints() {
+  local try
+  stage
+  for try in 1 2 3 4 5; do
+    make_patch
+    if ((${#CHANGES[@]} == 0)); then
+      unchanged "labels and taints of ${V[node_name]}"
+      return
+    fi
+    if kube patch node "${V[node_name]}" --type=merge --patch "$PATCH" >/dev/null 2>"$STAGE/patch"; then
+      changed "labels and taints of ${V[node_name]}: ${CHANGES[*]}"
+      return
+    fi
+    grep -q 'the object has been modified' "$STAGE/patch" || break
+    sleep "0.$try"
+  done
+  die "the API server refuses the labels and taints of ${V[node_name]}, which has what it had: $(said "$STAGE/patch" 'error|invalid|forbidden|modified')" \
+    "correct labels, nodeLabels or taints in opstella:clusters, or run again if the API server did not answer"
+}
+
+# make_patch: sets PATCH, and CHANGES to what is in it for people.
+make_patch() {
+  local label taint key known version present labels=() annotations=() taints=() wanted=() set=() kept=()
+  CHANGES=()
+  version=$(node_field '{.metadata.resourceVersion}')
+
   list labels
   for label in ${LIST[@]+"${LIST[@]}"}; do
     key=${label%%=*}
     wanted+=("$key")
-    [[ $(node_field "{.metadata.labels.${key//./\\.}}") == "${label#*=}" ]] || arguments+=("$label")
+    [[ $(node_field "{.metadata.labels.${key//./\\.}}") == "${label#*=}" ]] || labels+=("$(json_string "$key"):$(json_string "${label#*=}")") CHANGES+=("$label")
   done
   known=$(node_field "{.metadata.annotations.${LABELS_MARK//./\\.}}")
   for key in ${known//,/ }; do
-    [[ " ${wanted[*]-} " == *" $key "* ]] || arguments+=("$key-")
+    [[ " ${wanted[*]-} " == *" $key "* ]] || labels+=("$(json_string "$key"):null") CHANGES+=("$key-")
   done
-  if ((${#arguments[@]} == 0)); then
-    unchanged "labels of ${V[node_name]}"
-  else
-    kube label node "${V[node_name]}" --overwrite "${arguments[@]}" >/dev/null
-    changed "labels of ${V[node_name]}: ${arguments[*]}"
-  fi
-  remember "$LABELS_MARK" "$known" "$(IFS=, && printf '%s' "${wanted[*]-}")"
-}
+  remember "$LABELS_MARK" "$known" ${wanted[@]+"${wanted[@]}"}
 
-set_taints() {
-  local taint present known wanted=() arguments=()
+  wanted=()
   list taints
   present=$(node_field '{range .spec.taints[*]}{.key}={.value}:{.effect} {end}')
   for taint in ${LIST[@]+"${LIST[@]}"}; do
     wanted+=("${taint%%=*}:${taint##*:}")
-    [[ " $present " == *" $taint "* ]] || arguments+=("$taint")
+    [[ " $present " == *" $taint "* ]] || set+=("$taint")
   done
   known=$(node_field "{.metadata.annotations.${TAINTS_MARK//./\\.}}")
-  for taint in ${known//,/ }; do
-    [[ " ${wanted[*]-} " == *" $taint "* ]] || arguments+=("$taint-")
+  for taint in $present; do
+    key=${taint%%=*}:${taint##*:}
+    if [[ " ${wanted[*]-} " == *" $key "* ]]; then continue; fi
+    if [[ ,$known, == *",$key,"* ]]; then set+=("$key-"); else kept+=("$taint"); fi
   done
-  if ((${#arguments[@]} == 0)); then
-    unchanged "taints of ${V[node_name]}"
-  else
-    kube taint node "${V[node_name]}" --overwrite "${arguments[@]}" >/dev/null
-    changed "taints of ${V[node_name]}: ${arguments[*]}"
-  fi
-  remember "$TAINTS_MARK" "$known" "$(IFS=, && printf '%s' "${wanted[*]-}")"
+  remember "$TAINTS_MARK" "$known" ${wanted[@]+"${wanted[@]}"}
+  CHANGES+=(${set[@]+"${set[@]}"})
+  for taint in ${kept[@]+"${kept[@]}"} ${LIST[@]+"${LIST[@]}"}; do taints+=("$(taint_object "$taint")"); done
+
+  PATCH="{\"metadata\":{\"resourceVersion\":$(json_string "$version"),\"labels\":{$(joined ${labels[@]+"${labels[@]}"})},\"annotations\":{$(joined ${annotations[@]+"${annotations[@]}"})}}"
+  ((${#set[@]} == 0)) || PATCH+=",\"spec\":{\"taints\":[$(joined ${taints[@]+"${taints[@]}"})]}"
+  PATCH+="}"
 }
 
+joined() { (IFS=, && printf '%s' "$*"); }
+
+# remember MARK KNOWN KEY...: into the annotations of the caller.
 remember() {
-  [[ $2 == "$3" ]] || kube annotate node "${V[node_name]}" --overwrite "$1=$3" >/dev/null
+  local mark=$1 known=$2 now
+  shift 2
+  now=$(joined "$@")
+  [[ $known == "$now" ]] || annotations+=("$(json_string "$mark"):$(json_string "$now")") CHANGES+=("$mark")
+}
+
+# taint_object KEY=VALUE:EFFECT
+taint_object() {
+  local value=${1#*=}
+  value=${value%:*}
+  printf '{"key":%s,' "$(json_string "${1%%=*}")"
+  [[ -z $value ]] || printf '"value":%s,' "$(json_string "$value")"
+  printf '"effect":%s}' "$(json_string "${1##*:}")"
 }
 
 # Its pods move first, within a bound; the node password goes with the node, or a machine of that name could not return.

@@ -253,6 +253,64 @@ def test_all_problems_of_a_host_are_told_at_once() -> None:
         assert part in done.stderr
 
 
+# ---- node -------------------------------------------------------------------------------------
+
+
+def labelled(labels: str, taints: str, *, had: dict[str, str], refuse: int = 0, why: str = "the object has been modified") -> tuple[Result, list[dict[str, Any]]]:
+    """What `node` asks the API server for; `had` is the node by the end of each query, and the first `refuse` requests fail."""
+    answers = "".join(f"*'{end}') printf '%s' '{text}' ;;\n" for end, text in had.items())
+    code = f"""
+    kube() {{
+      case "$*" in
+        patch*) echo "${{*: -1}}" >&3; ASKED=$((ASKED + 1)); ((ASKED > {refuse})) || {{ echo 'Error from server: {why}' >&2; return 1; }} ;;
+        *) case "$*" in {answers} *) ;; esac ;;
+      esac
+    }}
+    exec 3>&1
+    ASKED=0 V[node_name]=w1 V[labels]=$LABELS V[taints]=$TAINTS
+    set_labels_and_taints
+    """
+    done = bash(code, with_phase="node", LABELS=labels, TAINTS=taints)
+    return done, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+HAD = {
+    "{.metadata.resourceVersion}": "7", r"{.metadata.labels.pool}": "old", r"{.metadata.annotations.opstella\.io/labels}": "pool,gone.example.com/x",
+    "{range .spec.taints[*]}{.key}={.value}:{.effect} {end}": "mine=1:NoSchedule other=:NoExecute ", r"{.metadata.annotations.opstella\.io/taints}": "mine:NoSchedule",
+}  # fmt: skip
+
+
+def test_a_node_gets_its_labels_and_taints_in_one_request() -> None:
+    """Half of a change could not be taken back: nothing runs once it is out of the settings."""
+    done, asked = labelled("pool=new\nexample.com/disk=ssd", "dedicated=db:NoExecute", had=HAD)
+    assert done.status == 0, done.stderr
+    assert asked == [
+        {
+            "metadata": {
+                "resourceVersion": "7",
+                "labels": {"pool": "new", "example.com/disk": "ssd", "gone.example.com/x": None},
+                "annotations": {"opstella.io/labels": "pool,example.com/disk", "opstella.io/taints": "dedicated:NoExecute"},
+            },
+            "spec": {"taints": [{"key": "other", "effect": "NoExecute"}, {"key": "dedicated", "value": "db", "effect": "NoExecute"}]},
+        }
+    ]
+
+
+def test_a_node_that_has_them_is_left_alone_and_taints_of_others_too() -> None:
+    had = {**HAD, r"{.metadata.annotations.opstella\.io/labels}": "pool"}
+    assert labelled("pool=old", "mine=1:NoSchedule", had=had)[1] == []
+    _, asked = labelled("pool=new", "mine=1:NoSchedule", had=had)
+    assert asked == [{"metadata": {"resourceVersion": "7", "labels": {"pool": "new"}, "annotations": {}}}]
+
+
+def test_a_node_that_somebody_changed_meanwhile_is_asked_again_and_a_refusal_is_told() -> None:
+    done, asked = labelled("pool=new", "", had=HAD, refuse=2)
+    assert done.status == 0 and len(asked) == 3
+    done, asked = labelled("pool=new", "", had=HAD, refuse=9, why="is invalid: metadata.labels")
+    assert done.status == 1 and len(asked) == 1
+    assert "which has what it had: Error from server: is invalid: metadata.labels" in done.stderr
+
+
 # ---- rke2 -------------------------------------------------------------------------------------
 
 
