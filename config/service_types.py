@@ -108,6 +108,13 @@ def _variable(value: str) -> str:
     return value
 
 
+def _group_path(value: str) -> str:
+    part = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
+    if not re.fullmatch(rf"{part}(?:/{part})*", value) or len(value) > 255:
+        raise Fault(f"{shown(value)} is not the path of a group", "write it as in the group's URL, such as shop/backend")
+    return value
+
+
 def _git_url(value: str) -> str:
     fix = "write https://HOST/PATH.git; its login stands in username and password"
     try:
@@ -163,6 +170,8 @@ S3Endpoint = Annotated[str, AfterValidator(_s3_endpoint)]
 S3Folder = Annotated[str, AfterValidator(_s3_folder)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 VariableName = Annotated[str, AfterValidator(_variable)]
+GroupPath = Annotated[str, AfterValidator(_group_path)]
+"""The full path of a group of GitLab."""
 GitUrl = Annotated[str, AfterValidator(_git_url)]
 PgpKey = Annotated[str, BeforeValidator(_pgp_key)]
 """An OpenPGP public key, Base64 on one line; `file:PATH` is read."""

@@ -10,6 +10,7 @@ from config.service_types import (
     BucketName,
     Email,
     GitUrl,
+    GroupPath,
     ImageReference,
     PersonName,
     PgpKey,
@@ -136,6 +137,9 @@ class GitLabRunner(Frozen):
     """Whether it takes jobs without a tag too."""
     concurrent: Annotated[int, whole(1, 200)] = 4
     """Jobs at the same time."""
+    push_groups: tuple[GroupPath, ...] = ()
+    """Groups of GitLab (full paths) whose pipelines get the login by which they push to Harbor's project `library`. One
+    on the top level is made, private and without members, if it is not there."""
     jobs: RunnerJobs = RunnerJobs()
 
 

@@ -267,6 +267,15 @@ class Harbor:
         self.report.did(f"robot {now['name']}: its secret made anew")
         return now["name"], hide(fresh["secret"])
 
+    def dismiss(self, name: str) -> None:
+        """Removes the robot of this stack, by whose secret somebody might still push: no group is to have it."""
+        project = self.api.get(f"/projects/{SHARED}", headers=BY_NAME)["project_id"]
+        robots = self.api.get("/robots", query={"q": f"Level=project,ProjectID={project}", **PAGE}) or []
+        for one in robots:
+            if one["name"].endswith(f"{SHARED}+{name}") and one.get("description") == MARK:
+                self.api.delete(f"/robots/{one['id']}")
+                self.report.did(f"robot {one['name']}: removed, no group of GitLab pushes")
+
     def lets_in(self, username: str, password: str) -> bool:
         """Whether `docker login` would work."""
         answer = self.docker.request(
@@ -299,8 +308,12 @@ def run(report: Report) -> None:
         harbor.member(group, role)
     if "ROBOT" in os.environ:
         variables = Variables(report)
-        name, password = harbor.robot(environment("ROBOT"), variables.value("HARBOR_PASSWORD"))
-        variables.publish({"HARBOR_USERNAME": name, "HARBOR_PASSWORD": password})
+        if variables.places("HARBOR_PASSWORD"):
+            name, password = harbor.robot(environment("ROBOT"), variables.value("HARBOR_PASSWORD"))
+            variables.publish({"HARBOR_USERNAME": name, "HARBOR_PASSWORD": password})
+        else:
+            harbor.dismiss(environment("ROBOT"))
+            variables.publish()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What pipelines find in GitLab: variables of the whole instance, each set by a Job of the tool that its value is of.
+"""What pipelines find in GitLab: variables of the instance or of groups, each set by a Job of the tool that its value is of.
 
 docs/ci.md says what they are for. GitLab hides variables (`hidden`) of projects and groups only: those of the instance
 can be read again by its administrators.
@@ -21,7 +21,10 @@ FILES = ("client.py", "ci_variables.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """A CI variable of the instance; without `value` the Job knows it.
+    """A CI variable of the instance, or of `groups` (full paths) alone; without `value` the Job knows it.
+
+    What lets a pipeline change what others use is for groups, whose members somebody chose: every user has a project with
+    a protected branch of their own, and there finds all that the instance has.
 
     `masked`: blanked in the logs of pipelines. `protected`: given only to pipelines of protected branches and tags.
     """
@@ -30,6 +33,7 @@ class Variable:
     value: str | None = None
     masked: bool = False
     protected: bool = False
+    groups: tuple[str, ...] | None = None
 
 
 def there(inputs: ToolInputs) -> bool:

@@ -8,18 +8,13 @@ chart sets as variables itself, from a Secret of its own without the password, s
 from __future__ import annotations
 
 from plan import versions
-from plan.rke2 import MIRRORED as PROXIED
-from plan.tools import cert_manager, ci, harbor_secrets, kube_prometheus_stack, traefik, valkey
+from plan.tools import cert_manager, ci, harbor_job, harbor_secrets, kube_prometheus_stack, traefik, valkey
 from plan.tools.common import (
     beside_bundle,
     image,
-    issuer,
     merge,
-    provision_files,
-    python_image,
     replicas_of,
     resources,
-    service,
     spread,
     without_cpu_limit,
 )
@@ -44,19 +39,17 @@ from plan.tools.model import (
     Values,
     Workload,
 )
-from plan.tools.needs import ITSELF, OUTSIDE, Bucket, Database, Flow, Job, OidcClient, StorageAccess
+from plan.tools.needs import ITSELF, OUTSIDE, Bucket, Database, Flow, OidcClient, StorageAccess
 
 DOMAIN_KEY = NAME
 DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
 BUCKET = "harbor-registry"
-STORE_SECRET, CLIENT_SECRET = "harbor-store", "harbor-oidc"
+STORE_SECRET = "harbor-store"
 METRICS = 8001
 NO_SCANS = (
     "Harbor scans no images: in an air gap it has no databases of vulnerabilities; copy trivy-db and trivy-java-db into a "
     "registry within reach and name their folder in opstella:media.trivyDatabases"
 )
-PROJECT, ROBOT = "library", "opstella-ci"
-"""The project that every Harbor has, and the robot account by which pipelines push there."""
 # Component: cpu and memory that its pods ask for (all containers), memory limit, most pods.
 _SIZES = {
     "core": ("100m", "192Mi", "512Mi", 5),
@@ -229,38 +222,6 @@ def _workload(inputs: ToolInputs, name: str) -> Workload:
     )
 
 
-def _variables(host: str) -> dict[str, ci.Variable]:
-    return {
-        "HARBOR_HOST": ci.Variable(about="Harbor, as images are named", value=host),
-        "HARBOR_PROJECT": ci.Variable(about="Where HARBOR_USERNAME pushes", value=PROJECT),
-        # Protected: what is pushed gets deployed, so it comes from branches and tags that not everybody may write.
-        "HARBOR_USERNAME": ci.Variable(about="A robot account of Harbor", protected=True),
-        "HARBOR_PASSWORD": ci.Variable(about="Its secret", masked=True, protected=True),
-    }
-
-
-def _provisioning(inputs: ToolInputs, host: str) -> Job:
-    """Harbor's own settings, once it is up: login, the mirror's projects, the groups' roles, the robot of pipelines."""
-    job = Job(
-        name="harbor-provisioning",
-        image=python_image(inputs),
-        command=("python3", "/opstella/harbor.py"),
-        files=provision_files(*ci.FILES, "harbor.py"),
-        environment={
-            "HARBOR_URL": service(f"{NAME}-core", NAMESPACE, 80),
-            "OIDC_ENDPOINT": issuer(inputs),
-            "OIDC_CLIENT": NAME,
-            "ADMIN_GROUP": "platform-admins",
-            "PROXIED": " ".join(PROXIED if inputs.nodes_mirror else ()),
-            "MEMBERS": "developers=developer viewers=guest",
-            **({"ROBOT": ROBOT} if ci.there(inputs) else {}),
-        },
-        secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
-        flows=(Flow(peer=ITSELF, ports=(8080,), why="sets Harbor up by its API"),),
-    )
-    return ci.publishing(job, inputs, _variables(host))
-
-
 def release(inputs: ToolInputs) -> Release:
     """Harbor behind Traefik. Its administrator is `admin`; everybody else logs in through Keycloak."""
     host = inputs.hosts[DOMAIN_KEY]
@@ -275,7 +236,7 @@ def release(inputs: ToolInputs) -> Release:
             "developers": "developer of the project library",
             "viewers": "guest of the project library",
         },
-        secret=CLIENT_SECRET,
+        secret=harbor_job.CLIENT_SECRET,
         pkce=True,
     )
     return Release.of(
@@ -308,14 +269,14 @@ def release(inputs: ToolInputs) -> Release:
         ),
         clients=(client,),
         gitlab=ci.access(inputs),
-        jobs=(_provisioning(inputs, host),),
+        jobs=(harbor_job.provisioning(inputs, host),),
         flows=(
             Flow(peer=ITSELF, ports=(5000, 8080, METRICS), why="its parts: core, registry, job service, scanner"),
             Flow(peer=OUTSIDE, ports=_ways_out(inputs), why="registries it hands on, Trivy's databases"),
         ),
         ports_for_ingress=(8080,),
         ports_for_metrics=(METRICS,),
-        missing=() if inputs.trivy_databases is not None else (NO_SCANS,),
+        missing=(*harbor_job.missing(inputs), *(() if inputs.trivy_databases is not None else (NO_SCANS,))),
     )
 
 

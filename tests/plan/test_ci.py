@@ -105,6 +105,16 @@ def test_what_is_secret_is_masked_and_stands_in_no_plan() -> None:
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", key) for key in found)
 
 
+def test_what_is_for_protected_branches_is_for_chosen_groups_alone() -> None:
+    """The default branch of every user's own project is protected, and its owner may push there."""
+    found = variables(plan_of(changes={"gitlabRunner": {"pushGroups": ["shop", "team/backend"]}}))
+    for_groups = {key for key, about in found.items() if about["groups"] is not None}
+    assert for_groups == {key for key, about in found.items() if about["protected"]} == {"HARBOR_USERNAME", "HARBOR_PASSWORD"}
+    assert all(found[key]["groups"] == ["shop", "team/backend"] for key in for_groups)
+    without = variables(plan_of())
+    assert all(without[key]["groups"] == [] for key in for_groups), "nobody's, unless the settings name somebody"
+
+
 def test_the_page_lists_them_as_they_are() -> None:
     rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (yes|no) \| (yes|no) \|", PAGE.read_text(encoding="utf-8"), re.M)
     word = {True: "yes", False: "no"}

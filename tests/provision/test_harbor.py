@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from plan.tools import harbor
+from config.services import GitLabRunner
+from plan.tools import harbor, harbor_job
 from plan.tools.model import ToolInputs
 from tests.support.delivery_doubles import serving
 from tests.support.gitlab_ci_double import CiGitLab
@@ -30,7 +31,8 @@ INPUTS = ToolInputs(
 )
 
 
-WITH_GITLAB = replace(INPUTS, all_hosts={**HOSTS, "gitlab": "gitlab.devops.example.com"})
+IN_NO_GROUP = replace(INPUTS, all_hosts={**HOSTS, "gitlab": "gitlab.devops.example.com"})
+WITH_GITLAB = replace(IN_NO_GROUP, gitlab_runner=GitLabRunner(push_groups=("shop",)))
 CI_TOKEN = "glci-of-an-administrator"
 
 
@@ -106,7 +108,7 @@ def test_every_registry_is_handed_on_by_a_public_project_of_its_name(place: Plac
     place.run()
     numbers = {registry["name"]: registry["id"] for registry in place.double.registries}
     projects = {p["name"]: p for p in place.double.projects if p["registry_id"] is not None}
-    assert set(projects) == set(numbers) == set(harbor.PROXIED)
+    assert set(projects) == set(numbers) == set(harbor_job.PROXIED)
     assert all(p["registry_id"] == numbers[name] and p["metadata"]["public"] == "true" for name, p in projects.items())
 
 
@@ -188,7 +190,7 @@ def test_a_run_that_was_cut_short_after_any_change_is_taken_up_again(place: Plac
     place.double.stop_after = None
     assert place.run().returncode == 0
     assert place.run().stdout == "nothing to change\n"
-    assert len(place.double.registries) == len(harbor.PROXIED) and len(place.double.labels) == 1
+    assert len(place.double.registries) == len(harbor_job.PROXIED) and len(place.double.labels) == 1
 
 
 def test_harbor_is_waited_for(place: Place) -> None:
@@ -206,25 +208,84 @@ def test_nodes_that_do_without_the_mirror_get_none(place: Place) -> None:
 # --- the robot of pipelines ---
 
 
-def test_pipelines_of_protected_branches_may_push_to_the_shared_project(place: Place) -> None:
+def test_pipelines_of_the_groups_protected_branches_may_push_to_the_shared_project(place: Place) -> None:
     done = place.run(WITH_GITLAB)
     assert done.returncode == 0, done.stderr
     (robot,) = place.double.robots
     assert robot["permissions"][0]["access"] == [{"resource": "repository", "action": way} for way in ("pull", "push")]
-    assert robot["duration"] == -1 and not robot["disable"]
-    there = place.gitlab.variables
-    assert {key: one["value"] for key, one in there.items()} == {
+    assert not robot["disable"]
+    # Every user's own project has a protected branch; what the instance has, all of them find.
+    assert {key: one["value"] for key, one in place.gitlab.variables.items()} == {
         "HARBOR_HOST": "harbor.devops.example.com",
         "HARBOR_PROJECT": "library",
+    }
+    there = place.gitlab.groups["shop"]
+    assert {key: one["value"] for key, one in there.items()} == {
         "HARBOR_USERNAME": "robot$library+opstella-ci",
         "HARBOR_PASSWORD": robot["secret"],
     }
     assert {key for key, one in there.items() if one["masked"]} == {"HARBOR_PASSWORD"}
     assert {key for key, one in there.items() if one["protected"]} == {"HARBOR_USERNAME", "HARBOR_PASSWORD"}
     assert there["HARBOR_USERNAME"]["raw"], "GitLab would take $library for a variable"
+    (made,) = place.gitlab.made_groups
+    assert (made["visibility"], made["project_creation_level"]) == ("private", "maintainer")
     harbor_changes, gitlab_changes = list(place.double.changes), list(place.gitlab.changes)
     assert place.run(WITH_GITLAB).stdout == "nothing to change\n"
     assert (place.double.changes, place.gitlab.changes) == (harbor_changes, gitlab_changes)
+
+
+def test_without_a_group_nobody_pushes_and_the_outputs_say_so(place: Place) -> None:
+    assert place.run(IN_NO_GROUP).returncode == 0
+    assert place.double.robots == [] and set(place.gitlab.variables) == {"HARBOR_HOST", "HARBOR_PROJECT"}
+    (told,) = harbor_job.missing(IN_NO_GROUP)
+    assert told.startswith("opstella:gitlabRunner.pushGroups: no pipeline pushes images")
+    assert told in harbor.release(IN_NO_GROUP).missing
+    assert harbor_job.missing(WITH_GITLAB) == harbor_job.missing(INPUTS) == ()
+
+
+def test_what_every_pipeline_knew_is_worth_nothing_any_more(place: Place) -> None:
+    """A stack of a former version: variables of the instance, and the robot's secret in them."""
+    place.run(WITH_GITLAB)
+    (robot,) = place.double.robots
+    known = robot["secret"]
+    place.gitlab.variables |= place.gitlab.groups.pop("shop")
+    done = place.run(WITH_GITLAB)
+    assert done.returncode == 0, done.stderr
+    assert robot["secret"] not in (known, "") and set(place.gitlab.variables) == {"HARBOR_HOST", "HARBOR_PROJECT"}
+    assert place.gitlab.groups["shop"]["HARBOR_PASSWORD"]["value"] == robot["secret"]
+    assert "CI variable HARBOR_PASSWORD: of the instance no more" in done.stdout
+    place.gitlab.variables |= place.gitlab.groups.pop("shop")
+    assert place.run(IN_NO_GROUP).returncode == 0
+    assert place.double.robots == [] and set(place.gitlab.variables) == {"HARBOR_HOST", "HARBOR_PROJECT"}
+
+
+def test_a_group_that_is_named_no_more_knows_no_secret_that_works(place: Place) -> None:
+    both = replace(WITH_GITLAB, gitlab_runner=GitLabRunner(push_groups=("shop", "tools")))
+    assert place.run(both).returncode == 0
+    (robot,) = place.double.robots
+    known = place.gitlab.groups["tools"]["HARBOR_PASSWORD"]["value"]
+    assert known == place.gitlab.groups["shop"]["HARBOR_PASSWORD"]["value"] == robot["secret"]
+    assert place.run(WITH_GITLAB).returncode == 0
+    assert place.gitlab.groups["shop"]["HARBOR_PASSWORD"]["value"] == robot["secret"] != known
+
+
+def test_a_run_that_ended_between_two_groups_is_taken_up_again(place: Place) -> None:
+    both = replace(WITH_GITLAB, gitlab_runner=GitLabRunner(push_groups=("shop", "tools")))
+    place.run(both)
+    del place.gitlab.groups["tools"]["HARBOR_PASSWORD"]
+    assert place.run(both).returncode == 0
+    (robot,) = place.double.robots
+    assert {group: there["HARBOR_PASSWORD"]["value"] for group, there in place.gitlab.groups.items()} == {
+        "shop": robot["secret"], "tools": robot["secret"],
+    }  # fmt: skip
+
+
+def test_a_group_below_another_has_to_be_there(place: Place) -> None:
+    below = replace(WITH_GITLAB, gitlab_runner=GitLabRunner(push_groups=("shop/backend",)))
+    done = place.run(below)
+    assert done.returncode == 1 and "GitLab has no group shop/backend" in done.stderr and place.double.robots == []
+    place.gitlab.groups["shop/backend"] = {}
+    assert place.run(below).returncode == 0 and "HARBOR_PASSWORD" in place.gitlab.groups["shop/backend"]
 
 
 def test_a_secret_that_harbor_no_longer_takes_is_made_anew(place: Place) -> None:
@@ -235,10 +296,11 @@ def test_a_secret_that_harbor_no_longer_takes_is_made_anew(place: Place) -> None
     assert done.stdout == (
         "changed: robot robot$library+opstella-ci: its secret made anew\nchanged: CI variable HARBOR_PASSWORD: value\n2 changes\n"
     )
-    assert place.gitlab.variables["HARBOR_PASSWORD"]["value"] == robot["secret"] != "changed-by-hand"
-    del place.gitlab.variables["HARBOR_PASSWORD"]
+    there = place.gitlab.groups["shop"]
+    assert there["HARBOR_PASSWORD"]["value"] == robot["secret"] != "changed-by-hand"
+    del there["HARBOR_PASSWORD"]
     assert place.run(WITH_GITLAB).returncode == 0
-    assert place.gitlab.variables["HARBOR_PASSWORD"]["value"] == robot["secret"]
+    assert there["HARBOR_PASSWORD"]["value"] == robot["secret"]
 
 
 def test_the_robots_rights_are_what_the_plan_says(place: Place) -> None:
@@ -254,12 +316,12 @@ def test_the_robots_rights_are_what_the_plan_says(place: Place) -> None:
 def test_anothers_robot_and_anothers_variable_are_refused_before_a_secret_is_made(place: Place) -> None:
     place.run(WITH_GITLAB)
     (robot,) = place.double.robots
-    place.gitlab.variables["HARBOR_PASSWORD"]["description"] = "the team's own"
+    place.gitlab.groups["shop"]["HARBOR_PASSWORD"]["description"] = "the team's own"
     robot["secret"] = "changed-by-hand"
     done = place.run(WITH_GITLAB)
     assert done.returncode == 1 and "the CI variable HARBOR_PASSWORD that was not made by this stack" in done.stderr
     assert robot["secret"] == "changed-by-hand"
-    place.gitlab.variables["HARBOR_PASSWORD"]["description"] = "made by the Opstella stack"
+    place.gitlab.groups["shop"]["HARBOR_PASSWORD"]["description"] = "made by the Opstella stack"
     robot["description"] = "the team's own"
     done = place.run(WITH_GITLAB)
     assert done.returncode == 1 and "the robot robot$library+opstella-ci exists and was not made by this stack" in done.stderr

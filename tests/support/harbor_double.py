@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 API: dict[str, Any] = json.loads(Path(__file__).with_name("harbor_api.json").read_text())
 BASE = "/api/v2.0"
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
-WITHOUT_BODY = ("DELETE /registries/{id}",)  # of the changing ones
+WITHOUT_BODY = ("DELETE /registries/{id}", "DELETE /robots/{robot_id}")  # of the changing ones
 SINCE = "2026-11-01T00:00:00.000Z"
 _TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict}
 
@@ -205,6 +205,9 @@ class HarborDouble:
                 if wrong or (data["name"], data["level"]) != (robot["name"], robot["level"]):
                     return self._complain(f"PUT /robots: {data} {wrong}")
                 robot.update(data)
+                return 200, None
+            case "DELETE /robots/{robot_id}":
+                self.robots.remove(self._numbered(self.robots, "id", parts[1]))
                 return 200, None
             case "PATCH /robots/{robot_id}":
                 self._numbered(self.robots, "id", parts[1])["secret"] = data["secret"] or self._secret()
