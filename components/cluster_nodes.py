@@ -140,8 +140,9 @@ class ClusterNodes(pulumi.ComponentResource):
         """
         args, settings = self._args, self._args.settings
         config = rke2.node_config(
-            args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name), args.issuer
-        )
+            args.cluster, node, settings.kubernetes, dns.api_name(settings, args.cluster.name), args.issuer,
+            resolv_conf=dns.pods_file(settings),
+        )  # fmt: skip
         given = {
             entry: settings.secrets[name].get_secret_value()
             for entry, name in rke2.secrets(node, settings.kubernetes).items()

@@ -123,7 +123,7 @@ class Time(Frozen):
 
 
 class Dns(Frozen):
-    """Name servers written to the hosts; empty leaves what they have."""
+    """Name servers written to the hosts and given to pods, without a search domain; empty leaves what hosts have."""
 
     servers: tuple[Address, ...] = ()
 

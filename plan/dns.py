@@ -12,6 +12,7 @@ from plan.endpoints import networks_of
 from plan.topology import Topology
 
 KUBERNETES_API = "kubernetes-api"
+PODS_FILE = "/etc/opstella/pods-resolv.conf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,21 @@ def records(settings: Settings, topology: Topology) -> tuple[Record, ...]:
         for cluster in topology.clusters
     ]  # fmt: skip
     return tuple(found)
+
+
+def for_pods(settings: Settings) -> str:
+    """The resolv.conf that the kubelet gives to pods: the name servers of opstella:dns and no search domain; empty without.
+
+    Pods ask with ndots:5, so that a short name such as minio.minio.svc.cluster.local is asked below each search domain of the
+    machine first: a wildcard record there, which the platform's own domain has, would answer for every Service. Kubernetes
+    takes three name servers.
+    """
+    return "".join(f"nameserver {server}\n" for server in settings.dns.servers[:3])
+
+
+def pods_file(settings: Settings) -> str | None:
+    """Where a node has it; None where pods get what the machine has, and first contact looks at its search domains."""
+    return PODS_FILE if settings.dns.servers else None
 
 
 def flows(settings: Settings) -> tuple[Rule, ...]:

@@ -68,6 +68,8 @@ def preflight(host: Host, settings: Settings, topology: Topology, stack: str) ->
         "max_skew_seconds": settings.time.max_skew_seconds,
         "urls": media.reachable(host, settings),
         "families": media.families(host, settings),
+        # Pods get the machine's own search domains where the settings name no name servers.
+        "search_below": settings.domain if host.role in ("master", "worker") and not settings.dns.servers else "",
         "proxy_http": settings.proxy.http or "",
         "proxy_https": settings.proxy.https or "",
         "proxy_no": proxies.no_proxy(settings),
@@ -90,6 +92,7 @@ def prepare(host: Host, contract: Contract, stack: str) -> Values:
         "identity": identity(host, stack),
         "hosts_file": hosts_file(host, settings, topology),
         "dns_servers": [str(address) for address in settings.dns.servers],
+        "pods_resolv_conf": dns.for_pods(settings) if node else "",
         "chrony_conf": chrony.configuration(settings.time),
         "modules": rke2.KERNEL_MODULES if node else (),
         "sysctl": "".join(f"{name} = {value}\n" for name, value in _sysctls(host).items()),

@@ -98,18 +98,27 @@ def living_urls(cluster: ClusterHosts, host: Host) -> list[str]:
 
 
 def node_config(
-    cluster: ClusterHosts, host: Host, kubernetes: Kubernetes, api_name: str, issuer: str | None = None
+    cluster: ClusterHosts,
+    host: Host,
+    kubernetes: Kubernetes,
+    api_name: str,
+    issuer: str | None = None,
+    *,
+    resolv_conf: str | None = None,
 ) -> dict[str, Any]:
     """config.yaml of `host` without its token; keys are RKE2's own ("Server/Agent Configuration Reference").
 
     `api_name` is the DNS name that the API's certificate carries beside the addresses; `issuer` is the URL of the
-    realm whose tokens the API takes, if there is one. It need not answer yet when the API server starts.
+    realm whose tokens the API takes, if there is one. It need not answer yet when the API server starts. `resolv_conf` is
+    the file that the kubelet gives to pods (plan/dns.py: for_pods), None for the host's own.
     """
     config: dict[str, Any] = {"node-name": host.name, "node-ip": str(host.address)}
     if own := registered(host.labels):
         config["node-label"] = [f"{key}={value}" for key, value in own]
     if host.taints:
         config["node-taint"] = [f"{t.key}={t.value}:{t.effect}" for t in host.taints]
+    if resolv_conf:
+        config["resolv-conf"] = resolv_conf
     if kubernetes.cis_profile:
         config["profile"] = "cis"
     if host.role == "worker":

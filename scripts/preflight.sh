@@ -16,6 +16,7 @@ main() {
   optional passing_addresses
   optional sessions 0
   optional families
+  optional search_below
   optional disk_path /var/lib
   optional exec_paths
   optional source online
@@ -45,6 +46,7 @@ main() {
   check_node
   check_ports
   check_other_firewall
+  check_search_domains
   check_urls
   check_clock
   report
@@ -229,6 +231,29 @@ check_other_firewall() {
     [[ $known != *" $unit "* ]] || continue
     problem "$unit is active and would drop flows of the plan, which brings rules of its own: systemctl disable --now $unit"
   done
+}
+
+# Pods ask for a short name below each search domain of the machine first: a wildcard record there answers for every Service and
+# for every host outside. `search_below` is the platform's domain, empty where pods get a file without search domains.
+check_search_domains() {
+  local domain name answer remedy
+  [[ -n ${V[search_below]} ]] || return 0
+  remedy="set opstella:dns.servers, from which pods get name servers without a search domain, or take the domain out of this host's search list"
+  for domain in $(search_domains); do
+    name=opstella-$RANDOM$RANDOM.$domain
+    answer=$(timeout 10 getent hosts "$name." | awk 'NR == 1 { print $1 }') || true
+    if [[ -n $answer ]]; then
+      problem "the name servers answer for any name below the search domain $domain ($name is $answer): pods, which look there first, would take that for every Service and every host outside; $remedy"
+    elif [[ $domain == "${V[search_below]}" || $domain == *".${V[search_below]}" ]]; then
+      WARNINGS+=("the search domain $domain belongs to the platform's: with a wildcard record *.${V[search_below]} pods would reach the load balancer instead of every Service; $remedy")
+    fi
+  done
+}
+
+# search_domains: those that the kubelet would hand on to pods; systemd-resolved keeps its own file.
+search_domains() {
+  cat /etc/resolv.conf /run/systemd/resolve/resolv.conf 2>/dev/null | tr 'A-Z\t' 'a-z ' |
+    awk '$1 == "search" || $1 == "domain" { for (i = 2; i <= NF; i++) { sub(/[.]$/, "", $i); if ($i != "" && !seen[$i]++) print $i } }' || true
 }
 
 check_urls() {

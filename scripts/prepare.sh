@@ -11,6 +11,7 @@ main() {
   optional ssh_from ''
   optional rename true
   optional persistent_journal false
+  optional pods_resolv_conf ''
   one_of cis true false
   one_of rename true false
   one_of persistent_journal true false
@@ -24,6 +25,8 @@ main() {
   install_block /etc/hosts "${V[hosts_file]}"
   tell_cloud_init
   set_name_servers
+  # Before RKE2 is told of it; it stays when the settings no longer name it, for pods are made until RKE2 is told that, too.
+  [[ -z ${V[pods_resolv_conf]} ]] || install_text /etc/opstella/pods-resolv.conf 0644 "${V[pods_resolv_conf]}"
   set_proxy
   # Package sources and proxies may have certificates of these authorities: before packages, where the tools are here.
   ! trust_tools || trust_store_install "${V[ca_bundle]}"

@@ -124,7 +124,7 @@ def test_each_node_is_told_its_own_configuration() -> None:
         assert command.inputs["connection"]["host"] == str(node.address)
         config = yaml.safe_load(told.values["config_yaml"])
         name = dns.api_name(settings, "standalone")
-        wanted = rke2.node_config(cluster, node, settings.kubernetes, name, plan.issuer)
+        wanted = rke2.node_config(cluster, node, settings.kubernetes, name, plan.issuer, resolv_conf=dns.pods_file(settings))
         credential = joins["first" if node == cluster.masters[0] else node.role]
         assert config == {**credential, **wanted}
         assert told.values["config_yaml"].startswith("token: "), "rke2.sh looks for it there"

@@ -98,7 +98,7 @@ def _shared() -> Iterator[tuple[str, str]]:
 
 def _node(stack: Plan, cluster: ClusterHosts, host: Host) -> str:
     name = dns.api_name(stack.settings, cluster.name)
-    return rke2.to_yaml(rke2.node_config(cluster, host, stack.settings.kubernetes, name, stack.issuer))
+    return rke2.to_yaml(rke2.node_config(cluster, host, stack.settings.kubernetes, name, stack.issuer, resolv_conf=dns.pods_file(stack.settings)))
 
 
 def _zone(stack: Plan) -> str:
