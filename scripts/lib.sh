@@ -90,6 +90,11 @@ finish() {
   exit "$status"
 }
 trap finish EXIT
+# Without these, the status of a run that a signal ends is that of its last command, which may have been good.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 141' PIPE
+trap 'exit 143' TERM
 
 # stage: a private folder for this run, removed when it ends; in memory wherever root runs this.
 stage() {
@@ -526,7 +531,10 @@ file_back() {
     rm -f -- "$fresh"
   else
     rm -f -- "$fresh"
-    { cp -al -- "$JOURNAL/files$path" "$fresh" 2>/dev/null || cp -a --reflink=auto -- "$JOURNAL/files$path" "$fresh"; } && mv -fT -- "$fresh" "$path"
+    # A link where that can be, for releases are large; one to a link would be the same file at a second try.
+    { [[ ! -L $JOURNAL/files$path ]] && cp -al -- "$JOURNAL/files$path" "$fresh" 2>/dev/null; } ||
+      cp -a --reflink=auto -- "$JOURNAL/files$path" "$fresh" || return 1
+    mv -fT -- "$fresh" "$path"
   fi
 }
 

@@ -1,0 +1,126 @@
+"""The journal of a phase, in a folder instead of the root of a machine; test_way_back.py stops whole phases with it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.sender import Result, bash
+
+pytestmark = pytest.mark.toolchain
+
+
+def phase(root: Path, body: str, end: str = "exit 1") -> Result:
+    """A run whose steps are `body`, under the lock; without `end` it ends well."""
+    return bash(f"one_at_a_time\nV[token]=geheim\n{body}\n{end}", OPSTELLA_TEST_ROOT=str(root))
+
+
+def tree(root: Path) -> dict[str, tuple[str, str]]:
+    """Modes and contents below /etc and /srv."""
+    found = [path for top in ("etc", "srv") for path in (root / top).rglob("*")]
+    return {str(p.relative_to(root)): (oct(p.lstat().st_mode), str(p.readlink()) if p.is_symlink() else p.read_text() if p.is_file() else "") for p in found}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc/a").mkdir(parents=True)
+    (tmp_path / "etc/a/file").write_text("before\n")
+    (tmp_path / "etc/a/file").chmod(0o640)
+    (tmp_path / "etc/a/other").write_text("other\n")
+    (tmp_path / "etc/a/link").symlink_to("other")
+    (tmp_path / "etc/opstella/in-use").mkdir(parents=True, mode=0o700)
+    bash("now_in_use service before", OPSTELLA_TEST_ROOT=str(tmp_path))
+    return tmp_path
+
+
+CHANGES = """
+install_text /etc/a/file 0600 after; install_text /etc/a/file 0600 'after that'
+install_text /etc/a/link 0644 text
+install_text /etc/new/folder/file 0644 new
+remove_file /etc/a/other
+undo_by touch "$ROOT/srv/restarted with spaces"
+not_in_use service
+now_in_use service after
+"""
+
+
+def test_all_of_it_is_put_back_or_all_of_it_stays(root: Path) -> None:
+    (root / "srv").mkdir()
+    before = tree(root)
+    done = phase(root, CHANGES)
+    assert done.status == 1 and "put back: this machine is as it was before the run" in done.stderr
+    after = tree(root)
+    assert after.pop("srv/restarted with spaces")
+    assert after == before
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
+    done = phase(root, CHANGES, end="")
+    assert done.status == 0 and "put back" not in done.stderr
+    assert (root / "etc/new/folder/file").read_text() == "new" and not (root / "etc/a/other").exists()
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "kill -TERM $$; sleep 1"], ids=["killed", "out of time"])
+def test_a_program_of_its_own_puts_back_what_a_killed_run_left(root: Path, end: str) -> None:
+    (root / "srv").mkdir()
+    before = tree(root)
+    done = phase(root, CHANGES, end)
+    assert done.status != 0
+    program = root / "var/lib/opstella/undo/unit/undo.sh"
+    if "-9" in end:
+        assert tree(root) != before
+        assert "geheim" not in program.read_text()
+        assert (program.parent.stat().st_mode & 0o077, program.parent.parent.stat().st_mode & 0o077) == (0, 0)
+        subprocess.run(["bash", str(program)], check=True, capture_output=True)
+    after = tree(root)
+    assert after.pop("srv/restarted with spaces")
+    assert after == before and not program.exists()
+
+
+def test_a_repeated_run_goes_on_and_its_failure_leads_to_what_worked_last(root: Path) -> None:
+    (root / "srv").mkdir()
+    before = tree(root)
+    phase(root, CHANGES, "kill -9 $$")
+    phase(root, "install_text /etc/a/file 0600 'yet another'; install_text /etc/a/third 0600 third", "kill -9 $$")
+    done = phase(root, "install_text /etc/a/file 0600 'a last one'")
+    assert "put back" in done.stderr
+    after = tree(root)
+    after.pop("srv/restarted with spaces")
+    assert after == before
+    phase(root, CHANGES, "kill -9 $$")
+    assert phase(root, CHANGES, end="").status == 0
+    assert (root / "etc/a/file").read_text() == "after that"
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+def test_another_phase_settles_it_first(root: Path) -> None:
+    (root / "srv").mkdir()
+    before = tree(root)
+    phase(root, CHANGES, "kill -9 $$")
+    done = bash("PHASE=other-remove; one_at_a_time; cat \"$ROOT/etc/a/file\"", OPSTELLA_TEST_ROOT=str(root))
+    assert done.stdout == "before\n" and "a run of the phase unit did not end well here" in done.stderr
+    after = tree(root)
+    after.pop("srv/restarted with spaces")
+    assert after == before
+
+
+def test_a_step_that_fails_is_told_and_tried_again_and_its_mark_is_not_believed(root: Path) -> None:
+    (root / "srv").mkdir()
+    failing = 'undo_by test -e "$ROOT/srv/repaired"\n' + CHANGES
+    done = phase(root, failing)
+    assert "warning: putting back: `test -e " in done.stderr and "not everything could be put back on this machine" in done.stderr
+    assert (root / "etc/a/file").read_text() == "before\n" and (root / "srv/restarted with spaces").exists()
+    assert not (root / "etc/opstella/in-use/service").exists()
+    (root / "srv/repaired").touch()
+    subprocess.run(["bash", str(root / "var/lib/opstella/undo/unit/undo.sh")], check=True, capture_output=True)
+    assert (root / "etc/opstella/in-use/service").exists()
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+def test_what_cannot_be_put_back_says_so_and_stays(root: Path) -> None:
+    (root / "srv").mkdir()
+    done = phase(root, f"{CHANGES}\nno_way_back 'the data were converted'")
+    assert "not put back: the data were converted" in done.stderr and (root / "etc/a/file").read_text() == "after that"
+    done = phase(root, "no_way_back 'the data may be converted'\ninstall_text /etc/a/file 0600 later\nway_back")
+    assert "not put back" not in done.stderr and (root / "etc/a/file").read_text() == "after that"
