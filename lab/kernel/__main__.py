@@ -55,15 +55,20 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()
-    for system in options.system or SYSTEMS:
-        image = Path(run(str(ROOT / "lab/toolchain/build"), f"machine-{system}", seconds=3600).strip())
-        try:
-            one_system(system, image, options, report)
-        except (MachineError, NetworkError, subprocess.TimeoutExpired) as error:
-            report.faults.append(f"{system}: {error}")
-    if options.write:
-        options.write.write_text(page(report, time.strftime("%Y-%m-%d", time.gmtime()), NOT_RUN))
-    print("\n".join(["", *report.lines(), "", *(f"fault: {fault}" for fault in report.faults)]))
+    try:
+        for system in options.system or SYSTEMS:
+            image = Path(run(str(ROOT / "lab/toolchain/build"), f"machine-{system}", seconds=3600).strip())
+            try:
+                one_system(system, image, options, report)
+            except (MachineError, NetworkError, subprocess.TimeoutExpired) as error:
+                report.faults.append(f"{system}: {error}")
+    except (SystemExit, KeyboardInterrupt):
+        report.faults.append("the run was ended before its end: what has no result was not run")
+        raise
+    finally:
+        if options.write:
+            options.write.write_text(page(report, time.strftime("%Y-%m-%d", time.gmtime()), NOT_RUN))
+        print("\n".join(["", *report.lines(), "", *(f"fault: {fault}" for fault in report.faults)]))
     return 1 if report.faults else 0
 
 

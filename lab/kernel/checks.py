@@ -46,8 +46,8 @@ class Checks:
         balancers = [m for host in self.cluster.load_balancers if (m := self.phases.of(host))]
         if len(balancers) > 1:
             yield "virtual address", balancers[0], lambda: self.taken_over(balancers)
-        if server:
-            yield "foreign packet filter", server, lambda: self.foreign_filter(server)
+        where = server or self.phases.bastion
+        yield "foreign packet filter", where, lambda: self.foreign_filter(where)
 
     # ---- each machine
 
