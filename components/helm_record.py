@@ -16,10 +16,8 @@ import pulumi
 
 from components import helm_lists
 from components.cluster_api import requests as _requests
-
-OWNER_LABEL = "app.kubernetes.io/managed-by"
-"""Its value on a namespace says whose the namespace is; records are removed from those of `OWNER` only."""
-OWNER = "opstella"
+from plan.tools.common import OWNER as OWNER
+from plan.tools.common import OWNER_LABEL as OWNER_LABEL
 
 
 def hooks(name: str, kubeconfig: pulumi.Input[str]) -> pulumi.ResourceHookBinding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import vault_issuer
+from plan.tools import certificate_policy, vault_issuer
 from plan.tools.common import merge, replicas_of, resources
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, PUBLIC, Flow
@@ -56,6 +56,8 @@ def release(inputs: ToolInputs) -> Release:
             ),
             *((vault_issuer.authority(),) if vault else ()),
         ),
+        # Before the issuers: what is signed is held to the rule from the first request on.
+        before=certificate_policy.manifests(inputs),
         after=(issuer, *(vault_issuer.from_elsewhere(inputs) if vault else ())),
         flows=(
             Flow(peer=KUBERNETES_API, ports=(6443,), why="watches certificates and writes their Secrets"),

@@ -11,6 +11,8 @@ from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Manifest, Override, ToolI
 
 PROVISION = Path(__file__).resolve().parents[2] / "provision"
 OBJECT_STORE = "minio.minio.svc.cluster.local:9000"  # inside of the cluster, plain HTTP
+OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "opstella"
+"""Of each namespace that the program makes for a tool; records of Helm are removed from those only."""
 CA_FOLDER = "/etc/opstella/ca"
 CA_FILE = f"{CA_FOLDER}/{CA_BUNDLE_KEY}"
 

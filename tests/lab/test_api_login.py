@@ -346,3 +346,83 @@ def test_an_ingress_of_a_project_is_not_under_a_name_of_the_platform(project: Si
     }  # fmt: skip
     found = refusal(project, "POST", f"{NETWORKING}/namespaces/{MINE}/ingresses", body)
     assert (message in found) if message else found == ""
+
+
+# Certificates of the ClusterIssuers
+
+CERTIFICATES = "/apis/cert-manager.io/v1"
+
+
+@pytest.fixture(scope="module")
+def issued(project: Site) -> Site:
+    """The site with the kinds of cert-manager, whose fields nobody checks here, and the rule for their names."""
+    for plural, kind in (("certificates", "Certificate"), ("certificaterequests", "CertificateRequest")):
+        spec = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        definition = {
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.cert-manager.io"},
+            "spec": {
+                "group": "cert-manager.io", "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": True, "storage": True,
+                              "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}],
+            },
+        }  # fmt: skip
+        project.cluster.apply("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    (release,) = [r for r in plan().releases["standalone"] if r.name == "cert-manager"]
+    for manifest in release.before:
+        if manifest.body["kind"] in COLLECTIONS and manifest.name.startswith("opstella-certificates"):
+            project.cluster.apply(COLLECTIONS[manifest.body["kind"]], manifest.body)
+    namespace = project.cluster.get(f"{CORE}/namespaces/{TOOLS}")
+    owned = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TOOLS, "labels": {"app.kubernetes.io/managed-by": "opstella"}}}
+    assert namespace
+    project.cluster.apply(f"{CORE}/namespaces", owned)
+    wait_for("the rule for certificates to be in force", lambda: asked(project, MINE, {"dnsNames": ["www.example.org"]}) != "", 60)
+    return project
+
+
+def asked(site: Site, namespace: str, spec: dict[str, Any], kind: str = "Certificate", issuer: str = "ClusterIssuer") -> str:
+    """The API server's refusal to an administrator, whom no right holds back; empty where it does as asked."""
+    body = {
+        "apiVersion": "cert-manager.io/v1", "kind": kind, "metadata": {"name": "x"},
+        "spec": {"secretName": "x", "issuerRef": {"name": "opstella-ca", "kind": issuer}, **spec},
+    }  # fmt: skip
+    try:
+        site.cluster.request("POST", f"{CERTIFICATES}/namespaces/{namespace}/{kind.lower()}s?dryRun=All", body)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"dnsNames": ["www.example.org"]},
+        {"dnsNames": ["opstella-idp.devops.example.com"]},
+        {"dnsNames": ["*.devops.example.com"]},
+        {"dnsNames": ["a.keycloak.svc"]},
+        {"dnsNames": ["a.team-a.svc", "www.example.org"]},
+        {"commonName": "www.example.org", "dnsNames": ["a.team-a.svc"]},
+        {"commonName": "www.example.org"},
+        {"dnsNames": ["a.team-a.svc"], "ipAddresses": ["192.168.72.12"]},
+        {"dnsNames": ["a.team-a.svc"], "isCA": True},
+        {"dnsNames": ["a.team-a.svc"], "literalSubject": "CN=www.example.org"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_cluster_issuer_signs_no_name_of_others(issued: Site, spec: dict[str, Any]) -> None:
+    assert "opstella-certificates" in asked(issued, MINE, spec)
+    assert asked(issued, MINE, spec, issuer="Issuer") == "", "an authority of one's own is one's own business"
+    assert asked(issued, TOOLS, spec) == "", "the tools' namespaces are the program's"
+
+
+@pytest.mark.parametrize(
+    "names", [["shop.devops.example.com"], ["a.team-a.svc", "a.team-a.svc.cluster.local"]], ids=["domain", "services"]
+)
+def test_a_cluster_issuer_signs_ones_own_names(issued: Site, names: list[str]) -> None:
+    assert asked(issued, MINE, {"dnsNames": names, "commonName": names[0]}) == ""
+
+
+def test_nobody_asks_a_cluster_issuer_past_the_rule(issued: Site) -> None:
+    assert "is cert-manager's own" in asked(issued, MINE, {"request": "eA=="}, kind="CertificateRequest")
+    assert asked(issued, MINE, {"request": "eA=="}, kind="CertificateRequest", issuer="Issuer") == ""

@@ -108,7 +108,7 @@ LOGS = [
     ("level=info msg=\"Waiting to retrieve agent configuration; server is not ready: Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password' may not match server node-passwd entry\"", "delete the Secret worker-1.node-password.rke2"),
     ('level=fatal msg="etcd cluster join failed: duplicate node name found, please use a unique name for this node"', "kubectl delete node worker-1"),
     ('level=fatal msg="starting kubernetes: preparing server: bootstrap data already found and encrypted with different token"', "different tokens"),
-    ('level=fatal msg="token CA hash does not match the Cluster CA certificate hash: a != b"', "different tokens"),
+    ('level=fatal msg="token CA hash does not match the Cluster CA certificate hash: a != b"', "the cluster has another CA"),
     ('level=fatal msg="failed to validate server configuration: critical configuration value mismatch between servers"', "settings differ from those of the running servers"),
     ('level=fatal msg="invalid kernel parameter value vm.overcommit_memory=0 - expected 1"', "sysctl --system"),
     ("level=fatal msg=\"failed to get CA certs: Get \\\"https://192.168.72.12:9345/cacerts\\\": dial tcp 192.168.72.12:9345: connect: connection refused\"", "does not reach the registration address at port 9345"),
