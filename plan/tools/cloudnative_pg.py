@@ -14,6 +14,7 @@ from plan.tools.sources import CaBundle, Clear, Generated, Secret
 NAME, NAMESPACE = "cloudnative-pg", "cnpg-system"
 REGISTRY = "ghcr.io"
 STATUS_PORT, METRICS_PORT, WEBHOOK_PORT = 8000, 9187, 9443
+AUTHORITY, AUTHORITY_FOLDER = {"key": "ca.crt", "path": "ca.crt"}, "/etc/opstella/database"
 BACKUP_SECRET, BACKUP_RETENTION = "database-backups", "14d"
 
 
@@ -116,6 +117,14 @@ def schedule(database: Database, namespace: str) -> Manifest:
             },
         },
     )
+
+
+def authority(database: str) -> tuple[Values, Values, str]:
+    """By which a tool verifies its database: a volume with the certificate (without the key that lies beside it), its mount,
+    and the file. CloudNativePG renews both, and the kubelet the file."""
+    volume = {"name": "database-ca", "secret": {"secretName": f"{database}-ca", "items": [AUTHORITY]}}
+    mount = {"name": "database-ca", "mountPath": AUTHORITY_FOLDER, "readOnly": True}
+    return volume, mount, f"{AUTHORITY_FOLDER}/{AUTHORITY['path']}"
 
 
 def owner_secret(database: Database, namespace: str) -> Secret:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from plan import versions
-from plan.tools import readers, telemetry, traefik
+from plan.tools import cloudnative_pg, readers, telemetry, traefik
 from plan.tools.common import CA_FILE, CA_FOLDER, issuer, merge, replicas_of, resources, spread
 from plan.tools.grafana_sources import data_sources
 from plan.tools.model import (
@@ -92,7 +92,8 @@ def _configuration(inputs: ToolInputs, host: str, replicas: int) -> Values:
             "host": f"{DATABASE}-rw:5432",
             "name": "grafana",
             "user": DATABASE_USER,
-            "ssl_mode": "require",
+            "ssl_mode": "verify-full",
+            "ca_cert_path": cloudnative_pg.authority(DATABASE)[2],
         },
         "auth": {"disable_login_form": False},
         "auth.generic_oauth": _login(inputs, host),
@@ -120,8 +121,10 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
         "allowUiUpdates": False,
         "options": {"path": FOLDER},
     }
+    volume, mount, _ = cloudnative_pg.authority(DATABASE)
     values: Values = {
         "replicas": replicas,
+        "extraSecretMounts": [mount | volume["secret"]],
         "admin": {"existingSecret": ADMIN_SECRET},
         "envValueFrom": {
             "GF_DATABASE_PASSWORD": _from_secret(f"{DATABASE}-owner", "password"),

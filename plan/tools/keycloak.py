@@ -9,7 +9,7 @@ import yaml
 
 from plan import versions
 from plan.limits import LOGIN_BURST, LOGIN_RATE
-from plan.tools import traefik
+from plan.tools import cloudnative_pg, traefik
 from plan.tools.common import (
     CA_FOLDER,
     ca_volume,
@@ -66,6 +66,9 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         from_secret("KC_BOOTSTRAP_ADMIN_USERNAME", "username"),
         from_secret("KC_BOOTSTRAP_ADMIN_PASSWORD", "password"),
     ]
+    volume, mount, file = cloudnative_pg.authority(DATABASE)
+    volumes, mounts = [volume], [mount]
+    environment.append({"name": "KC_DB_URL_PROPERTIES", "value": f"?sslmode=verify-full&sslrootcert={file}"})
     values: Values = {
         "fullnameOverride": NAME,
         "replicas": replicas_of(inputs, NAME),
@@ -100,8 +103,9 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     }
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
+        volumes, mounts = [*volumes, volume], [*mounts, mount]
         environment.append({"name": "KC_TRUSTSTORE_PATHS", "value": CA_FOLDER})
-        values = merge(values, {"extraVolumes": _text([volume]), "extraVolumeMounts": _text([mount])})
+    values = merge(values, {"extraVolumes": _text(volumes), "extraVolumeMounts": _text(mounts)})
     if inputs.image_registry:
         values = merge(values, {"image": {"repository": image(inputs, "quay.io", "keycloak/keycloak")}})
     return merge(values, {"extraEnv": _text(environment)})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from config.services import ObjectStore
 from plan import versions
@@ -17,6 +18,7 @@ from plan.tools import harbor, minio, minio_buckets, valkey
 from plan.tools.catalogue import catalogue
 from plan.tools.model import Bcrypt, Composed, Generated, Release, ToolInputs
 from plan.tools.needs import Bucket, Cache, StorageAccess
+from tests.plan.stacks import plan
 
 DOMAIN = "devops.example.com"
 HOSTS = {name: f"{name.lower()}.{DOMAIN}" for name in ("minio", "minioApi", "harbor", "keycloak")}
@@ -279,3 +281,23 @@ def test_the_tests_run_the_releases_that_the_product_deploys() -> None:
         module = re.search(rf"github.com/minio/{name} v0\.0\.0-(\d{{14}})-", (room / name / "go.mod").read_text())
         assert release and f"RELEASE.{release[1]}" == row.version
         assert module and module[1] == re.sub(r"\D", "", release[1])
+
+
+@pytest.mark.parametrize("tool", ["keycloak", "grafana"])
+def test_a_tool_verifies_its_database_by_the_authority_that_cloudnativepg_made(tool: str) -> None:
+    """Its certificate only: the key of that authority lies in the same Secret."""
+    (release,) = [r for r in plan().releases["standalone"] if r.name == tool]
+    values = release.values
+    if tool == "keycloak":
+        volumes, mounts = (yaml.safe_load(values[key]) for key in ("extraVolumes", "extraVolumeMounts"))
+        (secret,) = [v["secret"] for v in volumes if v["name"] == "database-ca"]
+        (mount,) = [m for m in mounts if m["name"] == "database-ca"]
+        environment = {e["name"]: e.get("value") for e in yaml.safe_load(values["extraEnv"])}
+        assert environment["KC_DB_URL_PROPERTIES"] == "?sslmode=verify-full&sslrootcert=/etc/opstella/database/ca.crt"
+    else:
+        (mount,) = values["extraSecretMounts"]
+        secret = {key: mount[key] for key in ("secretName", "items")}
+        database = values["grafana.ini"]["database"]
+        assert (database["ssl_mode"], database["ca_cert_path"]) == ("verify-full", "/etc/opstella/database/ca.crt")
+    assert secret == {"secretName": f"{tool}-db-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    assert mount["mountPath"] == "/etc/opstella/database" and mount["readOnly"]
