@@ -184,6 +184,8 @@ class Kubernetes(Frozen):
     """`None` takes the version in plan/versions.py."""
     cni: Literal["calico", "cilium"] = "calico"
     """The network plugin of every cluster. It cannot be changed on a cluster that exists."""
+    encrypt_pods: Flag = False
+    """Whether the network plugin encrypts what pods of different nodes say to each other, by WireGuard."""
     cis_profile: Flag = False
     registry_mirror: Literal["harbor", "none"] = "harbor"
     """Whether nodes ask the platform's Harbor for images first; they fall back to the images' own registries."""

@@ -20,7 +20,7 @@ def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
         return {}
     guarded = contract.settings.firewall.enabled
     return {
-        "opstella-cilium.yaml": _chart(guarded),
+        "opstella-cilium.yaml": _chart(guarded, encrypted=contract.settings.kubernetes.encrypt_pods),
         **({"opstella-host-policies.yaml": as_yaml(_flows(contract), [cluster], contract)} if guarded else {}),
     }
 
@@ -31,7 +31,7 @@ def _flows(contract: Contract) -> tuple[Flow, ...]:
     return flows(contract)
 
 
-def _chart(host_firewall: bool) -> str:
+def _chart(host_firewall: bool, *, encrypted: bool) -> str:
     """Values of RKE2's packaged chart, beyond its own."""
     values = {
         "hostFirewall": {"enabled": host_firewall},
@@ -39,5 +39,6 @@ def _chart(host_firewall: bool) -> str:
         "policyCIDRMatchMode": ["nodes"],
         # kube-proxy stays: the machines' packet filter guards NodePorts where kube-proxy rewrites them, in netfilter.
         "kubeProxyReplacement": False,
+        **({"encryption": {"enabled": True, "type": "wireguard"}} if encrypted else {}),
     }
     return chart_config("rke2-cilium", values)

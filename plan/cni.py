@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from config.model import Kubernetes
 from plan.contract.rule import Rule, need
 
 FLOWS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
@@ -32,6 +33,20 @@ FLOWS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+WIREGUARD = MappingProxyType({"calico": 51820, "cilium": 51871})
+
+
+def flows(kubernetes: Kubernetes) -> tuple[Rule, ...]:
+    """What the agents of the chosen plugin open between the nodes."""
+    found = FLOWS[kubernetes.cni]
+    if not kubernetes.encrypt_pods:
+        return found
+    why = "what pods of different nodes say to each other is encrypted"
+    name = f"{kubernetes.cni.capitalize()} WireGuard"
+    return (
+        *found,
+        need(kubernetes.cni.capitalize(), "node", "node", (WIREGUARD[kubernetes.cni],), name, why, protocols=("udp",)),
+    )
 
 
 def chart_config(chart: str, values: Mapping[str, Any]) -> str:
@@ -45,7 +60,7 @@ def chart_config(chart: str, values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def calico() -> dict[str, str]:
+def calico(kubernetes: Kubernetes) -> dict[str, str]:
     """What servers apply for Calico, by file name: a node's address is the one that it registered with, `node-ip`.
 
     Without it the operator takes the first address that it finds on a node, and the tunnel of a machine with two network
@@ -53,5 +68,7 @@ def calico() -> dict[str, str]:
     cluster, and takes no two at once (tigera/operator, validateNodeAddressDetection), so it is switched off by name.
     """
     detection = {"firstFound": False, "kubernetes": "NodeInternalIP"}
-    values = {"installation": {"calicoNetwork": {"nodeAddressAutodetectionV4": detection}}}
+    values: dict[str, Any] = {"installation": {"calicoNetwork": {"nodeAddressAutodetectionV4": detection}}}
+    if kubernetes.encrypt_pods:
+        values["felixConfiguration"] = {"wireguardEnabled": True}
     return {"opstella-calico.yaml": chart_config("rke2-calico", values)}

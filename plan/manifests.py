@@ -11,5 +11,5 @@ from plan.topology import ClusterHosts
 def manifests(contract: Contract, cluster: ClusterHosts) -> dict[str, str]:
     """Text by file name, of what does not depend on who logs in."""
     if contract.settings.kubernetes.cni == "calico":
-        return cni.calico()
+        return cni.calico(contract.settings.kubernetes)
     return cilium.manifests(contract, cluster)

@@ -28,7 +28,7 @@ def needs(settings: Settings, topology: Topology, releases: Releases) -> tuple[R
     """Every flow between machines, those of components first."""
     names = {release.name for of_cluster in releases.values() for release in of_cluster}
     every = [
-        *access.flows(settings), *haproxy.FLOWS, *keepalived.FLOWS, *rke2.FLOWS, *cni.FLOWS[settings.kubernetes.cni],
+        *access.flows(settings), *haproxy.FLOWS, *keepalived.FLOWS, *rke2.FLOWS, *cni.flows(settings.kubernetes),
         *nfs.FLOWS, *gitlab.FLOWS, *_of_platform(settings, topology, names), *_of_tools(topology, releases),
     ]  # fmt: skip
     return tuple(_once(every, topology))

@@ -100,3 +100,22 @@ def test_the_table_of_cilium_fits_a_cluster_with_cilium() -> None:
     assert {rule.origin for rule in rows.values()} == {"reference"}, rows
     unused = [text for text in stack.warnings if "8472" in text or "4240" in text]
     assert not unused
+
+
+@pytest.mark.parametrize(("plugin", "port", "told"), [
+    ("calico", 51820, {"felixConfiguration": {"wireguardEnabled": True}}),
+    ("cilium", 51871, {"encryption": {"enabled": True, "type": "wireguard"}}),
+])  # fmt: skip
+def test_pods_of_different_nodes_are_encrypted_if_the_settings_say_so(
+    plugin: str, port: int, told: dict[str, Any]
+) -> None:
+    opened: dict[bool, set[int]] = {}
+    for encrypted in (False, True):
+        stack = plan(kubernetes={"cni": plugin, "encryptPods": encrypted})
+        (cluster,) = stack.topology.clusters
+        given = values(manifests(stack.contract, cluster)[f"opstella-{plugin}.yaml"], f"rke2-{plugin}")
+        assert (told.items() <= given.items()) == encrypted
+        openings = network.openings(cluster.workers[0], stack.contract)
+        node = IPv4Network(cluster.workers[1].address)
+        opened[encrypted] = {p for p in (port,) if network.allows(openings, node, "udp", p)}
+    assert opened == {False: set(), True: {port}}
