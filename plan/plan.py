@@ -102,6 +102,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
             {
                 "name": c.name,
                 "load_balancer": str(c.entrance),
+                "pods": str(c.settings.pod_subnet),
                 "load_balancers": [b.name for b in c.load_balancers],
                 "nfs": {"address": str(c.nfs.address), "path": c.settings.nfs.path, "server": c.settings.nfs.server},
                 "masters": [m.name for m in c.masters],

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from plan.tools import traefik
-from verify import etcd
+from verify import etcd, pods
 from verify.kubernetes import Api, ready
 from verify.reachability import reachability
 from verify.runner import Check, CheckFailed
@@ -45,6 +45,7 @@ def _of_cluster(stack: Stack, ssh: Ssh, cluster: dict[str, Any]) -> Iterator[Che
     yield Check(f"{name}: etcd", lambda: etcd.members(stack, ssh, cluster))
     yield Check(f"{name}: nodes through the load balancer", lambda: _nodes(stack, cluster, api))
     yield Check(f"{name}: NFS from workers only", lambda: _nfs(stack, ssh, cluster), repair=(f"{name}-nfs-nfs",))
+    yield Check(f"{name}: machines and metadata closed to pods", lambda: pods.held_back(stack, ssh, cluster))
     yield Check(f"{name}: certificates of the ingress", lambda: _ingress_certificates(stack, cluster), repair=balancers)
     yield from tool_checks(stack, cluster, api)
     yield Check(f"{name}: load balancer loses a worker", lambda: _lose_worker(stack, ssh, cluster), repair=balancers)

@@ -31,7 +31,7 @@ _JUMP = re.compile(
     r"fib daddr type local meta l4proto \{ tcp, udp \} th dport (?P<low>\d+)-(?P<high>\d+) jump (?P<chain>\w+)"
 )
 _CALL = re.compile(r"ip daddr @(?P<set>\w+) jump (?P<chain>\w+)")
-_DROP = re.compile(r'ip daddr @(?P<set>\w+) counter drop comment "[^"]{1,128}"')
+_DROP = re.compile(r'ip daddr @(?P<set>\w+) counter reject with icmpx admin-prohibited comment "[^"]{1,128}"')
 _NAMES = re.compile(r"ip daddr @(?P<set>\w+) meta l4proto \{ tcp, udp \} th dport (?P<port>\d+) accept")
 # Statements that a new TCP or UDP connection from another machine passes by.
 _PASSED = re.compile(
@@ -42,7 +42,7 @@ _PASSED = re.compile(
     r"|oifname \"lo\" accept|meta l4proto \{ 1, 2, 58 \} accept|udp sport 68 udp dport 67 accept"
     r"|udp sport 546 udp dport 547 accept"
     r"|tcp sport \d+ tcp flags & \(syn \| ack\) != syn accept"
-    r"|meta l4proto 1 accept|ip6 daddr \{ [0-9a-f:, ]+ \} counter drop comment \".*\""
+    r"|meta l4proto 1 accept|ip6 daddr \{ [0-9a-f:, ]+ \} counter reject with icmpx admin-prohibited comment \".*\""
 )
 
 
