@@ -126,7 +126,7 @@ class Way:
         for name, other in (("before", before), ("after", after)):
             (folder / name).write_text(standard_input("prepare", dict(other)) if other else "")
             around.append(f"/root/way/{name}" if other else "''")
-        done = self.host.ssh(f"{'DEEP=1 ' if deep else ''}bash /root/way/driver {phase} /root/way/program {how} {every} {' '.join(around)}", seconds=600)
+        done = self.host.ssh(f"{'DEEP=1 ' if deep else ''}bash /root/way/driver {phase} /root/way/program {how} {every} {' '.join(around)}", seconds=1200)
         assert done.returncode == 0 and "FAILED" not in done.stdout, f"{phase}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
         tried = int(done.stdout.rpartition("tried ")[2])
         assert tried > 0, done.stdout
