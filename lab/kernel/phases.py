@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from components.host import standard_input
+from components.host import reply, standard_input
 from lab.kernel.machine import Machine, Result
 from lab.kernel.report import Report
 from plan import haproxy, hosts, keepalived, nfs
@@ -37,6 +37,7 @@ class Phases:
         self.plan, self.machines, self.authority = plan, machines, authority
         self.report, self.system = report, system
         self.facts: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
 
     @property
     def bastion(self) -> Machine:
@@ -50,14 +51,14 @@ class Phases:
 
     def meet(self, machine: Machine, round: str) -> None:
         """Host key, asked as the product asks for it, and the check before first contact."""
-        key = self._host_key(machine, round)
+        key = self.keys[machine.host.name] = self._host_key(machine, round)
         if round == "first" and key:
             with machine.keys.open("a") as known:
                 known.write(f"{machine.host.address} {key}\n")
             machine.wait_for_boot()
         done = self._send(Step(machine, "preflight", self.preflight(machine)), round)
         if done.status == 0:
-            self.facts[machine.host.name] = done.stdout.strip()
+            self.facts[machine.host.name] = reply(done.stdout).strip()
 
     def preflight(self, machine: Machine) -> hosts.Values:
         plan = self.plan
@@ -73,14 +74,18 @@ class Phases:
             "expected": "",
         }
         if machine.bastion:
-            return self._send(Step(machine.bastion, "hostkey", values), round, about=host.name).stdout.strip()
+            return reply(self._send(Step(machine.bastion, "hostkey", values), round, about=host.name).stdout).strip()
+        return reply(self._by_operator("hostkey", values, round, about=host.name).stdout).strip()
+
+    def _by_operator(self, phase: str, values: hosts.Values, round: str, about: str) -> Result:
+        """A phase that runs on the operator's own machine, without root."""
         began = time.monotonic()
-        command = [*machine.network.within, "bash", "-s", "--", "hostkey"]
-        text = standard_input("hostkey", values)
+        command = [*self.bastion.network.within, "env", "-i", "bash", "-s", "--", phase]
+        text = standard_input(phase, values)
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_KEY_SECONDS + 60, check=False)
         result = Result(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
-        self.report.phase(self.system, "hostkey", host.name, round, result)
-        return result.stdout.strip()
+        self.report.phase(self.system, phase, about, round, result)
+        return result
 
     # ---- the rest
 
@@ -89,8 +94,20 @@ class Phases:
         bastion, others = self.bastion, self.machines[1:]
         self.meet(bastion, round)
         self._each(others, lambda machine: self.meet(machine, round))
-        facts = "\n".join(self.facts[m.host.name] for m in self.machines if m.host.name in self.facts)
-        self._send(Step(bastion, "fleet", {"facts": facts}), round)
+        met = [machine for machine in self.machines if machine.host.name in self.facts]
+        self._by_operator(
+            "fleet",
+            {
+                "machines": [f"{m.host.name} {m.host.address}" for m in met],
+                "facts": [self.facts[m.host.name] for m in met],
+                "host_keys": [self.keys[m.host.name] for m in met],
+                "user": "ops",
+                "port": self.plan.settings.ssh.port,
+                "private_key": bastion.key.read_text(),
+            },
+            round,
+            about="operator",
+        )
         self.prepare(bastion, round)
         self._each(others, lambda machine: self.prepare(machine, round))
         for step in self.roles():

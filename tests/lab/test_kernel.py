@@ -7,9 +7,11 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.host import REPLY
 from lab.kernel import network, seed, site
 from lab.kernel.__main__ import NOT_RUN
 from lab.kernel.machine import Machine, Result, new_key
@@ -43,7 +45,7 @@ class Answering(Machine):
 
     def send(self, phase: str, values: object, seconds: int = 900) -> Result:
         self.sent.append((self.host.name, phase))
-        return result(0, "unchanged: all", stdout='{"name":"x"}\n' if phase == "preflight" else "ssh-ed25519 AAAA\n")
+        return result(0, "unchanged: all", stdout=f'{REPLY}{{"name":"x"}}\n' if phase == "preflight" else "ssh-ed25519 AAAA\n")
 
     def wait_for_boot(self, before: str = "") -> str:
         return "boot"
@@ -66,17 +68,27 @@ def test_the_machines_are_the_plans_one_of_each_role_and_two_load_balancers(plan
 def test_every_phase_goes_in_the_products_order(plan: Plan, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answering, "sent", [])
     monkeypatch.setattr(Phases, "_host_key", lambda self, machine, round: "ssh-ed25519 AAAA")
+    compared: list[Any] = []
+
+    def by_operator(_self: Phases, phase: str, values: Any, _round: str, about: str) -> None:
+        Answering.sent.append((about, phase))
+        compared.append(values)
+
+    monkeypatch.setattr(Phases, "_by_operator", by_operator)
     report = Report()
     booted = machines(plan, key, tmp_path, site.machines(plan))
     Phases(plan, booted, "PEM", report, "debian-12").run("first")
     sent = Answering.sent
     assert sent[0] == ("bastion", "preflight"), "the bastion first"
     contact = max(number for number, (_, phase) in enumerate(sent) if phase == "preflight")
-    assert sent[contact + 1 : contact + 4] == [("bastion", "fleet"), ("bastion", "prepare"), ("bastion", "confirm")]
+    assert sent[contact + 1 : contact + 4] == [("operator", "fleet"), ("bastion", "prepare"), ("bastion", "confirm")]
     assert [phase for _, phase in sent[-5:]] == ["haproxy", "keepalived", "haproxy", "keepalived", "nfs"]
     for machine in booted:
         assert (machine.host.name, "prepare") in sent and (machine.host.name, "confirm") in sent
         assert f"{machine.host.address} ssh-ed25519 AAAA" in (tmp_path / "known").read_text()
+    (values,) = compared
+    assert len(values["machines"]) == len(values["host_keys"]) == len(values["facts"]) == len(booted)
+    assert set(values["facts"]) == {'{"name":"x"}'}
     assert not report.faults
 
 
