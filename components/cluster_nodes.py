@@ -157,7 +157,10 @@ class ClusterNodes(pulumi.ComponentResource):
         )
         manifests = {**rke2.manifests(args.issuer), **args.manifests} if node.role == "master" else {}
         airgap = settings.media.source == "airgap"
-        sums = [f"{settings.media.sha256[file]}  {file}" for file in media.rke2_artifacts(settings.kubernetes.cni)] if airgap else []  # fmt: skip
+        # Online, of the installer alone, where the settings have its sum.
+        files = media.rke2_artifacts(settings.kubernetes.cni)
+        listed = files if airgap else [file for file in files[:1] if file in settings.media.sha256]
+        sums = [f"{settings.media.sha256[file]}  {file}" for file in listed]
         return args.hosts[node.name].run(
             "rke2",
             {

@@ -101,9 +101,11 @@ class GitLabServer(pulumi.ComponentResource):
 
 def _package(suffix: str, name: str | None, settings: Settings) -> dict[str, str]:
     """Where the machine fetches the package, and its sum; empty where there is none."""
+    # Online, a script adds GitLab's own repository of packages.
+    script = f"script{suffix.replace('_', '.') or '.deb'}.sh"
     return {
         f"package_url{suffix}": f"{settings.media.artifacts}/{name}" if name else "",
-        f"package_sha256{suffix}": settings.media.sha256[name] if name else "",
+        f"package_sha256{suffix}": settings.media.sha256[name] if name else settings.media.sha256.get(script, ""),
     }
 
 

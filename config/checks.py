@@ -23,6 +23,8 @@ from config.salvage import touches
 from config.services_checks import CHECKS
 from config.tls_checks import check_intermediate, check_ssh, check_tls
 
+ONLINE_SCRIPTS = ("install.sh", "script.deb.sh", "script.rpm.sh")
+"""Scripts that are downloaded and run where software comes from the web: RKE2's and GitLab's."""
 __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 
 # RKE2's stated minimum for any node ("Requirements": 2 CPU, 4 GB).
@@ -167,9 +169,17 @@ def _media(settings: Settings) -> Iterator[Problem]:
                 "media.source is airgap, but no chart repository is named",
                 "write the URL of a Helm repository that holds the charts of plan/versions.py",
             )
-    elif media.artifacts is not None or media.sha256:
+    elif media.artifacts is not None or set(media.sha256) - set(ONLINE_SCRIPTS):
         yield Problem(
             key("media.artifacts"),
             "artifacts are given, but media.source is online",
-            "set media.source to airgap, or remove artifacts and sha256",
+            f"set media.source to airgap, or remove artifacts and every sum but those of {', '.join(ONLINE_SCRIPTS)}",
         )
+    for name, url in (("chartRepository", media.chart_repository), ("registryMirror", media.registry_mirror)):
+        if url is not None and url.startswith("http://") and not media.allow_http:
+            yield Problem(
+                key("media", name),
+                f"{url} is not encrypted: whoever is on the way can exchange what the clusters run",
+                f"serve it by https:// (its authority in {key('extraCaCertificates')}), or accept it by"
+                f" {key('media.allowHttp')}: true",
+            )

@@ -13,7 +13,7 @@ from config.clusters import Bastion, Cluster, GitLab
 from config.key_types import HostKey, PemCertificate, PemKey, SecretText
 from config.network_rules import Egress, NetworkRule
 from config.projects import Project
-from config.service_types import BucketName, S3Endpoint, S3Folder, SecretName
+from config.service_types import BucketName, ImageDigest, ImageReference, S3Endpoint, S3Folder, SecretName
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
     Address,
@@ -104,12 +104,18 @@ class Media(Frozen):
     artifacts: Url | None = None
     """Air-gap: the folder (URL) that holds the installation media under their real file names."""
     sha256: dict[FileName, Sha256] = {}
-    """Air-gap: file name to SHA-256 of each artifact."""
+    """File name to SHA-256: in an air gap of each artifact; online, where wanted, of the scripts that are downloaded and
+    run, `install.sh` (RKE2) and `script.deb.sh` or `script.rpm.sh` (GitLab)."""
     chart_repository: WebUrl | None = None
     """A Helm repository that holds every chart; by default each chart's own."""
     registry_mirror: WebUrl | None = None
     """A registry that every image is pulled through."""
     registry_mirror_ca: PemCertificate | None = None
+    allow_http: Flag = False
+    """Whether `chart_repository` and `registry_mirror` may be `http://`: whoever is on the way can then exchange what runs."""
+    image_digests: dict[ImageReference, ImageDigest] = {}
+    """Image, as `./opstella images` lists it, to its digest: behind every reference that the stack itself writes, and in
+    that list, by which a mirror is filled. What only a chart names is pulled by its tag."""
     trivy_databases: ImageFolder | None = None
     """The folder of a registry that holds copies of Trivy's databases, `trivy-db` and `trivy-java-db`; by default the
     public ones, and in an air gap none: then Harbor scans nothing."""

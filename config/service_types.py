@@ -95,6 +95,15 @@ def _image(value: str) -> str:
     return value
 
 
+def _digest(value: str) -> str:
+    if not _DIGEST.match(value):
+        raise Fault(
+            f"{shown(value)} is not the digest of an image",
+            "write sha256: and its 64 hexadecimal digits, as `crane digest IMAGE` prints them",
+        )
+    return value
+
+
 def _bucket(value: str) -> str:
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value) and ".." not in value
     if not plain or re.fullmatch(r"[\d.]+", value):
@@ -165,6 +174,7 @@ PersonName = Annotated[str, AfterValidator(_person)]
 Email = Annotated[str, AfterValidator(_email)]
 SmartHost = Annotated[str, AfterValidator(_smarthost)]
 ImageReference = Annotated[str, AfterValidator(_image)]
+ImageDigest = Annotated[str, AfterValidator(_digest)]
 S3Endpoint = Annotated[str, AfterValidator(_s3_endpoint)]
 """Name, and port if it is not 443, of an object store."""
 S3Folder = Annotated[str, AfterValidator(_s3_folder)]

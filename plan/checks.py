@@ -10,7 +10,7 @@ from config.errors import Problem
 from config.model import Settings
 from config.salvage import touches
 from config.tls_checks import check_hosts, check_issuing
-from plan import keepalived, media, pki
+from plan import images, keepalived, media, pki
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
 from plan.tools import budget, catalogue, placement, projects
@@ -32,8 +32,9 @@ class Draft:
 
     @cached_property
     def assembled(self) -> tuple[dict[str, tuple[Release, ...]], list[Problem]]:
-        clusters = self.topology.clusters
-        return catalogue.assembled({c.name: tool_inputs(self.settings, self.topology, c) for c in clusters})
+        clusters, digests = self.topology.clusters, self.settings.media.image_digests
+        found, wrong = catalogue.assembled({c.name: tool_inputs(self.settings, self.topology, c) for c in clusters})
+        return {name: tuple(images.pinned(release, digests) for release in own) for name, own in found.items()}, wrong
 
     @property
     def releases(self) -> dict[str, tuple[Release, ...]]:
@@ -75,6 +76,10 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Draft], Iterable[Problem]]], ...
     (_MACHINES, lambda draft: keepalived.check(draft.topology)),
     (("media.**", "kubernetes.cni", "gitlab.**"), lambda draft: media.check(draft.settings)),
     (_PLACES, lambda draft: draft.assembled[1]),
+    (
+        ("media.imageDigests.**", "tools.**", *_PLACES),
+        lambda draft: images.check(draft.releases, draft.settings.media.image_digests),
+    ),
     (("tls.**", "domain", *_PLACES), _hosts),
     (
         ("pki.**", "domain", *_PLACES),

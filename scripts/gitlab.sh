@@ -178,13 +178,16 @@ fetch_package() {
 
 # add_repository deb|rpm: by GitLab's own script, which also brings the signing key.
 add_repository() {
-  local kind=$1 found
+  local kind=$1 found url sum
   found=$(compgen -G "/etc/apt/sources.list.d/gitlab_$PACKAGE.*" || compgen -G "$REPOSITORY" || true)
   if [[ -n $found ]]; then
     unchanged "$found"
     return
   fi
-  fetch "${V[package_url]:-https://packages.gitlab.com/install/repositories/gitlab/$PACKAGE/script.$kind.sh}" "$MEDIA/repository.sh"
+  url=${V[package_url]:-https://packages.gitlab.com/install/repositories/gitlab/$PACKAGE/script.$kind.sh}
+  sum=${V[package_sha256]}
+  [[ $kind == deb ]] || sum=${V[package_sha256_rpm]}
+  if [[ -n $sum ]]; then fetch_verified "$url" "$MEDIA/repository.sh" "$sum"; else fetch "$url" "$MEDIA/repository.sh"; fi
   # It runs curl and the package manager, which find the proxy in the environment.
   if ! bash "$MEDIA/repository.sh" >"$STAGE/repository" 2>&1 </dev/null; then
     redact <"$STAGE/repository" >&2

@@ -176,7 +176,12 @@ install_rke2() {
     done
     environment+=(INSTALL_RKE2_METHOD=tar INSTALL_RKE2_ARTIFACT_PATH="$MEDIA")
   else
-    fetch "${V[install_url]}" "$MEDIA/install.sh"
+    artifacts '*'
+    if [[ -v SUMS[install.sh] ]]; then
+      fetch_verified "${V[install_url]}" "$MEDIA/install.sh" "${SUMS[install.sh]}"
+    else
+      fetch "${V[install_url]}" "$MEDIA/install.sh"
+    fi
     environment+=(INSTALL_RKE2_VERSION="${V[version]}" INSTALL_RKE2_METHOD="${V[method]}")
   fi
   # The installer keeps its copies on disk, not in memory; it finds the proxy in the environment.

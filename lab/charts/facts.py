@@ -12,6 +12,7 @@ list of the chart's keys is compared on the way: a difference is printed, and th
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -245,7 +246,7 @@ def renderings(folder: Path, chart: versions.Chart) -> list[Facts]:
     for shape, release in shapes():
         if release.chart != chart.name or not release.repository:
             continue
-        facts = facts_of(rendered(folder, release))
+        facts = facts_of(_current(rendered(folder, release), folder, chart))
         same = next((one for one in found if {k: v for k, v in one.items() if k != "of"} == facts), None)
         if same is None:
             found.append({"of": [shape], **facts})
@@ -258,6 +259,15 @@ def strange_keys(folder: Path, chart: versions.Chart) -> list[str]:
     """Keys that the committed list has and the chart in `folder` has not (`-`), and the reverse (`+`)."""
     real, known = set(read_keys.keys(folder)), set(key_list(chart.name, chart.version))
     return [*(f"- {key}" for key in sorted(known - real)), *(f"+ {key}" for key in sorted(real - known))]
+
+
+def _current(value: Any, folder: Path, chart: versions.Chart) -> Any:
+    """`value` with the application's version of the pinned chart in its images, where another chart was read."""
+    about = yaml.safe_load((folder / "Chart.yaml").read_text())
+    if about["version"] == chart.version:
+        return value
+    text = json.dumps(value)
+    return json.loads(re.sub(rf"(?<=[:v-]){re.escape(str(about['appVersion']))}(?=\")", chart.app_version, text))
 
 
 def write(folder: Path, chart: versions.Chart) -> Path:

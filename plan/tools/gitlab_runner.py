@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from typing import Any
 
 from plan import toml, versions
@@ -118,6 +119,13 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
         named |= {name.lower(): value for name, value in named.items()}
         runner["environment"] = [f"{name}={value}" for name, value in sorted(named.items())]
     return toml.render({"runners": [runner]})
+
+
+def images(release: Release) -> tuple[str, ...]:
+    """What the runner itself starts: the helper of each job, and the image of those that name none."""
+    own = tomllib.loads(release.values["runners"]["config"])["runners"][0]["kubernetes"]
+    helper = f"registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:x86_64-v{versions.GITLAB_RUNNER.app_version}"
+    return (own["image"], own.get("helper_image", helper))
 
 
 def _values(inputs: ToolInputs, host: str, store: str) -> Values:

@@ -23,7 +23,7 @@ _MATERIAL = Material(
 _MEDIA = {
     "source": "airgap",
     "artifacts": "http://media.example.com",
-    "chartRepository": "http://charts.example.com",
+    "chartRepository": "https://charts.example.com",
     "sha256": {
         name: "0" * 64
         for name in (

@@ -219,6 +219,12 @@ def test_servers_apply_what_the_network_plugin_is_given() -> None:
         assert texts[1:] == (list(given.values()) if names else [])
 
 
+def test_online_nodes_hold_the_installer_to_its_sum_where_there_is_one() -> None:
+    plan = plan_of(changes={"media": {"sha256": {"install.sh": "ab" * 32, "script.deb.sh": "cd" * 32}}})
+    told = sent(nodes(plan).named("c-worker-1-rke2")).values
+    assert (told["source"], told["artifacts_sha256"].strip()) == ("online", f"{'ab' * 32}  install.sh")
+
+
 def test_air_gapped_nodes_get_every_artifact_with_its_sum() -> None:
     plan = plan_of(changes={**airgap()})
     told = sent(nodes(plan).named("c-worker-1-rke2")).values

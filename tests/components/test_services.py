@@ -186,6 +186,12 @@ def test_what_gitlab_gets_is_secret_even_with_a_key_that_is_not_marked() -> None
     assert "stdin" in server(plan_of(), key="the key").named("gitlab-omnibus").secrets
 
 
+def test_the_script_that_adds_gitlabs_repository_is_held_to_its_sum_where_there_is_one() -> None:
+    sums = {"script.deb.sh": "ab" * 32, "script.rpm.sh": "cd" * 32}
+    told = sent(server(plan_of(changes={"media": {"sha256": sums}})).named("gitlab-omnibus")).values
+    assert (told["package_url"], told["package_sha256"], told["package_sha256_rpm"]) == ("", "ab" * 32, "cd" * 32)
+
+
 @pytest.mark.parametrize("family", ["debian", "rhel"])
 def test_an_air_gapped_gitlab_comes_from_the_users_own_media(family: str) -> None:
     """The package is that of its machine's system: the settings choose it by the sum that they have."""

@@ -17,7 +17,7 @@ from tests.plan.packet_filter import parse
 from tests.plan.stacks import contracts, examples, plan, read
 
 ELSEWHERE, RESOLVER, CLOCK = IPv4Address("198.51.100.7"), "192.0.2.53", "192.0.2.123"
-AIRGAP = {"source": "airgap", "artifacts": "http://192.0.2.80:8000/media", "chartRepository": "http://192.0.2.80:8000/charts"}
+AIRGAP = {"source": "airgap", "artifacts": "http://192.0.2.80:8000/media", "chartRepository": "http://192.0.2.80:8000/charts", "allowHttp": True}
 
 
 def enforced(architecture: str = "standalone", egress: dict[str, Any] | None = None, **sections: Any) -> Plan:

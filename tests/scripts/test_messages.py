@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import ssl
 import subprocess
@@ -153,3 +154,34 @@ def test_the_installers_words_decide_its_remedy(tmp_path: Path) -> None:
     }
     for text, remedy in words.items():
         assert remedy in bash('stage; printf "%s\\n" "$T" >"$STAGE/install"; installer_remedy', with_phase="rke2", T=text).stdout
+
+
+# ---- scripts that are downloaded and run ------------------------------------------------------
+
+_ONLINE = """
+MEDIA=$FOLDER/media STAGE=$FOLDER/stage; install -d "$STAGE"; declare -A SUMS=() V=([source]=online [type]=agent [version]=v1 [method]=tar
+  [install_url]=file://$FOLDER/installer [artifacts_url]= [artifacts_sha256]="$SUM")
+proxy_use() { :; }; systemctl() { :; }; installed_version() { echo v1; }
+install_rke2
+"""
+_REPOSITORY = """
+MEDIA=$FOLDER/media STAGE=$FOLDER/stage PACKAGE=gitlab-ce REPOSITORY=$FOLDER/none; install -d "$STAGE"
+declare -A V=([package_url]=file://$FOLDER/installer [package_sha256]=$SUM [package_sha256_rpm]=)
+proxy_use() { :; }; compgen() { :; }; install -d "$MEDIA"
+add_repository deb
+"""
+
+
+@pytest.mark.parametrize(("phase", "code", "line"), [("rke2", _ONLINE, "{}  install.sh"), ("gitlab", _REPOSITORY, "{}")])
+def test_a_script_from_the_web_runs_only_with_the_sum_that_the_settings_have(
+    phase: str, code: str, line: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "installer"
+    script.write_text(f"echo ran >{tmp_path}/ran\n")
+    right = hashlib.sha256(script.read_bytes()).hexdigest()
+    for sum_, runs in (("", True), (line.format(right), True), (line.format("0" * 64), False)):
+        (tmp_path / "ran").unlink(missing_ok=True)
+        done = bash(code, with_phase=phase, FOLDER=str(tmp_path), SUM=sum_)
+        assert (tmp_path / "ran").exists() is runs, done.stderr
+        assert done.status == (0 if runs else 1), done.stderr
+        assert runs or "has a wrong SHA-256: expected 000" in done.stderr

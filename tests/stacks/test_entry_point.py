@@ -46,7 +46,7 @@ def test_a_configuration_becomes_a_stack(preview: bool) -> None:
     [
         ({"opstella:domain": "no domain"}, "opstella:domain"),
         ({"opstella:clusters": json.dumps({"standalone": {"masters": {"count": 2}}})}, "opstella:clusters.standalone.masters.count"),  # fmt: skip
-        ({"opstella:media": json.dumps({"source": "airgap", "artifacts": "http://m.example.com", "chartRepository": "http://c.example.com"})}, "opstella:media.sha256"),  # fmt: skip
+        ({"opstella:media": json.dumps({"source": "airgap", "artifacts": "http://m.example.com", "chartRepository": "https://c.example.com"})}, "opstella:media.sha256"),  # fmt: skip
         ({"opstella:surprise": "x"}, "opstella:surprise"),
     ],
 )

@@ -64,7 +64,7 @@ def airgap() -> dict[str, Any]:
             "source": "airgap",
             "artifacts": "http://media.example.com/opstella",
             "sha256": {name: f"{number:064x}" for number, name in enumerate(files, 1)},
-            "chartRepository": "http://charts.example.com",
+            "chartRepository": "https://charts.example.com",
         }
     }
 
