@@ -7,7 +7,7 @@ custom resources, each after what it needs. Charts get secrets by name (`existin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -30,7 +30,8 @@ class ToolStackArgs:
     `passwords` are those of the whole platform, `given` the user's own secrets by name. `authority_chain` is PEM, the
     intermediate and what stands above it, and `authority_key` signs in-cluster leaves; `certificate` is the user's own
     for `*.domain`, if there is one. `clusters` says how others of the platform are verified, by name. `external` is
-    what stands outside of the cluster, by the name under which a release or a Job needs it: only they wait for it.
+    what stands outside of the cluster, by the name under which a release or a Job needs it: only they wait for it. `until`
+    is the ISO date at which what Jobs make is to expire, if they ask for it.
     """
 
     cluster: str
@@ -47,6 +48,7 @@ class ToolStackArgs:
     projects: Sequence[Manifest] = ()
     """Objects of the cluster's projects, in an order in which needs come first."""
     external: Mapping[str, Sequence[pulumi.Resource]] = field(default_factory=dict)
+    until: str = ""
 
 
 class ToolStack(pulumi.ComponentResource):
@@ -142,6 +144,8 @@ class ToolStack(pulumi.ComponentResource):
         self._deployed[release.name] = done
 
     def _job(self, job: Job, release: Release, after: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        if job.until:
+            job = replace(job, environment={**job.environment, "UNTIL": self._args.until})
         return self._objects.job(job, release.namespace, release.ca_bundle, [*after, *self._of(job.needs)])
 
     def _of(self, needs: Sequence[str]) -> list[pulumi.Resource]:

@@ -117,6 +117,12 @@ def _variable(value: str) -> str:
     return value
 
 
+def _callback(value: str) -> str:
+    if value != "/*" and not re.fullmatch(r"/[A-Za-z0-9._~/-]*", value):
+        raise Fault(f"{shown(value)} is not a path", "write it from the first slash on, such as /auth/callback, or /* for any")
+    return value
+
+
 def _group_path(value: str) -> str:
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
     if not re.fullmatch(rf"{part}(?:/{part})*", value) or len(value) > 255:
@@ -180,6 +186,8 @@ S3Endpoint = Annotated[str, AfterValidator(_s3_endpoint)]
 S3Folder = Annotated[str, AfterValidator(_s3_folder)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 VariableName = Annotated[str, AfterValidator(_variable)]
+CallbackPath = Annotated[str, AfterValidator(_callback)]
+"""The path of a URL to which Keycloak redirects."""
 GroupPath = Annotated[str, AfterValidator(_group_path)]
 """The full path of a group of GitLab."""
 GitUrl = Annotated[str, AfterValidator(_git_url)]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from config.service_types import (
     BucketName,
+    CallbackPath,
     Email,
     GitUrl,
     GroupPath,
@@ -149,6 +150,8 @@ class OpstellaPart(Frozen):
     image: ImageReference | None = None
     """`None`: it is left out, and the outputs say so."""
     port: Port = 8080
+    callback_paths: tuple[CallbackPath, ...] = ("/*",)
+    """Where Keycloak may send people back to after their login; `/*` is everywhere below the service's own name."""
     environment: dict[VariableName, str] = {}
     """A value may name what the platform gives (plan/tools/opstella.py) as `$(NAME)`."""
     secret_environment: dict[VariableName, SecretName] = {}

@@ -7,7 +7,7 @@ longer takes is made anew.
 
 Environment: `HARBOR_URL`, `OIDC_ENDPOINT` (the realm's URL), `OIDC_CLIENT`, `ADMIN_GROUP`, `PROXIED` (registries,
 separated by spaces), `MEMBERS` (group=role pairs of the project library); where there is a GitLab, `ROBOT` (the name of
-the robot), and what ci_variables.py reads. Secrets: `admin` (HARBOR_ADMIN_PASSWORD), `oidc` (clientSecret).
+the robot), `UNTIL` (the ISO date at which it expires), and what ci_variables.py reads. Secrets: `admin` (HARBOR_ADMIN_PASSWORD), `oidc` (clientSecret).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from datetime import date, datetime
 from typing import Any
 
 from ci_variables import Variables
@@ -246,7 +247,11 @@ class Harbor:
         now = next((one for one in robots if one["name"].endswith(f"{SHARED}+{name}")), None)
         access = [{"resource": "repository", "action": action} for action in PUSH]
         permissions = [{"kind": "project", "namespace": SHARED, "access": access}]
-        wanted = {"level": "project", "description": MARK, "duration": -1, "disable": False, "permissions": permissions}
+        until = date.fromisoformat(environment("UNTIL"))
+        # Harbor counts from the day on which the robot was made.
+        made_on = date.today() if now is None else datetime.fromisoformat(now["creation_time"]).date()
+        days = max((until - made_on).days, 1)
+        wanted = {"level": "project", "description": MARK, "duration": days, "disable": False, "permissions": permissions}
         if now is None:
             made = self.api.post("/robots", {"name": name, **wanted})
             self.report.did(f"robot {made['name']}: made")
@@ -258,9 +263,9 @@ class Harbor:
                 f"its description is not '{MARK}', and somebody uses its secret",
                 "remove it; or hand it over, and its secret will be made anew: give it that description",
             )
-        if now["duration"] != -1 or now.get("disable") or rights(now) != rights(wanted):
+        if now["duration"] != days or now.get("disable") or rights(now) != rights(wanted):
             self.api.put(f"/robots/{now['id']}", {"name": now["name"], **wanted})
-            self.report.did(f"robot {now['name']}: its rights")
+            self.report.did(f"robot {now['name']}: its rights, until {until}")
         if known and self.lets_in(now["name"], known):
             return now["name"], known
         fresh = self.api.request("PATCH", f"/robots/{now['id']}", data={"secret": ""}).json()

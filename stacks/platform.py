@@ -77,7 +77,7 @@ def deploy(plan: Plan) -> Platform:
     )
     certificate = _provided(plan)
     gitlab_certificate = certificate or pki.leaves["gitlab"]
-    tokens = access_tokens(plan.releases)
+    tokens, until = access_tokens(plan.releases), tokens_until(datetime.now(UTC).date())
     gitlab = GitLabServer(
         "gitlab",
         GitLabServerArgs(
@@ -89,7 +89,7 @@ def deploy(plan: Plan) -> Platform:
             trusted_ca=pki.ca_bundle,
             tokens=tokens,
             token_values=[passwords.clear(token.cluster, token.password) for token in tokens],
-            tokens_until=tokens_until(datetime.now(UTC).date()),
+            tokens_until=until,
             prometheus_open=scraped(plan.contract.rules),
             **_gitlab_services(plan, passwords),
         ),
@@ -117,6 +117,7 @@ def deploy(plan: Plan) -> Platform:
                 after=(*below.nodes.ready, below.nfs.exported),
                 projects=plan.projects[name],
                 external={GITLAB: gitlab.serving, **deployed},
+                until=until,
             ),
         )
         deployed |= tools[name].deployed

@@ -45,6 +45,7 @@ def provisioning(inputs: ToolInputs, host: str) -> Job:
         },
         secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
         flows=(Flow(peer=ITSELF, ports=(8080,), why="sets Harbor up by its API"),),
+        until=ci.there(inputs),
     )
     return ci.publishing(job, inputs, _variables(inputs, host))
 

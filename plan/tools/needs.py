@@ -211,4 +211,7 @@ class Job:
     before: bool = False
     secrets: tuple[Secret, ...] = ()
     """Made for it alone. What they wait for, another cluster for one, holds back the Job and not the release."""
+    until: bool = False
+    """Whether its variable UNTIL is the day (ISO date) at which what it makes is to expire: the one at which GitLab's tokens
+    do. It is a day twice a year, so the Job runs again in every half-year in which the stack is brought up to date."""
     timeout_seconds: int = 600

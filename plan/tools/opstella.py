@@ -206,7 +206,9 @@ def release(inputs: ToolInputs) -> Release:
             OidcClient(
                 client_id=CLIENT,
                 name="Opstella",
-                redirect_uris=tuple(f"{url}/*" for url in urls),
+                redirect_uris=tuple(
+                    f"https://{inputs.hosts[PARTS[name][1]]}{path}" for name, part in parts.items() for path in part.callback_paths
+                ),
                 post_logout_redirect_uris=tuple(f"{url}/*" for url in urls),
                 web_origins=urls,
                 roles=ROLES,

@@ -271,6 +271,7 @@ def release(inputs: ToolInputs) -> Release:
                 secret=CLIENT_SECRET,
                 secret_key=vault_config.CLIENT_KEY,
                 web_origins=(f"https://{host}",),
+                pkce=True,
                 asked_at_start=True,  # its set-up reads the realm
             ),
         ),

@@ -81,12 +81,20 @@ def recorded(tool: Release = TOOL, *, preview: bool = False, given: str = "the u
             ToolStackArgs(
                 cluster="one", kubeconfig=pulumi.Output.secret("kubeconfig"), releases=(tool,), passwords=passwords,
                 authority_chain="chain", authority_key=pulumi.Output.secret(KEY), ca_bundle="the bundle",
-                given={"token": given}, external={"outside": (outside,)},
+                given={"token": given}, external={"outside": (outside,)}, until="2027-07-01",
                 clusters={"two": ClusterTrust(authority="two's authority", account_keys="two's keys")},
             ),
         )  # fmt: skip
 
     return run(program, preview=preview, answer=answering)
+
+
+@pytest.mark.parametrize("until", [True, False])
+def test_a_job_that_makes_what_expires_is_told_the_day_and_runs_again_with_it(until: bool, preview: bool) -> None:
+    found = job(recorded(replace(TOOL, jobs=(replace(JOB, until=until),)), preview=preview))
+    (container,) = found.inputs["spec"]["template"]["spec"]["containers"]
+    told = [one["value"] for one in container["env"] if one["name"] == "UNTIL"]
+    assert told == (["2027-07-01"] if until else [])
 
 
 def content(found: Recording, name: str) -> dict[str, str]:

@@ -83,6 +83,13 @@ def test_a_part_without_an_image_is_left_out(fields: tuple[str, ...]) -> None:
     assert client.redirect_uris == tuple(f"https://{host}/*" for host in hosts)
 
 
+def test_people_are_sent_back_only_to_the_paths_that_the_settings_name() -> None:
+    stack = plan(opstella={"ui": {"image": IMAGE, "callbackPaths": ["/auth/callback", "/silent"]}})
+    (made,) = (r for r in stack.releases["standalone"] if r.name == "opstella")
+    (client,) = made.clients
+    assert client.redirect_uris == (f"https://{made.host}/auth/callback", f"https://{made.host}/silent")
+
+
 def test_the_catalogue_carries_it_where_its_names_are() -> None:
     parts = {name: {"image": IMAGE} for name in ("ui", "core", "clearSession")}
     stack = plan("multicluster", opstella=parts)

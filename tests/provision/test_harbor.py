@@ -7,7 +7,8 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ class Place:
     client_secret: str
     gitlab: CiGitLab
     gitlab_url: str
+    until: date = field(default_factory=lambda: datetime.now(UTC).date() + timedelta(days=200))
+    """When the robot is to expire."""
 
     def run(self, inputs: ToolInputs = INPUTS, patience: int = 5) -> subprocess.CompletedProcess[str]:
         """The product's Job, here."""
@@ -67,7 +70,7 @@ class Place:
                 (files / "secrets" / name / key).write_text(value)
         gitlab = {"GITLAB_URL": self.gitlab_url, "VARIABLES_FILE": str(files / "ci_variables.json"), "CA_FILE": ""}
         environment = {k: v for k, v in job.environment.items() if isinstance(v, str)} | gitlab | {
-            "HARBOR_URL": self.url, "SECRETS": str(files / "secrets"), "PATIENCE": str(patience), "PATH": os.environ["PATH"],
+            "HARBOR_URL": self.url, "UNTIL": self.until.isoformat(), "SECRETS": str(files / "secrets"), "PATIENCE": str(patience), "PATH": os.environ["PATH"],
         }  # fmt: skip
         done = subprocess.run(
             [sys.executable, str(files / "harbor.py")],
@@ -213,7 +216,7 @@ def test_pipelines_of_the_groups_protected_branches_may_push_to_the_shared_proje
     assert done.returncode == 0, done.stderr
     (robot,) = place.double.robots
     assert robot["permissions"][0]["access"] == [{"resource": "repository", "action": way} for way in ("pull", "push")]
-    assert not robot["disable"]
+    assert not robot["disable"] and robot["duration"] == 200, "Harbor counts the days from when it was made"
     # Every user's own project has a protected branch; what the instance has, all of them find.
     assert {key: one["value"] for key, one in place.gitlab.variables.items()} == {
         "HARBOR_HOST": "harbor.devops.example.com",
@@ -309,8 +312,20 @@ def test_the_robots_rights_are_what_the_plan_says(place: Place) -> None:
     robot["permissions"][0]["access"].append({"resource": "repository", "action": "delete"})
     robot["disable"] = True
     done = place.run(WITH_GITLAB)
-    assert done.stdout == "changed: robot robot$library+opstella-ci: its rights\n1 changes\n"
+    assert done.stdout == f"changed: robot robot$library+opstella-ci: its rights, until {place.until}\n1 changes\n"
     assert len(robot["permissions"][0]["access"]) == 2 and not robot["disable"]
+
+
+def test_the_robot_expires_and_is_renewed_with_its_secret(place: Place) -> None:
+    place.run(WITH_GITLAB)
+    (robot,) = place.double.robots
+    secret, changes = robot["secret"], len(place.gitlab.changes)
+    place.until += timedelta(days=184)
+    assert f"its rights, until {place.until}" in place.run(WITH_GITLAB).stdout
+    assert (robot["duration"], robot["secret"], len(place.gitlab.changes)) == (384, secret, changes)
+    # As a former version made it: for ever.
+    robot["duration"] = -1
+    assert place.run(WITH_GITLAB).returncode == 0 and robot["duration"] == 384
 
 
 def test_anothers_robot_and_anothers_variable_are_refused_before_a_secret_is_made(place: Place) -> None:

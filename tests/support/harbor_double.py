@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,8 @@ class HarborDouble:
                 if wrong or data["level"] != "project" or "+" in data["name"] or "secret" in data:
                     return self._complain(f"POST /robots: {data} {wrong}")
                 name = f"robot$library+{data['name']}"
-                robot = {**data, "id": len(self.robots) + 1, "name": name, "creation_time": SINCE}
+                now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+                robot = {**data, "id": len(self.robots) + 1, "name": name, "creation_time": now}
                 self.robots.append(robot | {"secret": self._secret()})
                 return 201, {key: self.robots[-1][key] for key in ("id", "name", "secret", "creation_time")}
             case "PUT /robots/{robot_id}":
