@@ -860,8 +860,13 @@ selinux_enforcing() { type -P getenforce >/dev/null && [[ $(getenforce) == Enfor
 
 # selinux_allow BOOLEAN WHAT: where SELinux is enforced, lets WHAT happen, for good.
 selinux_allow() {
+  local found
   selinux_enforcing || return 0
-  if [[ $(getsebool "$1") == *' on' ]]; then
+  found=$(getsebool "$1" 2>/dev/null) || {
+    warning "SELinux's policy here knows no boolean $1; if it keeps $2 from happening: ausearch -m avc -ts recent"
+    return 0
+  }
+  if [[ $found == *' on' ]]; then
     unchanged "SELinux lets $2"
   else
     setsebool -P "$1" 1

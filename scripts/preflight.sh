@@ -115,7 +115,7 @@ check_size() {
   local item
   for item in ${short[@]+"${short[@]}"}; do
     if [[ ${V[size_check]} == error ]]; then
-      problem "too small: $item; enlarge the machine, or set the size check to 'warning'"
+      problem "too small: $item; enlarge the machine or its disk, or set opstella:machines.sizeCheck to warning"
     else
       WARNINGS+=("smaller than planned: $item")
     fi

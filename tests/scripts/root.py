@@ -26,6 +26,10 @@ class Root:
             (self.path / "dev" / device).touch()
             run("mount", "--bind", f"/dev/{device}", str(self.path / "dev" / device))
 
+        # The journal of a run asks systemd to undo what a killed run changed.
+        self.write("/usr/local/sbin/systemd-run", "#!/bin/sh\n", 0o755)
+        self.write("/usr/local/sbin/systemctl", '#!/bin/sh\ncase "$1" in is-*) exit 3 ;; esac\n', 0o755)
+
     def close(self) -> None:
         """Unmounts it; nothing runs in it any more."""
         run("umount", "--recursive", str(self.path))

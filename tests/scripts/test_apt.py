@@ -1,4 +1,5 @@
-"""The Debian family's package functions against the real apt, in a root of its own with packages made here."""
+"""The Debian family's package functions against the real apt of Debian 12 and 13, in roots of their own with packages
+made here."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from tests.scripts.root import Root
 pytestmark = pytest.mark.toolchain
 
 
-@pytest.fixture
-def debian(tmp_path: Path) -> Iterator[Root]:
-    root = Root(tmp_path, "image")
+@pytest.fixture(params=["image", "debian-13"])
+def debian(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Root]:
+    root = Root(tmp_path, request.param)
     root.write("/tree/DEBIAN/control", "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: tests <tests@example.com>\nDescription: stand-in\n")
     (root.path / "repo").mkdir()
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(root.path / "tree"), str(root.path / "repo/thing.deb")], check=True, capture_output=True)

@@ -39,7 +39,7 @@ def test_the_disk_is_measured_where_the_role_writes(root: Root) -> None:
     """An NFS machine whose share is a disk of 64 MB, beside a large /var/lib; and a large share beside a small one."""
     small = "mkdir -p /srv/nfs; mount -t tmpfs -o size=64m tmpfs /srv/nfs"
     found = looked_at(root, small, "nfs", "/srv/nfs/share", gb=5)
-    assert "too small: disk at /srv/nfs/share: planned 5 GB, found 1 GB; enlarge the machine, or set the size check to 'warning'" in found
+    assert "too small: disk at /srv/nfs/share: planned 5 GB, found 1 GB; enlarge the machine or its disk, or set opstella:machines.sizeCheck to warning" in found
     assert not [p for p in looked_at(root, small, "gitlab", "/var/opt/gitlab", gb=5) if "disk" in p]
     reverse = "mount -t tmpfs -o size=64m tmpfs /var/lib; mkdir -p /srv/nfs; mount -t tmpfs -o size=8g tmpfs /srv/nfs"
     assert not [p for p in looked_at(root, reverse, "nfs", "/srv/nfs", gb=5) if "too small" in p]
@@ -159,6 +159,19 @@ def test_elsewhere_nothing_changes(tmp_path: Path, mode: str) -> None:
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("echo 'virt_use_nfs --> on'", "unchanged: SELinux lets x"),
+        ("echo 'virt_use_nfs --> off'", "changed: SELinux lets x"),
+        ("echo 'getsebool:  SELinux is disabled' >&2; false", "warning: SELinux's policy here knows no boolean virt_use_nfs"),
+    ],
+)
+def test_a_boolean_is_set_where_the_policy_has_it(answer: str, said: str) -> None:
+    done = bash(f'selinux_enforcing() {{ :; }}; getsebool() {{ {answer}; }}; setsebool() {{ [[ $* == "-P virt_use_nfs 1" ]]; }}; selinux_allow virt_use_nfs x')
+    assert done.status == 0 and said in done.stderr, done.stderr
+
+
 # ---- names ------------------------------------------------------------------------------------
 
 
@@ -202,7 +215,7 @@ def test_a_nodes_journal_is_kept_on_disk(root: Root) -> None:
     """As on the RHEL family, where journald makes no folder of its own."""
     code = """
     rm -rf /var/log/journal; [[ -s /etc/machine-id ]] || printf '%032d\\n' 7 >/etc/machine-id
-    systemctl() { echo "systemctl $*"; grep -q '^Storage=persistent' /etc/systemd/journald.conf.d/opstella.conf && mkdir -p "/var/log/journal/$(</etc/machine-id)"; }
+    systemctl() { [[ $1 == restart ]] || return 0; echo "systemctl $*"; grep -q '^Storage=persistent' /etc/systemd/journald.conf.d/opstella.conf && mkdir -p "/var/log/journal/$(</etc/machine-id)"; }
     journalctl() { echo "journalctl $*"; }
     keep_journal; keep_journal
     """

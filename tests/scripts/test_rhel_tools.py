@@ -14,7 +14,7 @@ from tests.scripts.root import Root
 
 pytestmark = pytest.mark.toolchain
 
-_ACTIVE = 'systemctl() { case $* in "is-active --quiet NetworkManager" | reload*) ;; *) return 3 ;; esac; }\n'
+_ACTIVE = 'systemctl() { case $* in "is-active --quiet NetworkManager") ;; is-*) return 3 ;; esac; }\n'
 
 
 @pytest.fixture
@@ -47,12 +47,22 @@ def test_name_servers_go_into_the_file_that_network_manager_was_told_to_leave(rh
     assert not (rhel.path / "etc/NetworkManager/conf.d/opstella-dns.conf").exists()
 
 
-def test_cloud_init_reads_that_the_name_is_not_its_own(rhel: Root) -> None:
-    code = """
-    V=([hostname]=h1 [rename]=true); hostnamectl() { :; }; set_hostname
-    python3 -c "from cloudinit import util; c=util.read_conf_with_confd('/etc/cloud/cloud.cfg'); print(c['preserve_hostname'])"
+@pytest.mark.parametrize("rename", [True, False])
+def test_cloud_init_reads_whose_the_name_is_and_writes_the_hosts_file_with_ours(rhel: Root, rename: bool) -> None:
+    """Also where user data ask for the hosts file at every boot."""
+    code = f"""
+    V=([hostname]=h1 [rename]={str(rename).lower()} [hosts_file]=$'192.0.2.7 git.example.com\\n'); hostnamectl() {{ :; }}; tell_cloud_init
+    python3 - <<'PYTHON'
+from cloudinit import templater, util
+c = util.read_conf_with_confd('/etc/cloud/cloud.cfg')
+print(c['preserve_hostname'], c['manage_etc_hosts'])
+templater.render_to_file('/etc/cloud/templates/hosts.redhat.tmpl', '/etc/hosts', {{'hostname': 'h1', 'fqdn': 'h1.example.com'}})
+PYTHON
+    cat /etc/hosts
     """
-    assert rhel.bash(code, "prepare").stdout == "True\n"
+    lines = rhel.bash(code, "prepare").stdout.splitlines()
+    assert lines[0] == f"{rename} False"
+    assert "192.0.2.7 git.example.com" in lines and any("127.0.0.1" in line and "h1.example.com" in line for line in lines)
 
 
 def test_journald_reads_that_its_journal_is_persistent(rhel: Root) -> None:
