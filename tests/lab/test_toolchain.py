@@ -523,6 +523,38 @@ def test_a_failed_run_ends_with_the_reason_and_no_trace_of_the_program(tmp_path:
             assert {r["urn"].rsplit("::", 1)[1] for r in made if "Command" in r["urn"]} == {f"step-{n}" for n in range(4)}
 
 
+SILENT = """
+import sys
+sys.path.insert(0, {root!r})
+import pulumi
+from pulumi_command import remote
+from components.watchdog import Step, Watchdog
+from stacks.ending import leave_when_interrupted, settle
+
+leave_when_interrupted()
+watchdog = Watchdog("watchdog")
+connection = remote.ConnectionArgs(host="127.0.0.1", port={port}, user="x", password="x", dial_error_limit=0)
+hooks = watchdog.binding("silent", Step(machine="worker-3", seconds=1, limit=3))
+remote.Command("silent", connection=connection, create="true", opts=pulumi.ResourceOptions(hooks=hooks))
+pulumi.run(settle)
+"""
+
+
+def test_a_step_whose_machine_sends_nothing_ends_and_is_named(tmp_path: Path) -> None:
+    with socket.socket() as hung:  # an sshd that accepts and never speaks
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()
+        project = Project(tmp_path, SILENT.format(root=str(ROOT), port=hung.getsockname()[1]))
+        began = time.monotonic()
+        said = project.run("up", "--yes", "--skip-preview", status=1)
+    assert time.monotonic() - began < 90
+    assert "error: worker-3: silent has not ended after 3 s" in said and "What to do: " in said
+    assert "Traceback" not in said
+    # It was not made, so the next run tries again.
+    made = json.loads(project.run("stack", "export"))["deployment"]["resources"]
+    assert not [r for r in made if r["urn"].endswith("::silent")]
+
+
 def test_a_program_without_that_end_leaves_its_trace(tmp_path: Path) -> None:
     """The engine's cancel reaches the program here as it does by the released host."""
     bare = FAILING.format(root=str(ROOT)).replace("leave_when_interrupted()\n", "\n").replace("pulumi.run(settle)\n", "")

@@ -17,7 +17,6 @@ from .schema import (
     ProviderError,
     ResourceType,
     diff_response,
-    missing,
 )
 from .values import (
     UNKNOWN,
@@ -83,7 +82,13 @@ def _with_defaults(value: PropertyValue, members: dict[str, Property]) -> Proper
 
 def _changes(path: str, old: PropertyValue | None,
              new: PropertyValue | None) -> dict[str, tuple[str, bool]]:
-    """The changed leaves below ``path``; a secret is compared and named as a whole."""
+    """The changed leaves below ``path``; a secret is compared and named as a whole.
+
+    A secret that is unknown is not a change, as for the official provider: the SDK makes a connection one secret, so
+    a preview shows nothing of a command whose connection has an unknown member.
+    """
+    if old is not None and new is not None and new.is_secret and plain(new) == UNKNOWN:
+        return {}
     if old is None or new is None:
         if old is None and new is None:
             return {}
@@ -106,27 +111,66 @@ def _changes(path: str, old: PropertyValue | None,
     return {} if old == new else {path: ("update", False)}
 
 
+_GO_TYPES = {"string": "string", "number": "float64", "integer": "int", "boolean": "bool"}
+
+
+def _go_type(value: Any) -> str:
+    """The Go type of a plain value of the wire."""
+    if isinstance(value, bool):
+        return "bool"
+    for name, kinds in (("string", str), ("float64", (int, float)), ("[]interface {}", list)):
+        if isinstance(value, kinds):
+            return name
+    return "map[string]interface {}"
+
+
+def _faults(owner: str, declared: Members, given: Mapping[str, Any]) -> dict[str, str]:
+    """What the official provider's decoder refuses in ``given``, by key, in its words.
+
+    ``owner`` is the Go type that the members belong to, such as remote.CommandInputs. Unknown values pass.
+    """
+    found = {key: f"Unrecognized field '{key}' on '{owner}'" for key, value in given.items()
+             if key not in declared and value is not None and not key.startswith("__")}
+    for key, member in declared.items():
+        value = given.get(key)
+        if value is None:
+            if member.required:
+                found[key] = f"Missing required field '{key}' on '{owner}'"
+        elif value == UNKNOWN:
+            continue
+        elif member.fields and isinstance(value, dict):
+            name = member.ref.rpartition(":")[2]
+            if inner := _faults(f"remote.{name}", member.fields, value):
+                lines = "".join(f"\n\t{at}: {why}" for at, why in inner.items())
+                found[key] = (f"An error occurred decoding '{owner.rpartition('.')[2]}.{key}': {len(inner)} failures "
+                              f"decoding:{lines}")
+        elif problems := member.problems(key, value):
+            wanted = _GO_TYPES.get(member.type)
+            found[key] = (f"Field '{key}' on '{owner}' must be a '{wanted}'; got '{_go_type(value)}' instead"
+                          if wanted else problems[0].reason)
+    return found
+
+
 class _Command(ResourceType):
     """What both Command resources share: check, diff, and when something runs."""
 
     outputs: ClassVar[Members] = _OUTPUTS
+    owner: ClassVar[str]
 
     async def execute(self, call: Call, command: str, properties: dict[str, Any]) -> dict[str, str]:
         """Run ``command`` with the plain inputs and previous outputs: stdout and stderr."""
         raise NotImplementedError
 
     def check(self, news: Properties) -> tuple[Properties, list[CheckFailure]]:
-        """Fill in the connection's defaults, mark it secret; unknown keys are dropped."""
+        """Fill in the connection's defaults and mark it secret; unknown keys and wrong types are refused."""
         failures = self._uncovered_failures(news)
+        given = {key: plain(value) for key, value in news.items() if key not in self.uncovered}
+        failures += [CheckFailure(key, why) for key, why in _faults(self.owner, self.inputs, given).items()]
         inputs: Properties = {}
         for key, declared in self.inputs.items():
             value = news.get(key)
-            bare = plain(value)
-            if value is None or bare is None:
-                if declared.required:
-                    failures.append(missing(key))
+            if value is None or plain(value) is None:
                 continue
-            failures += declared.problems(key, bare)
             if declared.fields:
                 value = _with_defaults(value, dict(declared.fields))
             inputs[key] = secret(value) if declared.secret else value
@@ -142,7 +186,7 @@ class _Command(ResourceType):
         for key, declared in self.inputs.items():
             for path, (kind, _) in _changes(key, old_inputs.get(key), news.get(key)).items():
                 changes[path] = (kind, declared.replace and path == key)
-        return diff_response(changes)
+        return diff_response(changes, of_inputs=False)
 
     def _inputs(self, properties: Properties) -> Properties:
         return {key: properties[key] for key in self.inputs if key in properties}
@@ -175,13 +219,13 @@ class _Command(ResourceType):
         return {**news, **{key: wrap(value) for key, value in before.items()}}
 
     def _may_change_output(self, state: Properties, news: Properties) -> bool:
-        """Whether a preview shows the output as unknown: an unknown input, or a changed one.
+        """Whether a preview shows the output as unknown: an unknown input, or a changed one, a new mark of
+        secrecy included.
 
         An input that the state does not have is not counted, as in the official provider.
         """
         for key in self.inputs:
-            new = plain(news.get(key))
-            if new == UNKNOWN or (key in state and plain(state[key]) != new):
+            if plain(news.get(key)) == UNKNOWN or (key in state and state[key] != news.get(key)):
                 return True
         return False
 
@@ -204,20 +248,18 @@ class RemoteCommand(_Command):
     """``command:remote:Command``: one new SSH connection a run."""
 
     token = "command:remote:Command"
+    owner = "remote.CommandInputs"
     inputs: ClassVar[Members] = {**_COMMAND_INPUTS, "connection": _CONNECTION}
 
     async def execute(self, call: Call, command: str, properties: dict[str, Any]) -> dict[str, str]:
-        """Dial, run, close."""
+        """Dial and run; the connection stays open."""
         from . import ssh  # 0.2 s to import: a preview never needs it
 
         client = await ssh.dial(call, properties["connection"])
-        try:
-            stdout, stderr = await ssh.run(
-                call, client, command, stdin=properties.get("stdin"),
-                environment=properties.get("environment") or {},
-                previous=_previous(properties), logging=properties.get("logging"))
-        finally:
-            await client.close()
+        stdout, stderr = await ssh.run(
+            call, client, command, stdin=properties.get("stdin"),
+            environment=properties.get("environment") or {},
+            previous=_previous(properties), logging=properties.get("logging"))
         return {"stdout": stdout, "stderr": stderr}
 
 
@@ -287,6 +329,7 @@ class LocalCommand(_Command):
     """``command:local:Command``."""
 
     token = "command:local:Command"
+    owner = "local.CommandInputs"
     inputs: ClassVar[Members] = _LOCAL_INPUTS
     uncovered: ClassVar[Mapping[str, str]] = _NO_GLOBS
 

@@ -244,13 +244,14 @@ _KINDS = {
 }
 
 
-def diff_response(changes: Mapping[str, tuple[str, bool]]) -> DiffResponse:
-    """A response from ``{path: (add|delete|update, replaces)}``."""
+def diff_response(changes: Mapping[str, tuple[str, bool]], *,
+                  of_inputs: bool = True) -> DiffResponse:
+    """A response from ``{path: (add|delete|update, replaces)}``; ``of_inputs`` says what the paths are paths of."""
     return DiffResponse(
         changes=bool(changes),
         replaces=[path for path, (_, replaces) in changes.items() if replaces],
         diffs=list(changes),
-        detailed_diff={path: PropertyDiff(_KINDS[change], True)
+        detailed_diff={path: PropertyDiff(_KINDS[change], of_inputs)
                        for path, change in changes.items()},
     )
 

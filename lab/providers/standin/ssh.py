@@ -172,13 +172,17 @@ async def _tcp(connection: dict[str, Any]) -> socket.socket:
 async def _handshake(connection: dict[str, Any], options: dict[str, Any],
                      **transport: Any) -> asyncssh.SSHClientConnection:
     refusals = _Refusals()
+    own = ""
+    if (sock := transport.get("sock")) is not None:
+        host, port, *_ = sock.getsockname()
+        own = f"{f'[{host}]' if ':' in host else host}:{port}->"
     try:
         return await asyncssh.connect(connection["host"], _port(connection),
                                       client_factory=lambda: refusals, **transport, **options)
     except asyncssh.HostKeyNotVerifiable:
         wanted = options["server_host_key_algs"][0]
         reason = ("ssh: host key mismatch" if refusals.kind == wanted else
-                  f"ssh: no common algorithm for host key; client offered: [{wanted}], server "
+                  f"ssh: no common algorithm for host key; we offered: [{wanted}], peer "
                   f"offered: [{refusals.kind}]")
     except asyncssh.PermissionDenied:
         tried = " ".join(["none", *dict.fromkeys(options["preferred_auth"])])
@@ -189,7 +193,7 @@ async def _handshake(connection: dict[str, Any], options: dict[str, Any],
     except asyncssh.ConnectionLost:
         reason = "EOF"
     except OSError as error:
-        reason = f"read tcp {_endpoint(connection)}: read: {_reason(error)}"
+        reason = f"read tcp {own}{_endpoint(connection)}: read: {_reason(error)}"
     except asyncssh.Error as error:
         reason = f"ssh: {error.reason}"
     raise DialError(f"ssh: handshake failed: {reason}")
@@ -197,17 +201,22 @@ async def _handshake(connection: dict[str, Any], options: dict[str, Any],
 
 @dataclass
 class Client:
-    """An open connection to the target, and to the proxy it goes through, if any."""
+    """An open connection to the target, and to the proxy it goes through, if any.
+
+    Both stay open until the plugin ends, as with the official provider, which closes none.
+    """
 
     target: asyncssh.SSHClientConnection
     proxy: asyncssh.SSHClientConnection | None = None
 
-    async def close(self) -> None:
-        """Close both, innermost first."""
-        for connection in (self.target, self.proxy):
-            if connection is not None:
-                connection.close()
-                await connection.wait_closed()
+
+# Held, so that no connection is closed because nobody refers to it.
+_open: list[Client] = []
+
+
+def _kept(client: Client) -> Client:
+    _open.append(client)
+    return client
 
 
 class _ProxyDial:
@@ -248,7 +257,7 @@ async def dial(call: Call, connection: dict[str, Any]) -> Client:
         async def direct() -> asyncssh.SSHClientConnection:
             return await _handshake(connection, options, sock=await _tcp(connection))
 
-        return Client(await dial_with_retry(call, "Dial", _limit(connection), direct))
+        return _kept(Client(await dial_with_retry(call, "Dial", _limit(connection), direct)))
 
     try:
         proxy_options = _options(proxy)
@@ -277,13 +286,10 @@ async def dial(call: Call, connection: dict[str, Any]) -> Client:
             raise
 
     try:
-        return Client(await dial_with_retry(call, "Dial", _limit(connection), through), hop)
+        return _kept(Client(await dial_with_retry(call, "Dial", _limit(connection), through), hop))
     except ProviderError as error:
-        hop.close()
+        # The proxy's connection stays open here, too.
         raise type(error)(f"proxy: {error}") from None
-    except BaseException:
-        hop.close()
-        raise
 
 
 class _Channel(SSHClientChannel):  # type: ignore[type-arg]
@@ -383,12 +389,17 @@ async def run(call: Call, client: Client, command: str, *, stdin: str | None,
     return text(output.stdout), text(output.stderr)
 
 
+# The numbers that golang.org/x/crypto/ssh adds to 128; a signal outside RFC 4254 adds none.
+_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "SEGV": 11, "PIPE": 13,
+            "ALRM": 14, "TERM": 15}
+
+
 def _failure(channel: Any) -> str | None:
     signal = channel.get_exit_signal()
     if signal is not None:
         name, _, message, _ = signal
         reason = f". Reason was: {message}" if message else ""
-        return f"Process exited with status 128 from signal {name}{reason}"
+        return f"Process exited with status {128 + _SIGNALS.get(name, 0)} from signal {name}{reason}"
     status = channel.get_exit_status()
     if status is None:
         return "wait: remote command exited without exit status or exit signal"

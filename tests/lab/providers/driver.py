@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ from standin import server  # noqa: E402
 from standin.schema import Package  # noqa: E402
 from standin.values import UNKNOWN, Properties, plain, secret, wrap  # noqa: E402
 
-__all__ = ["PROVIDERS", "UNKNOWN", "Driver", "Failure", "plain", "secret", "secrets_of", "wrap"]
+__all__ = ["PROVIDERS", "UNKNOWN", "Driver", "Failure", "Process", "plain", "secret", "secrets_of", "wrap"]
 
 
 class Failure(Exception):
@@ -132,6 +133,27 @@ class Driver:
             path for path, kind in found.items() if kind.endswith("REPLACE"))
         return found
 
+    def raw_diff(self, token: str, old: dict[str, Any], news: dict[str, Any]) -> dict[str, str]:
+        """Changed paths and their kinds, each with whether it is one of the inputs; {} for no change.
+
+        The checked inputs are handed on as the engine does.
+        """
+        def checked(values: dict[str, Any]) -> Any:
+            reply = self._rpc(self.stub.Check, provider_pb2.CheckRequest(
+                urn=self.urn(token), news=self._struct(values)))
+            assert not reply.failures, reply.failures
+            return _without_outputs(reply.inputs)
+
+        old_inputs = checked(old)
+        reply = self._rpc(self.stub.Diff, provider_pb2.DiffRequest(
+            id="id", urn=self.urn(token), olds=old_inputs, old_inputs=old_inputs,
+            news=checked(news)))
+        kinds = provider_pb2.PropertyDiff.Kind
+        if reply.changes != provider_pb2.DiffResponse.DIFF_SOME:
+            return {}
+        return {path: kinds.Name(change.kind) + (" of inputs" if change.inputDiff else "")
+                for path, change in sorted(reply.detailedDiff.items())}
+
     def update(self, token: str, state: Properties, news: dict[str, Any],
                preview: bool = False) -> Properties:
         """Check and update: the outputs."""
@@ -157,6 +179,58 @@ class Driver:
             tok=token, args=self._struct(arguments)))
         found = PropertyValue.unmarshal_map(getattr(reply, "return"))
         return {key: plain(value) for key, value in found.items()}
+
+
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+_SECRET = "1b47061264138c4ac30d75fd1eb44270"
+_OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
+
+
+def _without_outputs(values: Any) -> Any:
+    """``values`` (protobuf's) as the engine hands them on to a diff: an output without a value is an unknown value,
+    and marked secret if the output was."""
+    for value in values.fields.values():
+        members = value.struct_value.fields
+        if _SIGNATURE in members and members[_SIGNATURE].string_value == _OUTPUT and "value" not in members:
+            is_secret = members["secret"].bool_value
+            value.string_value = UNKNOWN
+            if is_secret:
+                value.struct_value.update({_SIGNATURE: _SECRET, "value": UNKNOWN})
+    return values
+
+
+class Process(Driver):
+    """The same to a plugin's program, such as a released one."""
+
+    def __init__(self, program: str) -> None:
+        self._engine = _Engine()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+        async def serve() -> tuple[Any, int]:
+            engine = grpc.aio.server()
+            engine_pb2_grpc.add_EngineServicer_to_server(self._engine, engine)
+            port = engine.add_insecure_port("127.0.0.1:0")
+            await engine.start()
+            return engine, port
+
+        self._servers = asyncio.run_coroutine_threadsafe(serve(), self._loop).result(10)
+        self._process = subprocess.Popen([program, f"127.0.0.1:{self._servers[1]}"], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        port = int(self._process.stdout.readline())
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=_GRPC_CHANNEL_OPTIONS)
+        self.stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
+        self._rpc(self.stub.Configure, provider_pb2.ConfigureRequest(
+            acceptSecrets=True, acceptResources=True, sends_old_inputs=True,
+            sends_old_inputs_to_delete=True))
+
+    def close(self) -> None:
+        """Stop everything."""
+        self._process.kill()
+        self._process.wait()
+        self._servers = (self._servers[0],)
+        super().close()
 
 
 def secrets_of(properties: Properties) -> set[str]:
