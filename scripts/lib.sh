@@ -856,6 +856,9 @@ package_install() {
   changed "packages ${missing[*]}"
 }
 
+# Packages of SELinux's policy for RKE2, by its vendor.
+SELINUX_PACKAGES=https://rpm.rancher.io
+
 selinux_enforcing() { type -P getenforce >/dev/null && [[ $(getenforce) == Enforcing ]]; }
 
 # selinux_allow BOOLEAN WHAT: where SELinux is enforced, lets WHAT happen, for good.

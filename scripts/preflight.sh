@@ -175,7 +175,12 @@ check_node() {
   selinux_enforcing || return 0
   if [[ $(os_family) != rhel ]]; then
     problem "SELinux is enforced, and RKE2 has a policy for the RHEL family only; write SELINUX=permissive into /etc/selinux/config and: setenforce 0"
-  elif [[ ${V[source]} == airgap ]] && ! package_installed rke2-selinux && [[ -z $(command dnf -q repoquery rke2-selinux 2>/dev/null) ]]; then
+  elif package_installed rke2-selinux; then
+    return
+  elif [[ ${V[source]} == online ]]; then
+    # Where its policy comes from.
+    V[urls]+=$'\n'$SELINUX_PACKAGES/public.key
+  elif [[ -z $(command dnf -q repoquery rke2-selinux 2>/dev/null) ]]; then
     problem "SELinux is enforced, and the package rke2-selinux is neither installed nor offered by this host's repositories; put it and container-selinux into them, or install both, before RKE2"
   fi
 }

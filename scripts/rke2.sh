@@ -6,7 +6,6 @@ CONFIG=/etc/rancher/rke2
 DATA=/var/lib/rancher/rke2
 IMAGES=$DATA/agent/images
 MEDIA=/var/lib/opstella/media/rke2
-SELINUX_PACKAGES=https://rpm.rancher.io
 UNMANAGED=$'[keyfile]\nunmanaged-devices=interface-name:flannel*;interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico;interface-name:vxlan-v6.calico;interface-name:wireguard.cali;interface-name:wg-v6.cali;interface-name:cilium*;interface-name:lxc*\n'
 CIS_SHARE=(/usr/local/share/rke2 /opt/rke2/share/rke2 /usr/share/rke2)
 RESTART=false

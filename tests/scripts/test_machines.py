@@ -92,9 +92,11 @@ package_installed() { [[ " ${INSTALLED:-} " == *" $1 "* ]]; }
 
 
 def node(role: str = "worker", source: str = "online", **environment: str) -> str:
-    code = f'{_NODE} dnf() {{ :; }}; command() {{ printf "%s" "${{OFFERED:-}}"; }}; V[role]={role} V[source]={source}; check_node; printf "%s" "${{PROBLEMS[*]-}}"'
+    code = f'{_NODE} dnf() {{ :; }}; command() {{ printf "%s" "${{OFFERED:-}}"; }}; V[role]={role} V[source]={source} V[urls]=https://get.rke2.io; check_node; printf "%s" "${{PROBLEMS[*]-}}"; printf "%s" "${{V[urls]}}" >&2'
     done = bash(code, with_phase="preflight", **environment)
     assert done.status == 0, done.stderr
+    policy = environment.get("SELINUX") == "Enforcing" and "INSTALLED" not in environment and source == "online" and "FAMILY" not in environment
+    assert done.stderr.split() == ["https://get.rke2.io", *(["https://rpm.rancher.io/public.key"] if policy else [])]
     return done.stdout
 
 
@@ -113,6 +115,7 @@ def test_what_nm_cloud_setup_left_in_the_kernel_is_refused_until_a_reboot() -> N
     ("case", "message"),
     [
         ({"SELINUX": "Enforcing"}, ""),
+        ({"SELINUX": "Enforcing", "INSTALLED": "rke2-selinux"}, ""),
         ({"SELINUX": "Permissive", "FAMILY": "debian"}, ""),
         ({"SELINUX": "Enforcing", "FAMILY": "debian"}, "RKE2 has a policy for the RHEL family only"),
         ({"SELINUX": "Enforcing", "source": "airgap"}, "rke2-selinux is neither installed nor offered"),
