@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.clusters import Cluster
-from config.errors import Problem, key
+from config.errors import REMOVE, Problem, key
 from config.model import Settings
 
 # What describes a load balancer's machines, and so is no setting of one that is shared.
@@ -77,9 +77,11 @@ def _shared(settings: Settings, name: str, owner: str) -> Iterator[Problem]:
             f"write a free address of {of_owner.subnet}",
         )
     if own := [name for name in _OF_MACHINES if name in balancer.model_fields_set]:
-        written = ", ".join(str(type(balancer).model_fields[field].alias or field) for field in own)
+        names = [str(type(balancer).model_fields[field].alias or field) for field in own]
+        written = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         yield Problem(
             path,
-            f"{written}: said of machines of its own, but sharedWith takes those of {owner}",
-            f"remove either; the machines of {owner} are described at {key('clusters', owner, 'loadBalancer')}",
+            f"{written} cannot be set together with sharedWith: the machines are those of {owner}",
+            f"remove {written}; the machines of {owner} are described at {key('clusters', owner, 'loadBalancer')}",
+            {("clusters", name, "loadBalancer", field): REMOVE for field in names},
         )

@@ -18,7 +18,7 @@ from config.nodes_checks import check_nodes
 from config.pem import ENCRYPTED
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
-from config.reference import ARCHITECTURES
+from config.reference import ARCHITECTURES, WORKERS
 from config.salvage import touches
 from config.services_checks import CHECKS
 from config.tls_checks import check_intermediate, check_ssh, check_tls
@@ -107,7 +107,8 @@ def _sources(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             key("pki.intermediateYears"),
             f"{pki.intermediate_years} years outlive the root, opstella:pki.rootYears {pki.root_years}",
-            "write at most the root's years",
+            f"write at most the root's years, {pki.root_years}",
+            {("pki", "intermediateYears"): pki.root_years},
         )
 
 
@@ -123,12 +124,14 @@ def _nodes(settings: Settings) -> Iterator[Problem]:
                 else "no master: nothing would hold the cluster's state",
                 f"write an odd number, {max(masters - 1, 1)} or {max(masters + 1, 3)}: 1 survives no loss, 3 the loss of one, "
                 "5 of two",
+                {("clusters", name, "masters", "count"): max(masters - 1, 1)},
             )
         if workers < 1:
             yield Problem(
                 key("clusters", name, "workers.count"),
-                "no worker: nothing would carry the tools, and the load balancer would have no target",
-                "write 1 or more (the reference has 3 to 5)",
+                "no worker: the tools would run nowhere, and the load balancer would have no target",
+                WORKERS,
+                {("clusters", name, "workers", "count"): 5},
             )
         groups: tuple[tuple[str, Nodes], ...] = (("masters", cluster.masters), ("workers", cluster.workers))
         for role, nodes in groups:
@@ -139,6 +142,10 @@ def _nodes(settings: Settings) -> Iterator[Problem]:
                     f"{RKE2_MINIMUM_CPU} CPU and {RKE2_MINIMUM_MEMORY_GB} GB",
                     f"write cpu: {max(nodes.cpu, RKE2_MINIMUM_CPU)} and "
                     f"memoryGb: {max(nodes.memory_gb, RKE2_MINIMUM_MEMORY_GB)} or more",
+                    {
+                        ("clusters", name, role, "cpu"): max(nodes.cpu, RKE2_MINIMUM_CPU),
+                        ("clusters", name, role, "memoryGb"): max(nodes.memory_gb, RKE2_MINIMUM_MEMORY_GB),
+                    },
                 )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from config.errors import REMOVE, Fault, Problem, Rename, key
 from config.model import Settings
+from config.reference import WORKERS
 from config.types import shown
 
 # What to type for what no default can know.
@@ -23,6 +24,13 @@ _REMEDIES = {
     "ssh.privateKey": "pulumi config set --path opstella:ssh.privateKey file:~/.ssh/id_ed25519, "
     "or the key's text with --secret",
     "clusters": "architecture 'custom' has no clusters of its own: describe them, each with its subnet, such as one: {subnet: 192.168.72.0/24}",
+}
+
+# Where not every number within the bounds is right by itself: what to write, in words and as data.
+_ADVISED: dict[tuple[Any, ...], tuple[str, Any]] = {
+    ("loadBalancer", "count"): ("write 1; or 2, with addresses and virtualAddress", 1),
+    ("masters", "count"): ("write 1 or 3", 1),
+    ("workers", "count"): (WORKERS, 5),
 }
 
 _NOUNS = {
@@ -91,6 +99,9 @@ def explain(error: Any) -> Problem:
         bound = context["ge" if low else "le"]
         # Of nothing there is none: what may be 0 by its type may not be by the checks.
         bound = max(bound, 1) if low else bound
+        advised = next((a for end, a in _ADVISED.items() if location[-2:] == end), None)
+        if advised:
+            return problem(f"{value} is too {'small' if low else 'large'}", *advised)
         return problem(
             f"{value} is too {'small' if low else 'large'}", f"write {bound} or {'more' if low else 'less'}", bound
         )
@@ -98,7 +109,7 @@ def explain(error: Any) -> Problem:
         return problem("the text is empty", "write a text, or remove the setting", REMOVE)
     if kind == "string_too_long":
         return problem(
-            f"the text has {len(value)} characters", f"write at most {context['max_length']}", value[: context["max_length"]]
+            f"the text has {len(value)} characters", f"write at most {context['max_length']}"
         )
     message = error["msg"]
     return problem(message[0].lower() + message[1:], "correct it; the comments in Pulumi.standalone.yaml show how")

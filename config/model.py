@@ -32,9 +32,11 @@ from config.types import (
     Port,
     Rke2Version,
     Sha256,
+    Unproxied,
     Url,
     UserName,
     WebUrl,
+    matching,
     whole,
 )
 
@@ -157,7 +159,7 @@ class Proxy(Frozen):
 
     http: WebUrl | None = None
     https: WebUrl | None = None
-    no_proxy: tuple[str, ...] = ()
+    no_proxy: tuple[Unproxied, ...] = ()
 
 
 class EtcdS3(Frozen):
@@ -169,7 +171,7 @@ class EtcdS3(Frozen):
     endpoint: S3Endpoint
     bucket: BucketName
     folder: S3Folder = ""
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    region: Annotated[str, matching(r"[a-z0-9-]+", "a region", "use a-z, 0-9 and '-', such as us-east-1")] = "us-east-1"
     access_key: SecretName
     """Name of a secret of opstella:secrets, as `secret_key`'s."""
     secret_key: SecretName

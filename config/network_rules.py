@@ -14,7 +14,7 @@ from config.types import Flag, Frozen, Network, shown
 def _purpose(value: Any) -> Any:
     # It becomes a comment in the ruleset.
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 .,:/()_-]{0,63}", value):
-        raise Fault(f"{shown(value)} is no purpose", "write it in letters, digits, spaces and .,:/()_-, at most 64 characters")
+        raise Fault(f"{shown(value)} is not a purpose of plain characters", "write it in letters, digits, spaces and .,:/()_-, at most 64 characters")
     return value
 
 
@@ -28,9 +28,9 @@ def _ports(value: Any) -> Any:
     low, high = (int(ends[1]), int(ends[2])) if ends else (value, value)
     for port in (low, high):
         if not 1 <= port <= 65535:
-            raise Fault(f"{port} is no port", "write 1 to 65535")
+            raise Fault(f"{port} is not a valid port", "write 1 to 65535")
     if low > high:
-        raise Fault(f"the range {low}-{high} is reversed", f"write {high}-{low}")
+        raise Fault(f"the range {low}-{high} is reversed", f"write {high}-{low}", f"{high}-{low}")
     return low, high
 
 

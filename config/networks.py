@@ -59,20 +59,24 @@ def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
     machines: list[Machine] = [cluster.nfs]
     if name == next(iter(settings.enabled_clusters)):
         machines += [settings.bastion, settings.gitlab]
+    virtual = set(settings.virtual_addresses(name).values())
     given = {*balancer.given, *(m.address for m in machines if m.address)}
     given |= {*cluster.masters.addresses, *cluster.workers.addresses}
     hosts = balancer.machines + len(machines) + cluster.masters.count + cluster.workers.count
     first, last = settings.machines.first_address, cluster.subnet.num_addresses - 2
-    held = given | set(settings.virtual_addresses(name).values())
+    held = given | virtual
     taken = sum(1 for a in held if a in cluster.subnet and first <= int(a) - int(cluster.subnet[0]) <= last)
     free, wanted = max(last - first + 1, 0) - taken, hosts - len(given)
     if free < wanted:
+        # Nothing says which of the addresses held are among the free ones of a wider network: room for all.
+        prefix = min(_prefix_for(hosts + len(held) + first + 1), cluster.subnet.prefixlen - 1)
+        wider = IPv4Network((int(cluster.subnet[0]), prefix), strict=False)
         yield Problem(
             key("clusters", name, "subnet"),
             f"{cluster.subnet} has {max(free, 0)} free addresses from opstella:machines.firstAddress {first} on, "
             f"but {wanted} machines need one",
-            f"write a wider network (/{_prefix_for(hosts + first + 1)} would do), fewer machines, "
-            "or a lower machines.firstAddress",
+            f"write a wider network, such as {wider}, fewer machines, or a lower machines.firstAddress",
+            {("clusters", name, "subnet"): str(wider)},
         )
     for field, network in _of(cluster).items():
         if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
@@ -83,16 +87,20 @@ def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
             )
     nodes = cluster.masters.count + cluster.workers.count
     if node_mask(cluster) is None:
+        pods = _free(settings, min(_prefix_for(nodes * 128), 22))
         yield Problem(
             key("clusters", name, "podSubnet"),
             f"{cluster.pod_subnet} cannot give each of {nodes} nodes a block for {PODS_PER_NODE} pods",
-            f"write a /{_prefix_for(nodes * 128)} or wider, up to /8",
+            f"write a network of that size that touches no other, such as {pods}",
+            {("clusters", name, "podSubnet"): str(pods)},
         )
     if not WIDEST_SERVICE_PREFIX <= cluster.service_subnet.prefixlen <= 24:
+        services = _free(settings, min(max(cluster.service_subnet.prefixlen, WIDEST_SERVICE_PREFIX), 24))
         yield Problem(
             key("clusters", name, "serviceSubnet"),
             f"{cluster.service_subnet} has room for {cluster.service_subnet.num_addresses} services",
-            f"write a /24 or wider, up to /{WIDEST_SERVICE_PREFIX} (the reference has /22)",
+            f"write a /24 or wider, up to /{WIDEST_SERVICE_PREFIX} (the reference has /22), such as {services}",
+            {("clusters", name, "serviceSubnet"): str(services)},
         )
 
 
@@ -104,6 +112,14 @@ def node_mask(cluster: Cluster) -> int | None:
         if 0 <= bits <= WIDEST_POD_BITS and 2**bits >= nodes:
             return mask
     return None
+
+
+def _free(settings: Settings, prefix: int) -> IPv4Network:
+    """A private network of that prefix length which none of the stack's own touches."""
+    taken = [network for cluster in settings.enabled_clusters.values() for network in _of(cluster).values()]
+    private = (IPv4Network("172.16.0.0/12"), IPv4Network("10.0.0.0/8"))
+    candidates = (n for wide in private if wide.prefixlen <= prefix for n in wide.subnets(new_prefix=prefix))
+    return next((n for n in candidates if not any(n.overlaps(other) for other in taken)), IPv4Network((private[1][0], prefix)))
 
 
 def _prefix_for(addresses: int) -> int:

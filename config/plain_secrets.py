@@ -74,7 +74,7 @@ def check_plain(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 key(f"notSecret[{index}]"),
                 f"'{place}' names no value that looks like a secret",
-                f"write {close[0]}" if close else "remove it",
+                f"write {close[0]}" if close else "remove it from the list",
             )
 
 

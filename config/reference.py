@@ -74,6 +74,8 @@ _COMMON_DOMAINS = {
 # Of every service where it is alone; in one of several clusters, the cluster's name follows.
 DEFAULT_LABELS = {**_COMMON_DOMAINS, "argocd": "argocd", "minio": "minio", "minioApi": "minio-api"}
 
+WORKERS = "write the number of workers: the reference has 5 for one cluster, 3 to 5 for each of several"
+
 _STANDALONE: dict[str, Any] = {
     "bastion": _SMALL,
     "gitlab": {"cpu": 2, "memoryGb": 4, "diskGb": 40},

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from config.errors import Fault
 from config.key_types import contents
-from config.types import LABEL, shown
+from config.types import LABEL, matching, shown
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9-]+\.)*[A-Za-z0-9-]+\Z")
 # A container image reference (distribution's grammar): [registry/]path[:tag][@digest].
@@ -62,7 +62,7 @@ def _smarthost(value: str) -> str:
 
 
 def _s3_endpoint(value: str) -> str:
-    fix = "write the store's name alone, as s3.example.com or s3.example.com:9000; it is spoken to by TLS"
+    fix = "write the store's name alone, as s3.example.com or s3.example.com:9000; TLS is always used"
     host, _, port = value.partition(":")
     if "/" in value or not all(LABEL.match(label) for label in host.split(".")):
         raise Fault(f"{shown(value)} is not the name of an object store", fix)
@@ -131,15 +131,15 @@ def _group_path(value: str) -> str:
 
 
 def _git_url(value: str) -> str:
-    fix = "write https://HOST/PATH.git; its login stands in username and password"
+    fix = "write https://HOST/PATH.git; its login belongs in username and password"
     try:
         parts = urlsplit(value)
         port_valid = parts.port is None or parts.port > 0
     except ValueError:
         raise Fault("it is not the URL of a repository", fix) from None
     if parts.username is not None or parts.password is not None:
-        raise Fault(f"{shown(value)} carries credentials, in clear", fix)
-    if parts.scheme not in ("https", "http") or not parts.hostname or not port_valid or len(parts.path) < 2:
+        raise Fault(f"{shown(value)} contains a login, in clear", fix)
+    if parts.scheme not in ("https", "http") or not parts.hostname or not port_valid or len(parts.path) < 2 or re.search(r"[\s'\"\\%]", value):
         raise Fault(f"{shown(value)} is not the URL of a repository", fix)
     return value
 
@@ -173,6 +173,10 @@ def _packet(data: bytes) -> int | None:
     return data[0] & 0x3F if data[0] & 0x40 else data[0] >> 2 & 0x0F
 
 
+RunnerTag = Annotated[
+    str, matching(r"[A-Za-z0-9_.:-]{1,64}", "a tag of a runner", "use letters, digits, '_', '.', ':' and '-', at most 64 of them")
+]
+SealType = Annotated[str, matching(r"[a-z]+", "a kind of seal", "write one such as transit, awskms, azurekeyvault or gcpckms")]
 SecretName = Annotated[str, BeforeValidator(_secret_name)]
 """The name of a secret of opstella:secrets."""
 UserLogin = Annotated[str, AfterValidator(_login)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from config.service_types import (
     BucketName,
     CallbackPath,
@@ -15,6 +13,8 @@ from config.service_types import (
     ImageReference,
     PersonName,
     PgpKey,
+    RunnerTag,
+    SealType,
     SecretName,
     SmartHost,
     UserLogin,
@@ -54,7 +54,7 @@ class ObjectStore(Frozen):
 class VaultSeal(Frozen):
     """A seal stanza of Vault's configuration (`transit`, `awskms`, `azurekeyvault`, `gcpckms`, …)."""
 
-    type: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    type: SealType
     parameters: dict[str, str] = {}
     environment: dict[VariableName, SecretName] = {}
     """Variable to the name of a secret of opstella:secrets, for the seal's credentials."""
@@ -133,7 +133,7 @@ class GitLabRunner(Frozen):
     Other tags make another runner in GitLab in place of the former, whose running jobs fail.
     """
 
-    tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")], ...] = ()
+    tags: tuple[RunnerTag, ...] = ()
     untagged: Flag = True
     """Whether it takes jobs without a tag too."""
     concurrent: Annotated[int, whole(1, 200)] = 4

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
-from config.errors import Problem, key
+from config.errors import REMOVE, Problem, key
 from config.model import Settings
 from config.pem import ENCRYPTED
 from config.placement import PLACES_READ, services
@@ -103,12 +103,14 @@ def _vault(settings: Settings) -> Iterator[Problem]:
             key("vault.threshold"),
             f"{threshold} shares are to unseal, and there are {shares}: opstella:vault.shares",
             f"write {shares} or less",
+            {("vault", "threshold"): shares},
         )
     elif threshold == 1 and shares > 1:
         yield Problem(
             key("vault.threshold"),
             f"one share would unseal alone, so that {shares} (opstella:vault.shares) protect nothing; Vault refuses it",
             "write 2 or more, or shares: 1",
+            {("vault", "threshold"): 2},
         )
     if vault.unseal == "secret" and keys:
         yield Problem(
@@ -149,6 +151,7 @@ def _gitlab_runner(settings: Settings) -> Iterator[Problem]:
             key("gitlabRunner.jobs.memoryLimitMb"),
             f"a job asks for {runner.jobs.memory_mb} MB and may have {runner.jobs.memory_limit_mb}",
             f"write {runner.jobs.memory_mb} or more, or less in opstella:gitlabRunner.jobs.memoryMb",
+            {("gitlabRunner", "jobs", "memoryLimitMb"): runner.jobs.memory_mb},
         )
 
 
@@ -235,7 +238,8 @@ def _twice(settings: Settings) -> Iterator[Problem]:
                 yield Problem(
                     key("opstella", name, "environment", variable),
                     f"{key('opstella', name, 'secretEnvironment', variable)} gives the same variable",
-                    "give it once",
+                    "remove it here, or there",
+                    {("opstella", name, "environment", variable): REMOVE},
                 )
 
 

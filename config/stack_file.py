@@ -64,7 +64,7 @@ def read(path: Path, namespace: str) -> tuple[dict[str, Any], list[str]]:
         raise _refused(path, f"is not valid YAML: {where}: {problem or 'unreadable'}", "correct that line") from None
     config = (document or {}).get("config") or {} if isinstance(document or {}, dict) else None
     if not isinstance(config, dict):
-        raise _refused(path, "is no stack file", "write a mapping 'config:' with the settings below it")
+        raise _refused(path, "is not a stack file", "write a mapping 'config:' with the settings below it")
     # A key without a namespace is the project's own, as for the engine.
     others = [str(name) for name in config if ":" in str(name) and not str(name).startswith(f"{namespace}:")]
     own = {str(name).removeprefix(f"{namespace}:"): value for name, value in config.items() if str(name) not in others}

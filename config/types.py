@@ -108,7 +108,8 @@ def _network(value: Any) -> Any:
     except ValueError as error:
         reason = str(error).removeprefix(f"{text!r} ").removeprefix(text).strip()
         if reason == "has host bits set":
-            fix = f"write {ipaddress.IPv4Network(text, strict=False)}"
+            meant = str(ipaddress.IPv4Network(text, strict=False))
+            raise Fault(f"{shown(text)} is not an IPv4 network (it has host bits set)", f"write {meant}", meant) from None
         raise Fault(f"{shown(text)} is not an IPv4 network ({shown(reason)[1:-1]})", fix) from None
 
 
@@ -136,25 +137,53 @@ def _sha256(value: str) -> str:
     return value.lower()
 
 
-def _url(value: str) -> str:
+def _remote(value: str) -> bool:
+    """Whether `value` is an http or https URL. Raises Fault where it has a login, or a host that is none."""
     try:
         parts = urlsplit(value)
         port_valid = parts.port is None or parts.port > 0
     except ValueError:
-        parts, port_valid = urlsplit(""), False
+        return False
     if parts.username is not None or parts.password is not None:
         # It would stand in clear in the state and on every machine.
-        raise Fault(f"{shown(value)} carries credentials", "admit the machines by their addresses, and leave them out")
-    remote = parts.scheme in ("http", "https") and bool(parts.hostname)
-    local = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
-    if not (remote or local) or not port_valid or re.search(r"[\s'\"\\]", value):
-        raise Fault(f"{shown(value)} is not a URL", "write http://, https:// or file:/// and a path")
+        raise Fault(
+            f"{shown(value)} contains a login",
+            "remove the login from the URL, and have the server admit the machines by their addresses",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_valid or re.search(r"[\s'\"\\]", value):
+        return False
+    _host(parts.hostname)
+    return True
+
+
+def _url(value: str) -> str:
+    fix = "write a URL that begins with http:// or https://, or file:/// and the path of a folder on the machines"
+    local = re.fullmatch(r"file:///[^\s'\"\\/][^\s'\"\\]*", value)
+    if not local and not _remote(value):
+        raise Fault(f"{shown(value)} is not a URL", fix)
     return value.rstrip("/")
 
 
 def _web_url(value: str) -> str:
+    fix = "write a URL that begins with http:// or https://"
     if value.startswith("file:"):
-        raise Fault(f"{shown(value)} is a folder of a machine", "write a URL with http:// or https://")
+        raise Fault(f"{shown(value)} is a local path", fix)
+    if not _remote(value):
+        raise Fault(f"{shown(value)} is not a URL of http or https", fix)
+    return value.rstrip("/")
+
+
+def _unproxied(value: str) -> str:
+    """A name, a name's ending, an address or a network that programs reach without the proxy (no_proxy)."""
+    name = value.removeprefix(".").removeprefix("*.")
+    try:
+        ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        if value != "*" and not all(LABEL.match(label) for label in name.lower().split(".")):
+            raise Fault(
+                f"{shown(value)} is not a name, an address or a network",
+                "write each by itself, such as intranet.example.com, .example.com, 10.1.2.3 or 10.0.0.0/8",
+            ) from None
     return value
 
 
@@ -179,7 +208,7 @@ def _label_value(value: Any) -> Any:
     return value
 
 
-def _pattern(pattern: str, noun: str, fix: str) -> Any:
+def matching(pattern: str, noun: str, fix: str) -> Any:
     """Text that matches `pattern`; YAML's numbers are refused with the hint to quote them."""
     expression = re.compile(rf"(?:{pattern})\Z")
 
@@ -206,32 +235,33 @@ HostName = Annotated[str, BeforeValidator(_host)]
 Network = Annotated[ipaddress.IPv4Network, BeforeValidator(_network)]
 Address = Annotated[ipaddress.IPv4Address, BeforeValidator(_address)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
-Rke2Version = Annotated[str, _pattern(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]
-GitLabVersion = Annotated[str, _pattern(r"\d+\.\d+\.\d+", "a GitLab version", "write all three numbers, as 18.5.1")]
+Rke2Version = Annotated[str, matching(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]
+GitLabVersion = Annotated[str, matching(r"\d+\.\d+\.\d+", "a GitLab version", "write all three numbers, as 18.5.1")]
 ChartVersion = Annotated[
-    str, _pattern(_SEMVER, "a chart version", "write all three numbers, such as 9.0.0 or 9.0.0-rc.1")
+    str, matching(_SEMVER, "a chart version", "write all three numbers, such as 9.0.0 or 9.0.0-rc.1")
 ]
 Cron = Annotated[str, AfterValidator(cron.check)]
 UserName = Annotated[
-    str, _pattern(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
+    str, matching(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
 ]
 GroupName = Annotated[
     str,
-    _pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a group's name", "use A-Z, a-z, 0-9 and . _ -, at most 128 characters"),
+    matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "a group's name", "use A-Z, a-z, 0-9 and . _ -, at most 128 characters"),
 ]
 ImageFolder = Annotated[
     str,
-    _pattern(
+    matching(
         r"(?:[a-z0-9-]+\.)+[a-z0-9-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*",
         "a folder of a registry",
         "write the registry's name and a path, without https://, as registry.example.com/trivy",
     ),
 ]
 FileName = Annotated[
-    str, _pattern(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
+    str, matching(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
 ]
 Url = Annotated[str, AfterValidator(_url)]
-WebUrl = Annotated[Url, AfterValidator(_web_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+Unproxied = Annotated[str, AfterValidator(_unproxied)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 LabelValue = Annotated[str, BeforeValidator(_label_value)]

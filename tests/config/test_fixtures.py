@@ -14,6 +14,7 @@ from config.errors import ConfigurationError, Problem
 from config.load import from_pulumi, from_stack_file
 from config.model import Settings
 from plan.checks import Draft, problems, problems_beside
+from tests.config import remedies
 from tests.config.material import CANARY
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -70,6 +71,24 @@ def test_invalid(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
             assert line not in str(caught.value)
     assert CANARY not in str(caught.value)
     assert "7777" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fixture", INVALID, ids=lambda p: p.stem)
+def test_the_remedy_helps(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
+    """Applied to what is wrong, it leaves nothing to report."""
+    with pytest.raises(ConfigurationError) as caught:
+        planned(load(fixture, names, tmp_path), fixture.name)
+    [problem] = caught.value.problems
+    assert problem.change or remedies.stated(fixture), f"what does {problem.fix!r} mean here?"
+    if not remedies.stated(fixture):
+        for value in problem.change.values():
+            assert remedies.written(value).lower() in problem.fix.lower(), problem.fix
+    path = tmp_path / f"Pulumi.{fixture.stem}.yaml"
+    path.write_text(remedies.applied(fixture, problem, names))
+    try:
+        planned(from_stack_file(path, secrets=True, beyond=problems_beside), path.name)
+    except ConfigurationError as error:
+        pytest.fail(f"{problem}\nleads to:\n{error}")
 
 
 def as_the_engine_hands_it_over(document: dict[str, Any]) -> dict[str, str]:

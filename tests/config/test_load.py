@@ -126,10 +126,10 @@ def test_a_key_in_clear_is_refused_even_if_no_secret_is_read(tmp_path: Path, nam
     [
         (None, "cannot be read (No such file or directory)"),
         (b"\xff\xfe", "cannot be read (it is not UTF-8 text)"),
-        (b"- a\n", "is no stack file"),
-        (b"config: text\n", "is no stack file"),
-        (b"", "opstella:architecture: it is missing"),
-        (b"config:\n", "opstella:domain: it is missing"),
+        (b"- a\n", "is not a stack file"),
+        (b"config: text\n", "is not a stack file"),
+        (b"", "opstella:architecture: required setting is missing"),
+        (b"config:\n", "opstella:domain: required setting is missing"),
     ],
 )
 def test_what_is_no_stack_file(content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
                 "addresses": draw(st.sampled_from([[], [str(subnet[9])]])),
                 "labels": draw(st.dictionaries(st.sampled_from(["a", "example.com/b"]), st.sampled_from(["", "x"]))),
                 "taints": draw(
-                    st.lists(st.fixed_dictionaries({"key": st.just("k"), "effect": st.just("NoExecute")}), max_size=2)
+                    st.lists(st.fixed_dictionaries({"key": st.just("k"), "effect": st.just("NoExecute")}), max_size=1)
                 ),
             },
         }
