@@ -1,6 +1,7 @@
 """Entry point: settings become a plan, the plan becomes components, components become outputs."""
 
 import sys
+from datetime import UTC, datetime
 
 import pulumi
 
@@ -16,7 +17,7 @@ from stacks.platform import deploy
 def main() -> None:
     leave_when_interrupted()
     try:
-        plan = build(load(problems_beside), f"{pulumi.get_project()}/{pulumi.get_stack()}")
+        plan = build(load(problems_beside), f"{pulumi.get_project()}/{pulumi.get_stack()}", datetime.now(UTC).date())
     except ConfigurationError as error:
         pulumi.log.error(str(error))
         sys.exit(SHOWN)

@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+from datetime import UTC, datetime
 
 from config.errors import ConfigurationError
 from config.load import from_stack_file
@@ -21,7 +22,8 @@ def main() -> int:
     try:
         file = stack_file(given)
         stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        json.dump(as_data(build(from_stack_file(file, beyond=problems_beside), f"opstella/{stack}")), sys.stdout, indent=2)
+        settings = from_stack_file(file, beyond=problems_beside)
+        json.dump(as_data(build(settings, f"opstella/{stack}", datetime.now(UTC).date())), sys.stdout, indent=2)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

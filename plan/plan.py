@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 from config.errors import ConfigurationError
 from config.model import Settings
-from plan import dns, media, network, pki, sizing
+from plan import dns, lines, media, network, pki, sizing
 from plan.checks import Draft, problems
 from plan.contract.contract import Contract
 from plan.tools import budget, harbor, keycloak, opstella, projects, waves
@@ -61,8 +62,11 @@ class Plan:
         return next((release.host for release in every if release.name == tool), None)
 
 
-def build(settings: Settings, stack: str) -> Plan:
-    """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing."""
+def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
+    """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing.
+
+    `today` is the day that versions are compared with; without one, none is warned of.
+    """
     draft = Draft(settings)
     if found := problems(draft):
         raise ConfigurationError(found, f"configuration of {stack}")
@@ -78,8 +82,14 @@ def build(settings: Settings, stack: str) -> Plan:
         releases=draft.releases,
         projects={c.name: projects.manifests(settings, tool_inputs(settings, machines, c)) for c in machines.clusters},
         budgets=draft.budgets,
-        warnings=warnings(draft.contract),
+        warnings=(*warnings(draft.contract), *_past_their_end(draft, today)),
     )
+
+
+def _past_their_end(draft: Draft, today: date | None) -> tuple[str, ...]:
+    if today is None:
+        return ()
+    return (*lines.pinned_past_their_end(draft.settings, draft.releases, today), *lines.chosen_past_their_end(today))
 
 
 def missing(plan: Plan) -> list[str]:
