@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from config.errors import Problem, key
+from config.errors import ConfigurationError, Problem, key
 from plan.tools.model import Override, Release, Tool, ToolInputs
 
 _MANY = 49  # pods, or GB: an odd number, which no tool has by itself
@@ -25,9 +25,12 @@ def ignored(tool: Tool, inputs: ToolInputs, make: Callable[[Tool, ToolInputs], R
     if override is None:
         return
 
-    def made(**sizes: int | None) -> Release:
+    def made(**sizes: int | None) -> Release | None:
         changed = replace(override, **sizes)
-        return make(tool, replace(inputs, overrides={**inputs.overrides, tool.name: changed}))
+        try:
+            return make(tool, replace(inputs, overrides={**inputs.overrides, tool.name: changed}))
+        except ConfigurationError:
+            return None  # whatever refuses a size follows it
 
     if override.replicas is not None and made(replicas=None) == made(replicas=_MANY) == made():
         yield Problem(
