@@ -57,7 +57,7 @@ def _pem_certificate(value: str) -> str:
     labels = [block.label for block in pem.blocks(value)]
     if any(label.endswith("PRIVATE KEY") for label in labels):
         raise Fault(
-            "it holds a private key, which would stand in clear in the stack's state" if "CERTIFICATE" in labels
+            "it holds a private key, which would be in clear in the stack's state" if "CERTIFICATE" in labels
             else "no PEM certificate: it is a private key",
             "give the certificates alone, from BEGIN CERTIFICATE to END CERTIFICATE",
         )
@@ -72,7 +72,7 @@ def _pem_certificate(value: str) -> str:
         raise Fault(f"no PEM certificate{what}", f"{convert}, then {give}" if convert else give)
     if pem.unfinished(value):
         raise Fault(
-            "a BEGIN line has no END line of its kind, or something else than Base64 stands between them",
+            "a BEGIN line has no END line of its kind, or there is something other than Base64 between them",
             "give each certificate whole, from its BEGIN line to its END line",
         )
     text = pem.strict(value, "CERTIFICATE")

@@ -179,7 +179,7 @@ def _in_clear(values: Mapping[str, Any], encrypted: Any) -> Iterator[Problem]:
         if not holder[name].startswith("file:") and path.split(".")[0] not in encrypted:
             yield Problem(
                 key(path),
-                "a secret stands in the stack file in clear",
+                "a secret is in the stack file in clear",
                 f"pulumi config set --secret --path opstella:{path} (it reads standard input), or file:PATH; "
                 "and take the key that was in clear out of use",
             )
@@ -201,7 +201,7 @@ def _not_kept_secret(path: str) -> Problem:
     return Problem(
         key(path),
         f"it is encrypted, but only {', '.join(SECRETS)} are kept secret: "
-        "it would stand in clear on machines or in charts",
+        "it would be in clear on machines or in charts",
         "encrypt those alone, by --path; name a chart's secrets by its existingSecret setting",
     )
 

@@ -181,14 +181,14 @@ def check_rules(settings: Settings) -> Iterator[Problem]:
     if settings.network.egress.rules and not settings.network.egress.enforce:
         yield Problem(
             key("network.egress.rules"),
-            "they are held by nobody: opstella:network.egress.enforce is false, so machines may open anything",
+            "these rules are not enforced: opstella:network.egress.enforce is false, so machines may open anything",
             "set opstella:network.egress.enforce to true, or remove the rules",
         )
     for number, rule in enumerate(settings.network.rules):
         where = key(f"network.rules[{number}]")
         for name, written in (("from", rule.sources), ("protocols", rule.protocols), ("ports", rule.ports)):
             if not written:
-                yield Problem(f"{where}.{name}", "it is empty, so the rule lets nobody in", "name some, or remove the rule")
+                yield Problem(f"{where}.{name}", "it is empty, so the rule admits no one", "name some, or remove the rule")
         wide = [n for n in rule.sources if n.prefixlen < _SHORTEST_PREFIX]
         opened = sorted(p for p in _THERE.get(rule.to, ()) if any(low <= p <= high for low, high in rule.ports))
         if wide and opened and "tcp" in rule.protocols and not rule.open_to_anyone:

@@ -54,7 +54,7 @@ def default_clusters(settings: Settings, tool: str) -> tuple[str, ...]:
 
 
 def may_live_in_several(tool: str) -> bool:
-    """Whether several clusters may carry `tool` at once."""
+    """Whether several clusters may run `tool` at once."""
     return tool not in PLACES or tool in SEVERAL
 
 

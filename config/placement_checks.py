@@ -22,14 +22,14 @@ def check_places(settings: Settings) -> Iterator[Problem]:
         if name in FOLLOWS:
             yield Problem(
                 where,
-                f"{name} stands wherever {' or '.join(FOLLOWS[name])} does, and has no place of its own",
+                f"{name} runs wherever {' or '.join(FOLLOWS[name])} does, and has no place of its own",
                 f"remove it; to move it, write {key('tools', FOLLOWS[name][0], 'clusters')}",
             )
             continue
         if not tool.clusters:
             yield Problem(
                 where,
-                f"the list is empty: {name} would stand nowhere",
+                f"the list is empty: {name} would run nowhere",
                 f"name a cluster, or set {key('tools', name, 'enabled')} to false",
             )
         for index, cluster in enumerate(tool.clusters):
@@ -38,7 +38,7 @@ def check_places(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 where,
                 f"there is one {name} on a platform, and it is placed in {_and(tool.clusters)}",
-                f"name one of them; several clusters may carry {_and(SEVERAL)}, and what no user opens",
+                f"name one of them; several clusters may run {_and(SEVERAL)}, and what no user opens",
             )
 
 
@@ -76,7 +76,7 @@ def check_homeless(settings: Settings) -> Iterator[Problem]:
         ships = f"; {_and(others)} would ship to {_and(shipped)} there" if shipped else ""
         yield Problem(
             key("clusters", cluster, "enabled"),
-            f"the cluster is left out, and {_and(tools)} would stand there{ships}",
+            f"the cluster is left out, and {_and(tools)} would run there{ships}",
             f"enable it, place each elsewhere ({key('tools', tools[0], 'clusters')}: [{others[0]}]), or leave each out "
             f"({key('tools', tools[0], 'enabled')}: false)",
         )
@@ -96,7 +96,7 @@ def check_domains(settings: Settings) -> Iterator[Problem]:
             own = [service_key(service, cluster) for cluster in places]
             yield Problem(
                 key("domains", service),
-                f"{kinds[service]} stands in {_and(places)}, and each needs a name of its own",
+                f"{kinds[service]} runs in {_and(places)}, and each needs a name of its own",
                 f"write {_and(own)} instead",
             )
             continue

@@ -32,7 +32,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 # Of these, the ones of which each cluster may have its own; of the others there is one on the platform.
 SEVERAL = ("argo-cd", "gitlab-runner", "minio")
-# A tool that stands wherever one of others does.
+# A tool that runs wherever one of others does.
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "vault-unsealer": ("vault",),
     "oauth2-proxy": ("loki", "tempo", "mimir"),

@@ -178,7 +178,7 @@ def _identity(settings: Settings) -> Iterator[Problem]:
         there = ", ".join(f"{name} ({', '.join(user.groups) or 'no group'})" for name, user in users.items())
         yield Problem(
             key("identity.users"),
-            f"nobody is in platform-admins, so that nobody could administer the tools; there: {there or 'no user'}",
+            f"no user is in platform-admins, so no user could administer the tools; there are: {there or 'no user'}",
             "add platform-admins to the groups of one user",
         )
     mails: dict[str, str] = {}
@@ -199,7 +199,7 @@ def _mail(settings: Settings) -> Iterator[Problem]:
         yield from _both(key("alerts.mail"), mail.username, mail.password)
         if not mail.to:
             yield Problem(
-                key("alerts.mail.to"), "the list is empty: nobody would get the mail", "name one address or more"
+                key("alerts.mail.to"), "the list is empty: no one would get the mail", "name one address or more"
             )
 
 
@@ -271,8 +271,8 @@ def _metrics(settings: Settings) -> Iterator[Problem]:
     if settings.kubernetes.metrics_server == "catalogue" and tool is not None and not tool.enabled:
         yield Problem(
             key("kubernetes.metricsServer"),
-            f"the catalogue's metrics-server is to serve, and {key('tools.metrics-server.enabled')} is false",
-            "write none where nobody is to serve metrics, rke2 for RKE2's own, or enable the tool",
+            f"the catalogue's metrics-server is to serve metrics, but {key('tools.metrics-server.enabled')} is false",
+            "write none to go without metrics, rke2 for RKE2's own, or enable the tool",
         )
 
 

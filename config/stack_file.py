@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for name, _ in node.value:
             if name.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{name.value}' stands twice", problem_mark=name.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"'{name.value}' is there twice", problem_mark=name.start_mark)
             seen.add(name.value)
         return super().construct_mapping(node, deep)
 

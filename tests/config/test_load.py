@@ -74,7 +74,7 @@ def test_a_key_from_a_file_needs_no_encryption(names: dict[str, str], ssh_key: s
 
 def test_a_key_in_clear_is_refused_though_another_is_encrypted(ssh_key: str) -> None:
     [problem] = problems(configuration(ssh={"privateKey": ssh_key}), {"opstella:tls", "other:ssh"})
-    assert problem.startswith("opstella:ssh.privateKey: a secret stands in the stack file in clear")
+    assert problem.startswith("opstella:ssh.privateKey: a secret is in the stack file in clear")
 
 
 def test_secrets_of_services_are_read_and_not_shown() -> None:
@@ -83,13 +83,13 @@ def test_secrets_of_services_are_read_and_not_shown() -> None:
     assert settings.secrets["hook"].get_secret_value() == "https://hooks.example.com/canary"
     assert "canary" not in repr(settings) + settings.model_dump_json()
     [problem] = problems(config, SSH)
-    assert problem.startswith("opstella:secrets.hook: a secret stands in the stack file in clear")
+    assert problem.startswith("opstella:secrets.hook: a secret is in the stack file in clear")
     assert "canary" not in problem
 
 
 def test_a_secret_named_secure_is_no_ciphertext_for_the_engine() -> None:
     [problem] = problems(configuration(secrets={"secure": "canary"}, alerts={"webhook": "secure"}), SSH)
-    assert problem.startswith("opstella:secrets.secure: a secret stands in the stack file in clear")
+    assert problem.startswith("opstella:secrets.secure: a secret is in the stack file in clear")
 
 
 def test_what_would_not_stay_secret_must_not_be_encrypted() -> None:
