@@ -37,7 +37,17 @@ def planned(settings: Settings, source: str) -> None:
         raise ConfigurationError(PLANNED[known], source)
 
 
+def refused(fixture: Path, names: dict[str, str], folder: Path) -> ConfigurationError:
+    """The page of a fixture with a fault, made once."""
+    if fixture not in REFUSED:
+        with pytest.raises(ConfigurationError) as caught:
+            planned(load(fixture, names, folder), fixture.name)
+        REFUSED[fixture] = caught.value
+    return REFUSED[fixture]
+
+
 PLANNED: dict[str, list[Problem]] = {}
+REFUSED: dict[Path, ConfigurationError] = {}
 
 
 def test_there_are_fixtures() -> None:
@@ -58,27 +68,25 @@ def test_invalid(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
         line.removeprefix("# expect: ") for line in fixture.read_text().splitlines() if line.startswith("# expect: ")
     ]
     assert expected, "a fixture says at its top what it expects"
-    with pytest.raises(ConfigurationError) as caught:
-        planned(load(fixture, names, tmp_path), fixture.name)
-    assert len(caught.value.problems) == 1, str(caught.value)
-    problem = str(caught.value.problems[0])
+    error = refused(fixture, names, tmp_path)
+    assert len(error.problems) == 1, str(error)
+    problem = str(error.problems[0])
     assert [text for text in expected if text not in problem] == [], problem
-    assert str(caught.value).startswith(f"{fixture.name}: 1 problem; nothing was changed.")
+    assert str(error).startswith(f"{fixture.name}: 1 problem; nothing was changed.")
     secrets = [text for name, text in names.items() if name.endswith(("key_text", "ssh_text"))]
     assert secrets
     for secret in secrets:
         for line in json.loads(secret).splitlines()[1:-1]:
-            assert line not in str(caught.value)
-    assert CANARY not in str(caught.value)
-    assert "7777" not in str(caught.value)
+            assert line not in str(error)
+    assert CANARY not in str(error)
+    assert "7777" not in str(error)
 
 
 @pytest.mark.parametrize("fixture", INVALID, ids=lambda p: p.stem)
 def test_the_remedy_helps(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
     """Applied to what is wrong, it leaves nothing to report."""
-    with pytest.raises(ConfigurationError) as caught:
-        planned(load(fixture, names, tmp_path), fixture.name)
-    [problem] = caught.value.problems
+    error = refused(fixture, names, tmp_path)
+    [problem] = error.problems
     assert problem.change or remedies.stated(fixture), f"what does {problem.fix!r} mean here?"
     if not remedies.stated(fixture):
         for value in problem.change.values():
@@ -87,8 +95,8 @@ def test_the_remedy_helps(fixture: Path, names: dict[str, str], tmp_path: Path) 
     path.write_text(remedies.applied(fixture, problem, names))
     try:
         planned(from_stack_file(path, secrets=True, beyond=problems_beside), path.name)
-    except ConfigurationError as error:
-        pytest.fail(f"{problem}\nleads to:\n{error}")
+    except ConfigurationError as further:
+        pytest.fail(f"{problem}\nleads to:\n{further}")
 
 
 def as_the_engine_hands_it_over(document: dict[str, Any]) -> dict[str, str]:
