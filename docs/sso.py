@@ -48,7 +48,10 @@ that who redeems a code is who asked for it. The names are those of the standalo
 REST = """\
 
 Loki, Tempo and Mimir know no login: Traefik asks oauth2-proxy about every request to them, and oauth2-proxy sends whoever has
-no session to Keycloak. Their data is open to the tools inside of the clusters without it.
+no session to Keycloak. At these names only the paths that read are routed, by which nobody writes, deletes or stops
+anything, the password of another cluster's Grafana included. Their data is open to the tools inside of the clusters without
+a login. One of these is Grafana: **whoever may log in to it, `viewers` too, can query all data sources**; roles for
+single data sources are a matter of its paid editions.
 
 ## What decides who somebody is
 

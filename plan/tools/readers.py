@@ -1,6 +1,7 @@
 """The door by which a Grafana of another cluster reads a store: a path of the store's public name, and a password.
 
-oauth2-proxy keeps every other path for people. The door's path is taken off before the store sees it.
+oauth2-proxy keeps every other path for people. The door's path is taken off before the store sees it. Behind it are only
+the paths by which the store is read: who has the password writes, deletes and stops nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def door(inputs: ToolInputs, store: telemetry.Store) -> Door:
             middleware(strip, store, {"stripPrefix": {"prefixes": [PATH]}}),
             ingress(
                 inputs, NAME, store, inputs.hosts[store],
-                paths=(PATH,), backend=telemetry.BACKENDS[store], middlewares=(NAME, strip),
+                paths=tuple(f"{PATH}{path}" for path in telemetry.READING[store]), backend=telemetry.BACKENDS[store], middlewares=(NAME, strip),
             ),
         ),
     )  # fmt: skip

@@ -279,8 +279,8 @@ def test_headlamp_shows_every_cluster_with_nobodys_credential(stack: Plan) -> No
 
 def test_the_groups_have_the_same_rights_in_every_cluster(stack: Plan) -> None:
     (text,) = rke2.manifests(stack.issuer).values()
-    bound = {b["subjects"][0]["name"]: b["roleRef"]["name"] for b in yaml.safe_load_all(text)}
-    assert set(bound) == {f"oidc:{group}" for group in realm.GROUPS}
+    bound = {subject["name"] for binding in yaml.safe_load_all(text) for subject in binding["subjects"]}
+    assert bound == {f"oidc:{group}" for group in realm.GROUPS}
 
 
 def test_each_argo_cd_manages_its_own_cluster_under_its_own_name(stack: Plan) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from config.errors import ConfigurationError
 from plan.plan import Plan
-from plan.tools import agents, readers
+from plan.tools import agents, readers, telemetry
 from plan.tools.model import Release
 from plan.tools.needs import PUBLIC
 from plan.tools.sources import Generated
@@ -84,7 +84,8 @@ def test_the_readers_door(store: str) -> None:
     ingress = bodies(found, "Ingress")["readers"]
     (rule,) = ingress["spec"]["rules"]
     assert rule["host"] == f"{store}.{DOMAIN}"
-    assert [path["path"] for path in rule["http"]["paths"]] == [readers.PATH]
+    ways = [path["path"] for path in rule["http"]["paths"]]
+    assert ways == [f"{readers.PATH}{path}" for path in telemetry.READING[store]], "which only read"
     middlewares = bodies(found, "Middleware")
     assert middlewares["readers"]["spec"]["basicAuth"]["secret"] == "readers"
     assert middlewares["readers-path"]["spec"] == {"stripPrefix": {"prefixes": [readers.PATH]}}
