@@ -124,7 +124,10 @@ def keeping(secret: str) -> tuple[Values, ...]:
 
 
 def tokenless(name: str, namespace: str) -> Manifest:
-    """A ServiceAccount whose pods get no token of the API, for charts that cannot say so of theirs."""
+    """A ServiceAccount whose pods get no token of the API, for charts that cannot say so of theirs.
+
+    The account `default` of a tool's namespace has none anyway (components/tool_objects.py).
+    """
     return Manifest(
         name=f"{namespace}-account-{name}",
         namespace=namespace,

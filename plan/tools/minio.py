@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import beside_bundle, image, issuer, merge, resources, storage_of, tokenless
+from plan.tools.common import beside_bundle, image, issuer, merge, resources, storage_of
 from plan.tools.ingress import closed
 from plan.tools.minio_buckets import NAME, NAMESPACE, PORT, ROOT_PASSWORD, ROOT_SECRET, ROOT_USER
 from plan.tools.minio_buckets import provisioning as provisioning
@@ -151,7 +151,7 @@ def release(inputs: ToolInputs) -> Release:
             *((ca,) if inputs.ca_bundle else ()),
         ),
         passwords=(Password(name=ROOT_PASSWORD),),
-        before=(tokenless("default", NAMESPACE), *(_closed_paths(inputs, api) if api else ())),
+        before=_closed_paths(inputs, api) if api else (),
         workloads=(
             Workload(kind="Deployment", name=NAME, namespace=NAMESPACE, cpu="100m", memory="512Mi", selector=WORKLOAD),
         ),

@@ -274,3 +274,15 @@ def test_projects_come_after_what_guards_them_and_their_namespaces_stay(preview:
     for manifest in objects:
         if manifest.namespace:
             assert found.before(namespace, made[manifest.name]), manifest.name
+
+
+def test_the_default_account_of_every_namespace_has_no_token_before_a_pod_is_there(preview: bool) -> None:
+    found = tools(preview=preview)
+    namespaces = {n for r in RELEASES for n in (r.namespace, *r.further_namespaces)}
+    made = [r for r in found.of_type("kubernetes:core/v1:ServiceAccount") if r.inputs["metadata"]["name"] == "default"]
+    accounts = {r.inputs["metadata"]["namespace"]: r for r in made}
+    assert set(accounts) == namespaces and len(made) == len(namespaces), "one resource each: two would undo each other"
+    assert {a.inputs["automountServiceAccountToken"] for a in accounts.values()} == {False}
+    charts = {r.name: r for r in found.of_type(HELM)}
+    for release in RELEASES:
+        assert found.before(accounts[release.namespace], charts[f"t-{release.name}"])
