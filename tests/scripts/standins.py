@@ -79,7 +79,7 @@ case "$1" in
     grep -q broken /etc/gitlab/gitlab.rb && { echo "NameError: undefined local variable, password: geheim"; exit 1; }
     # Seeded once, by whoever comes first.
     [ -e /var/opt/gitlab-password ] || echo "${password:-random}" >/var/opt/gitlab-password
-    grep -v initial_root_password /etc/gitlab/gitlab.rb >/var/opt/gitlab-runs-with ;;
+    grep -Ev 'initial_root_password|^$' /etc/gitlab/gitlab.rb >/var/opt/gitlab-runs-with ;;
   restart) systemctl stop gitlab-standin ;;
 esac
 systemctl is-active -q gitlab-standin ||

@@ -218,6 +218,7 @@ def virtual(*addresses: str) -> dict[str, str | list[str]]:
 
 def test_keepalived(way: Way) -> None:
     first = virtual("192.168.72.8")
+    way.well("haproxy", {"config": balancer("a")})
     way.well("keepalived", first)
     way.try_all("keepalived", virtual("192.168.72.8", "192.168.72.10"), every=2)
     way.well("keepalived", first)
