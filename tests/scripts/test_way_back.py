@@ -90,10 +90,12 @@ while true; do
     sleep 0.1
   done
   [ -z "$after" ] || bash -s -- prepare <"$after" >>/root/way/said 2>&1 || { echo "FAILED: the step after"; cat /root/way/said; exit 1; }
-  look >/root/way/second
-  if ! cmp -s /root/way/first /root/way/second; then
-    sleep 1; look >/root/way/second
-  fi
+  # keepalived takes an address after some seconds.
+  for wait in 1 1 2 2 3 0; do
+    look >/root/way/second
+    ! cmp -s /root/way/first /root/way/second || break
+    sleep $wait
+  done
   if ! cmp -s /root/way/first /root/way/second; then
     echo "FAILED: another machine after point $point ($how)"; diff /root/way/first /root/way/second; cat /root/way/stopped /root/way/said; journalctl -n 20 -o cat -u 'opstella-undo*'; exit 1
   fi
