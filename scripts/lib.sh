@@ -43,8 +43,8 @@ warning() { say "warning: $*"; }
 changed() { DID=changed; say "changed: $*"; }
 unchanged() { DID=unchanged; say "unchanged: $*"; }
 
-# reply TEXT: what this phase was asked for. The mark parts it from what the login printed.
-reply() { printf '%s\n%s\n' '----- opstella reply -----' "$1"; }
+# reply TEXT: what this phase was asked for, as its last step. The mark parts it from what the login printed.
+reply() { printf '%s\n%s\n' '----- opstella reply -----' "$1" >&"${REPLY_TO:-1}"; }
 
 # die WHAT REMEDY [STATUS]: the one way to stop on purpose. In a subshell it leaves with 99, which the
 # trap of the parent takes as "already said".
@@ -110,8 +110,11 @@ stage() {
 # ---- payload ----------------------------------------------------------------------------------
 
 # payload_read: lines `NAME BASE64` from standard input into V, byte for byte (trailing newlines too).
+# From here on standard output is the reply's alone: the command plugin copies both streams into one buffer without a lock,
+# so that a line on standard output could displace the error of a phase that fails.
 payload_read() {
   local name encoded text
+  exec {REPLY_TO}>&1 1>&2
   while read -r name encoded; do
     [[ -n $name ]] || continue
     [[ $name =~ ^[a-z0-9_]+$ ]] || die "the payload has a line whose name is not [a-z0-9_]+" "send lines of the form: NAME BASE64" 2
@@ -1118,6 +1121,7 @@ filters_listing() {
 
 # filters_that_hold HOOKS: judges a listing. A chain's rules count until the first that ends it for every packet; jumps without a
 # condition are followed, but into chains of Calico, Cilium and kube-proxy, which know what pods need.
+# In its program a verdict is 1 (drops), 2 (accepts) or 0 (goes back to whoever called); the first rules read iptables-save.
 filters_that_hold() {
   awk -v hooks="$1" '
     function plain(text) {
@@ -1134,7 +1138,6 @@ filters_that_hold() {
       return text
     }
     function rule(chain, text) { rules[chain, ++count[chain]] = text }
-    # 1: it drops; 2: it accepts; 0: it goes back to whoever called.
     function verdict(table, name, depth,   i, words, parts, found) {
       if (depth > 16 || name ~ /^(cali-|KUBE-|CILIUM_|OLD_CILIUM_)/) return 0
       for (i = 1; i <= count[table, name]; i++) {
@@ -1161,7 +1164,6 @@ filters_that_hold() {
     }
     /^#by / { by = $2; table = ""; next }
     /^#unknown/ { print "ip (legacy)|?|input|unknown|?|" ; next }
-    # iptables-save
     by != "" && /^\*/ { table = "ip " substr($1, 2) (by == "iptables-legacy" ? " (legacy)" : ""); next }
     by != "" && /^:/ {
       chain = substr($1, 2)
@@ -1185,7 +1187,6 @@ filters_that_hold() {
       next
     }
     by != "" { next }
-    # nft list ruleset
     /^table / { table = $2 " " $3; next }
     /^\tchain / { chain = $2; inside = 1; count[table, chain] += 0; next }
     /^\t}/ { inside = 0; next }

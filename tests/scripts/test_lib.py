@@ -27,14 +27,14 @@ from tests.scripts.sender import bash
 @settings(max_examples=25, deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
 def test_a_value_arrives_byte_for_byte(text: str) -> None:
-    done = bash("payload_read; printf '%s' \"${V[odd]}\" | base64 -w0", payload.render({"odd": text, "next": "x"}))
+    done = bash("payload_read; printf '%s' \"${V[odd]}\" | base64 -w0 >&\"$REPLY_TO\"", payload.render({"odd": text, "next": "x"}))
     assert done.status == 0, done.stderr
     assert base64.b64decode(done.stdout) == text.encode()
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", " lead and trail \n", "$(touch /x) `id` \\ ' \"", "a\r\nb", "OPSTELLA_PAYLOAD\n", "ü✓"])
 def test_awkward_values_arrive(text: str) -> None:
-    done = bash("payload_read; printf '%s' \"${V[odd]}\" | base64 -w0", payload.render({"odd": text}))
+    done = bash("payload_read; printf '%s' \"${V[odd]}\" | base64 -w0 >&\"$REPLY_TO\"", payload.render({"odd": text}))
     assert base64.b64decode(done.stdout) == text.encode()
 
 
@@ -47,21 +47,21 @@ def test_awkward_values_arrive(text: str) -> None:
     ],
 )
 def test_a_broken_payload_is_refused(line: str, message: str) -> None:
-    done = bash("payload_read; echo reached", f"{line}\n")
+    done = bash('payload_read; echo reached >&"$REPLY_TO"', f"{line}\n")
     assert done.status == 2
     assert message in done.stderr
     assert done.stdout == ""
 
 
 def test_every_missing_value_is_named_at_once() -> None:
-    done = bash("payload_read; require a b c; echo reached", payload.render({"b": "1"}))
+    done = bash('payload_read; require a b c; echo reached >&"$REPLY_TO"', payload.render({"b": "1"}))
     assert done.status == 2
     assert "phase unit was sent no value for: a c" in done.stderr
 
 
 def test_a_payload_larger_than_a_pipe_arrives() -> None:
     text = "x" * 300_000
-    done = bash("payload_read; printf '%s' \"${#V[big]}\"", payload.render({"big": text}))
+    done = bash("payload_read; printf '%s' \"${#V[big]}\" >&\"$REPLY_TO\"", payload.render({"big": text}))
     assert done.stdout == "300000"
 
 

@@ -460,3 +460,18 @@ def test_the_hash_of_the_clusters_ca_is_read_from_the_servers_token(
     assert (done.status, done.reply) == (code, found), done.stderr
     assert "geheim" not in done.stdout + done.stderr
 
+
+
+def test_nothing_but_the_reply_comes_out_on_standard_output() -> None:
+    """A line there could displace the error of a phase that fails (the plugin copies both streams without a lock)."""
+    start = 'payload_read <<< ""\necho "by accident"\nprintf x\n'
+    failed = bash(start + "exit 1")
+    assert (failed.status, failed.stdout) == (1, "") and "by accident" in failed.stderr
+    assert bash(start + 'reply "asked for"').stdout == "----- opstella reply -----\nasked for\n"
+
+
+@pytest.mark.parametrize("phase", [p for p in PHASES if "  reply " in (SCRIPTS / f"{p}.sh").read_text()])
+def test_a_reply_is_a_phases_last_step(phase: str) -> None:
+    lines = [line.strip() for line in (SCRIPTS / f"{phase}.sh").read_text().splitlines()]
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("reply ")]
+    assert lines[at + 1] in ("}", "return", "return 0"), f"{phase}: {lines[at + 1]} follows its reply"
