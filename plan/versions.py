@@ -1,8 +1,8 @@
 """Every version this project installs, in one place.
 
 A row says what was chosen, when, and where it was read; `end_of_life` is a date where the vendor names one,
-`support` the vendor's rule where it names only that. Renewing a row: read the new chart's keys with
-`lab/charts/read_keys.py`, run the tests, then change the date.
+`support` the vendor's rule where it names only that; what a user may pin, by release line, is in `plan.lines`.
+Renewing a row: read the new chart's keys with `lab/charts/read_keys.py`, run the tests, then change the date.
 """
 
 from __future__ import annotations
