@@ -20,7 +20,9 @@ def make() -> Make:
         architecture: str = "standalone", changes: dict[str, Any] | None = None, public_address: str | None = None,
         firewall: bool = True,
     ) -> Stack:
-        plan = plan_of(architecture, changes)
+        # The literal tables, of which more rows are open than anything needs: more to ask about.
+        network = {"strict": False, **(changes or {}).get("network", {})}
+        plan = plan_of(architecture, {**(changes or {}), "network": network})
         data = as_data(plan)
         keys = {host["name"]: f"ssh-ed25519 key-of-{host['name']}" for host in data["hosts"]}
         return Stack(
