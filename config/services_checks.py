@@ -161,10 +161,11 @@ _TAKEN_LOGINS = ("admin", "opstella-automation", "opstella-ci", "opstella-reader
 
 def _identity(settings: Settings) -> Iterator[Problem]:
     users = settings.identity.users
-    if settings.identity.realm == "master":
+    if settings.identity.realm.startswith("master"):
         yield Problem(
             key("identity.realm"),
-            "the realm master is that of Keycloak's own administrator, and not one for the tools' users",
+            "the realm master is that of Keycloak's own administrator, and closed at the public name with all whose name"
+            " begins so",
             "write another name, such as opstella",
         )
     for name in users:
