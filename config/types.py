@@ -175,7 +175,7 @@ def _web_url(value: str) -> str:
 
 def _unproxied(value: str) -> str:
     """A name, a name's ending, an address or a network that programs reach without the proxy (no_proxy)."""
-    name = value.removeprefix(".").removeprefix("*.")
+    name = re.sub(r"(?<=[^:]):\d{1,5}\Z", "", value.removeprefix("*.").removeprefix("."))  # Go and curl take a port
     try:
         ipaddress.ip_network(name, strict=False)
     except ValueError:
