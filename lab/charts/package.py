@@ -26,7 +26,8 @@ ROOM = Path(__file__).resolve().parent
 ROOT = ROOM.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.charts.key_lists import key_list, schema  # noqa: E402  (the repository's root has to be on the path first)
+from lab.charts.doubled_facts import doubled  # noqa: E402  (the repository's root has to be on the path first)
+from lab.charts.key_lists import key_list, schema  # noqa: E402
 from plan import versions  # noqa: E402
 
 DEFINITIONS_TABLE = ROOT / "lab/workloads/crds.tsv"
@@ -68,6 +69,8 @@ def files(chart: versions.Chart, definitions: Path) -> dict[str, bytes]:
         "values.yaml": (source / "values.yaml").read_bytes(),
         "values.schema.json": b"",
         "templates/_double.tpl": (ROOM / "common" / "_double.tpl").read_bytes(),
+        "templates/budgets.yaml": (ROOM / "common" / "budgets.yaml").read_bytes(),
+        "facts.json": json.dumps(doubled(chart), indent=1, sort_keys=True).encode(),
     }
     for file in sorted((source / "templates").iterdir()):
         found[f"templates/{file.name}"] = file.read_bytes()

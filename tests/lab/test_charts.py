@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lab.charts.doubled_facts import doubled
+from lab.charts.facts import facts_of
 from lab.charts.key_lists import allows, key_list, schema
 from lab.charts.package import definition_places, files, package
 from plan import versions
@@ -133,8 +135,10 @@ class TestCatalogue:
         objects = render(repository, release)
         secrets = {secret.name: set(secret.data) for secret in release.secrets}
         secrets |= {n: {*o.get("data", {}), *o.get("stringData", {})} for n, o in found(objects, "Secret").items()}
-        own = [m.body for m in (*release.before, *release.after)]
+        # What comes after the release is made only when its pods are ready.
+        own = [m.body for m in release.before]
         maps = {*found(objects, "ConfigMap"), *found(own, "ConfigMap"), release.ca_bundle}
+        maps |= {config_map.name for config_map in release.config_maps}
         accounts = {*found(objects, "ServiceAccount"), *found(own, "ServiceAccount"), "default"}
         for pod in pods(objects):
             assert pod.get("serviceAccountName", "default") in accounts
@@ -145,6 +149,22 @@ class TestCatalogue:
                 for variable in container.get("env", []):
                     reference = variable.get("valueFrom", {}).get("secretKeyRef")
                     assert reference is None or reference["key"] in secrets[reference["name"]]
+
+    def test_the_double_is_no_kinder_than_the_real_chart(self, name: str, repository: Path) -> None:
+        release = RELEASES[name]
+        chart = next((c for c in versions.CHARTS if release.repository and c.name == release.chart), None)
+        if chart is None:
+            return  # the project's own: no double
+        real, rendered = doubled(chart), facts_of(render(repository, release))
+        for workload, wanted in real["pods"].items():
+            if workload.partition("/")[0] not in WORKLOADS:
+                continue
+            pod = rendered["pods"][workload]
+            for container, ports in wanted["containers"].items():
+                assert pod["containers"][container]["ports"] == {p["name"]: p["containerPort"] for p in ports}, container
+            assert set(pod.get("init", {})) == set(wanted["init"]), workload
+            assert {f"{r['kind']}/{r['name']}" for r in wanted["references"]} <= set(pod.get("references", ())), workload
+        assert rendered.get("budgets", {}) == real["budgets"] and "policies" not in rendered
 
     def test_a_misspelt_key_is_refused_by_name(self, name: str, repository: Path) -> None:
         with pytest.raises(Refused, match="notAKey"):
@@ -264,6 +284,12 @@ def test_hooks_come_and_go_with_their_values(repository: Path) -> None:
     assert not found(render(repository, RELEASES["argo-cd"]), "Job")
     (init,) = found(render(repository, RELEASES["argo-cd"], {"redisSecretInit": {"enabled": True}}), "Job").values()
     assert init["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+
+
+@pytest.mark.toolchain
+def test_the_double_of_argo_cd_opens_its_server_unless_it_is_told_not_to(repository: Path) -> None:
+    opened = render(repository, RELEASES["argo-cd"], {"global": {"networkPolicy": {"create": True}}})
+    assert found(opened, "NetworkPolicy")["argocd-server"]["spec"]["ingress"] == [{}]
 
 
 @pytest.mark.toolchain

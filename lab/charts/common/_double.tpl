@@ -20,9 +20,39 @@ opstella.lab/double: "true"
 {{- end }}
 {{- end }}
 
+{{/* What the real chart gives the pods of a workload, from the facts about it: {ports, init, references}. Takes root, kind,
+     name. References are of objects that neither chart makes; those of every shape. */}}
+{{- define "double.facts" -}}
+{{- $facts := .root.Files.Get "facts.json" | default "{}" | fromJson -}}
+{{- get ($facts.pods | default dict) (printf "%s/%s" .kind .name) | default dict | toJson -}}
+{{- end }}
+
 {{/* A workload. Takes root, kind, name, selector, containers (a list), and may take replicas, serviceName,
      account, podSecurity, hostNetwork, affinity, nodeSelector, tolerations, volumes, priority, extra. */}}
 {{- define "double.workload" -}}
+{{- $facts := include "double.facts" . | fromJson }}
+{{- $containers := list }}
+{{- $text := toJson (dict "containers" .containers "volumes" .volumes) }}
+{{- $volumes := .volumes | default list }}
+{{- $mounts := list }}
+{{- range $number, $reference := $facts.references }}
+{{- if not (contains (printf "%q" $reference.name) $text) }}
+{{- $volume := printf "fact-%d" $number }}
+{{- $source := ternary (dict "secret" (dict "secretName" $reference.name)) (dict "configMap" (dict "name" $reference.name)) (eq $reference.kind "Secret") }}
+{{- $volumes = append $volumes (merge (dict "name" $volume) $source) }}
+{{- $mounts = append $mounts (dict "name" $volume "mountPath" (printf "/facts/%d" $number) "readOnly" true) }}
+{{- end }}
+{{- end }}
+{{- range $number, $container := .containers }}
+{{- $known := get ($facts.containers | default dict) $container.name }}
+{{- if $known }}{{ $container = merge (dict "ports" $known) $container }}{{ end }}
+{{- if and (eq $number 0) $mounts }}{{ $container = merge (dict "volumeMounts" (concat ($container.volumeMounts | default list) $mounts)) $container }}{{ end }}
+{{- $containers = append $containers $container }}
+{{- end }}
+{{- $init := list }}
+{{- range $name, $image := $facts.init }}
+{{- $init = append $init (dict "name" $name "image" $image "securityContext" ((first $.containers).securityContext | default dict)) }}
+{{- end }}
 apiVersion: apps/v1
 kind: {{ .kind }}
 metadata:
@@ -61,8 +91,11 @@ spec:
       {{- with .tolerations }}
       tolerations: {{- toYaml . | nindent 8 }}
       {{- end }}
-      containers: {{- toYaml .containers | nindent 8 }}
-      {{- with .volumes }}
+      {{- with $init }}
+      initContainers: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      containers: {{- toYaml $containers | nindent 8 }}
+      {{- with $volumes }}
       volumes: {{- toYaml . | nindent 8 }}
       {{- end }}
 {{- end }}
