@@ -860,6 +860,7 @@ package_install() {
 }
 
 # Packages of SELinux's policy for RKE2, by its vendor.
+# shellcheck disable=SC2034 # read by phases
 SELINUX_PACKAGES=https://rpm.rancher.io
 
 selinux_enforcing() { type -P getenforce >/dev/null && [[ $(getenforce) == Enforcing ]]; }

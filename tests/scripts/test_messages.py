@@ -128,10 +128,10 @@ def given_up(tmp_path: Path, line: str, kubelet: bool = False) -> Result:
         log.write_text(f"I1201 05:00:00.1 42 x.go:1] fine\n{line}\n")
     code = """
     DATA=$FOLDER UNIT=rke2-agent; V=([node_name]=worker-1 [version]=v1.36.3+rke2r1); stage
-    journalctl() { printf 'level=info msg="Starting rke2 agent"\\ntime="2026-12-01T05:00:0%s" %s\\n' 1 "$JOURNAL" 2 "$JOURNAL"; }
+    journalctl() { printf 'level=info msg="Starting rke2 agent"\\ntime="2026-12-01T05:00:0%s" %s\\n' 1 "$LINE" 2 "$LINE"; }
     give_up "the service rke2-agent did not become active"
     """
-    return bash(code, with_phase="rke2", FOLDER=str(tmp_path), JOURNAL='level=error msg="Kubelet exited: exit status 1"' if kubelet else line)
+    return bash(code, with_phase="rke2", FOLDER=str(tmp_path), LINE='level=error msg="Kubelet exited: exit status 1"' if kubelet else line)
 
 
 @pytest.mark.parametrize(("line", "remedy"), LOGS)
