@@ -49,6 +49,7 @@ def archive(host: Host, mac: str, gateway: IPv4Address, public_key: str, host_ke
         "etc/ssh/ssh_host_ed25519_key": private,
         "etc/ssh/ssh_host_ed25519_key.pub": public,
         "home/ops/.ssh/authorized_keys": public_key,
+        "var/lib/systemd/linger/ops": "",  # or each SSH session would start and stop the user's manager, for seconds
     }
 
 
