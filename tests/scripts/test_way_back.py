@@ -149,7 +149,9 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         folder.mkdir()
         (folder / "snapshot").write_text(SNAPSHOT)
         (folder / "driver").write_text(DRIVER)
-        yield Way(container)
+        way = Way(container)
+        confirmed(way)
+        yield way
     finally:
         container.down()
         print("\npoints tried: " + ", ".join(f"{name} {count}" for name, count in TRIED.items()) + f"; {sum(TRIED.values())} in all")
