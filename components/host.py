@@ -277,7 +277,9 @@ def compare(
         stdin=pulumi.Output.secret(text),
         add_previous_output_in_env=False,
         logging=local.Logging.NONE,
-        opts=pulumi.ResourceOptions(parent=parent, custom_timeouts=_timeouts(seconds)),
+        opts=pulumi.ResourceOptions(
+            parent=parent, custom_timeouts=_timeouts(seconds), additional_secret_outputs=["stdout", "stderr"]
+        ),
     )
 
 

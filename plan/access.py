@@ -17,8 +17,8 @@ _EVERY_MACHINE = 4
 _NODE = 2
 # On GitLab's machine: the package, and the tools' access tokens.
 _GITLAB = 2
-# On a cluster's first master: the kubeconfig and the keys of its ServiceAccounts.
-_CLUSTER = 2
+# On a cluster's first master: the hash of its CA (twice, where others follow it), the kubeconfig, its ServiceAccounts' keys.
+_CLUSTER = 4
 
 
 def flows(settings: Settings) -> tuple[Rule, ...]:

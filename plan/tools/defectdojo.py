@@ -23,7 +23,7 @@ from plan.tools.common import (
     spread,
     storage_of,
     trusting,
-)
+)  # fmt: skip
 from plan.tools.common import without_cpu_limit as resources
 from plan.tools.model import (
     Clear,

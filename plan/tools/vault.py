@@ -24,7 +24,7 @@ from plan.tools.model import (
     ToolInputs,
     Values,
     Workload,
-)
+)  # fmt: skip
 from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, PUBLIC, Flow, Job, OidcClient
 from plan.tools.vault_objects import LABELS, NAME, NAMESPACE, PORT, TLS_SECRET, after, before
 

@@ -412,7 +412,7 @@ def test_host_scripts_read_what_was_rendered(values: list[str]) -> None:
     values = [*values, "", "\n", "trailing\n\n", "ä€𝄞", "'\"$(id)`\\"]
     sent = payload.render({f"v{n}": text for n, text in enumerate(values)})
     program = f". {SCRIPTS / 'lib.sh'}\npayload_read\n" + "".join(
-        f"printf '%s\\0' \"${{V[v{n}]}}\"\n" for n in range(len(values))
+        f"printf '%s\\0' \"${{V[v{n}]}}\" >&\"$REPLY_TO\"\n" for n in range(len(values))
     )
     run = subprocess.run(
         ["bash", "-c", f"declare -A V\nPHASE=test\n{program}"], input=sent.encode(), capture_output=True

@@ -197,7 +197,7 @@ def test_media(source: str) -> None:
         place = told.get("artifacts_url", told.get("package_url"))
         assert str(place).startswith("http://media.example.com/opstella") == (source == "airgap")
     repositories = {r.inputs["repositoryOpts"]["repo"] for r in found.of_type(HELM) if "repositoryOpts" in r.inputs}
-    assert (repositories == {"http://charts.example.com"}) == (source == "airgap")
+    assert (repositories == {"https://charts.example.com"}) == (source == "airgap")
     looked_for = {u for r in found.commands if r.name.endswith("-preflight") for u in sent(r).values["urls"].split()}
     assert looked_for and all(u.startswith("http://media.example.com/") == (source == "airgap") for u in looked_for)
 
