@@ -33,7 +33,7 @@ def test_one_worker_more_is_nothing_new_to_the_bastion() -> None:
         stack = plan(clusters={"standalone": {"workers": {"count": workers}}})
         return hosts.preflight(stack.topology.bastion, stack.settings, stack.topology, stack.stack)
 
-    assert asked(5) == asked(6)
+    assert asked(6) == asked(7)
     stack = plan()
     worker = stack.topology.clusters[0].workers[0]
     assert hosts.preflight(worker, stack.settings, stack.topology, stack.stack)["sessions"] == 0
