@@ -105,6 +105,27 @@ def test_wrapper_installs_the_plugins_and_forbids_downloads_with_stand_ins() -> 
     assert found == dict(wanted)
 
 
+def test_wrapper_links_the_environment_before_any_engine_could_make_one(tmp_path: Path) -> None:
+    """Where `venv` is missing the released language host makes a folder of that name and fills it from the network."""
+    checkout = tmp_path / "checkout"
+    for folder in ("lab/toolchain", "lab/providers"):
+        shutil.copytree(ROOT / folder, checkout / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("requirements.in", "requirements.txt", "requirements.lock", "requirements-dev.in", "Pulumi.yaml"):
+        shutil.copy(ROOT / name, checkout / name)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["lab/toolchain/pulumi", "version"], cwd=checkout, env=clean_environment(), capture_output=True, text=True,
+            check=True, timeout=600,
+        )  # fmt: skip
+
+    assert run().stdout.startswith("v")
+    assert (checkout / "venv").resolve() == artifact("venv").resolve()
+    (checkout / "venv").unlink()
+    (checkout / "venv").mkdir()
+    assert "venv is a folder" in run().stderr
+
+
 def test_wrapper_uses_the_users_backend_before_a_folder_of_its_own(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / ".pulumi").mkdir(parents=True)
