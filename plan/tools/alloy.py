@@ -5,7 +5,7 @@ from __future__ import annotations
 from plan import audit, versions
 from plan.tools import agents, telemetry
 from plan.tools.alloy_config import configuration
-from plan.tools.common import ca_volume, merge, resources
+from plan.tools.common import ca_volume, resources
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, NODES, PUBLIC, Flow
 
@@ -46,7 +46,7 @@ def _values(inputs: ToolInputs) -> Values:
         {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
         for name, port in (("otlp-grpc", telemetry.OTLP_GRPC), ("otlp-http", telemetry.OTLP_HTTP))
     ]
-    values: Values = {
+    return {
         "alloy": {
             "configMap": {"content": configuration(inputs)},
             "clustering": {"enabled": True, "name": inputs.cluster},
@@ -75,9 +75,6 @@ def _values(inputs: ToolInputs) -> Values:
         # What is sent to a node's Alloy stays on the node.
         "service": {"internalTrafficPolicy": "Local"},
     }
-    if inputs.image_registry:
-        values = merge(values, {"global": {"image": {"registry": inputs.image_registry}}})
-    return values
 
 
 def _policy() -> Manifest:

@@ -8,7 +8,7 @@ import yaml
 
 from plan import versions
 from plan.tools import argo_cd_objects, traefik
-from plan.tools.common import CA_FOLDER, ca_volume, image, issuer, merge, replicas_of, resources, spread
+from plan.tools.common import CA_FOLDER, ca_volume, issuer, merge, replicas_of, resources, spread
 from plan.tools.model import (
     Bcrypt,
     Clear,
@@ -106,12 +106,6 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     if inputs.proxy:
         fetching = {"env": [{"name": name, "value": value} for name, value in inputs.proxy.variables.items()]}
         values = merge(values, {"repoServer": fetching})
-    if inputs.image_registry:
-        images = {
-            "global": {"image": {"repository": image(inputs, "quay.io", "argoproj/argocd")}},
-            "redis": {"image": {"repository": image(inputs, "ecr-public.aws.com", "docker/library/redis")}},
-        }
-        values = merge(values, images)
     return values
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import certificate_policy, vault_issuer
-from plan.tools.common import merge, replicas_of, resources
+from plan.tools.common import replicas_of, resources
 from plan.tools.model import FromPki, Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, PUBLIC, Flow
 
@@ -16,7 +16,7 @@ LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
 
 
 def _values(inputs: ToolInputs) -> Values:
-    values: Values = {
+    return {
         "crds": {"enabled": True, "keep": True},
         "replicaCount": replicas_of(inputs, NAME),
         "resources": resources("20m", "64Mi", "256Mi"),
@@ -25,7 +25,6 @@ def _values(inputs: ToolInputs) -> Values:
         # The hook holds the release back until the webhook answers, so that the issuer after it is accepted.
         "startupapicheck": {"enabled": True, "timeout": "5m", "resources": resources("10m", "32Mi", "64Mi")},
     }
-    return merge(values, {"imageRegistry": inputs.image_registry}) if inputs.image_registry else values
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from plan.tools.common import provision_files, python_image, trusting
+from plan.tools.common import PYTHON_IMAGE, provision_files, trusting
 from plan.tools.model import ToolInputs
 from plan.tools.needs import GITLAB, GitLabAccess, Job
 
@@ -67,5 +67,5 @@ def publishing(job: Job, inputs: ToolInputs, variables: dict[str, Variable]) -> 
 def job(name: str, inputs: ToolInputs, variables: dict[str, Variable]) -> tuple[Job, ...]:
     """A Job that does nothing else, for values that stand in the plan; none where there is no GitLab."""
     script = provision_files(*FILES)
-    alone = Job(name=name, image=python_image(inputs), command=("python3", "/opstella/ci_variables.py"), files=script)
+    alone = Job(name=name, image=PYTHON_IMAGE, command=("python3", "/opstella/ci_variables.py"), files=script)
     return (publishing(alone, inputs, variables),) if there(inputs) else ()

@@ -6,28 +6,24 @@ from dataclasses import dataclass
 
 from plan import versions
 from plan.tools import csi_driver_nfs
-from plan.tools.common import image, merge, replicas_of, resources, spread
+from plan.tools.common import replicas_of, resources, spread
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, MONITORS, PUBLIC, Database, Flow
 from plan.tools.sources import CaBundle, Clear, Generated, Secret
 
 NAME, NAMESPACE = "cloudnative-pg", "cnpg-system"
-REGISTRY = "ghcr.io"
 STATUS_PORT, METRICS_PORT, WEBHOOK_PORT = 8000, 9187, 9443
 AUTHORITY, AUTHORITY_FOLDER = {"key": "ca.crt", "path": "ca.crt"}, "/etc/opstella/database"
 BACKUP_SECRET, BACKUP_RETENTION = "database-backups", "14d"
 
 
 def _values(inputs: ToolInputs) -> Values:
-    values: Values = {
+    return {
         "crds": {"create": True},
         "replicaCount": replicas_of(inputs, NAME),
         "affinity": spread({"app.kubernetes.io/name": NAME}),
         "resources": resources("50m", "100Mi", "256Mi"),
     }
-    if inputs.image_registry:
-        values = merge(values, {"image": {"repository": image(inputs, REGISTRY, "cloudnative-pg/cloudnative-pg")}})
-    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,7 @@ def cluster(inputs: ToolInputs, database: Database, namespace: str, archive: Arc
             "metadata": {"name": database.name, "namespace": namespace},
             "spec": {
                 "instances": inputs.database_instances,
-                "imageName": image(inputs, REGISTRY, f"cloudnative-pg/postgresql:{versions.POSTGRESQL.version}"),
+                "imageName": f"ghcr.io/cloudnative-pg/postgresql:{versions.POSTGRESQL.version}",
                 # The budget of a single instance would let no node be drained.
                 "enablePDB": inputs.database_instances > 1,
                 "storage": {"storageClass": inputs.storage_class, "size": database.storage},

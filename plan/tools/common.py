@@ -15,16 +15,13 @@ OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "opstella"
 """Of each namespace that the program makes for a tool; records of Helm are removed from those only."""
 CA_FOLDER = "/etc/opstella/ca"
 CA_FILE = f"{CA_FOLDER}/{CA_BUNDLE_KEY}"
+PYTHON_IMAGE = f"{versions.PYTHON_IMAGE.name}:{versions.PYTHON_IMAGE.version}"
+"""What a Job runs `python3 /opstella/<file>.py` with."""
 
 
 def resources(cpu: str, memory: str, memory_limit: str | None = None) -> Values:
     """Requests, and a memory limit (the request by default). No CPU limit: it throttles without protecting anyone."""
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory_limit or memory}}
-
-
-def image(inputs: ToolInputs, registry: str, path: str) -> str:
-    """`registry/path`, or `path` in the inputs' own registry."""
-    return f"{inputs.image_registry or registry}/{path}"
 
 
 def workers_only() -> Values:
@@ -90,12 +87,6 @@ def storage_of(inputs: ToolInputs, tool: str, default: str) -> str:
 def provision_files(*names: str) -> dict[str, str]:
     """Scripts of the room provision/ by file name, for a Job's `files`; a Python script needs client.py beside it."""
     return {name: (PROVISION / name).read_text(encoding="utf-8") for name in names}
-
-
-def python_image(inputs: ToolInputs) -> str:
-    """What a Job runs `python3 /opstella/<file>.py` with."""
-    registry, _, path = versions.PYTHON_IMAGE.name.partition("/")
-    return f"{image(inputs, registry, path)}:{versions.PYTHON_IMAGE.version}"
 
 
 def issuer(inputs: ToolInputs) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plan import versions
-from plan.tools.common import apart, merge, replicas_of, resources, workers_only
+from plan.tools.common import apart, replicas_of, resources, workers_only
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 
 NAME = NAMESPACE = "csi-driver-nfs"
@@ -12,7 +12,7 @@ CONTROLLER = {"app": "csi-nfs-controller"}
 
 def _values(inputs: ToolInputs) -> Values:
     small = resources("10m", "20Mi", "200Mi")
-    values: Values = {
+    return {
         "controller": {
             "replicas": replicas_of(inputs, NAME),
             # It mounts the share to make a volume's folder, and the share is exported to the workers only. Its pods use
@@ -46,10 +46,6 @@ def _values(inputs: ToolInputs) -> Values:
             "mountOptions": ["nfsvers=4.1", "hard"],
         },
     }
-    if inputs.image_registry:
-        nfs = f"{inputs.image_registry}/sig-storage/nfsplugin"
-        values = merge(values, {"image": {"baseRepo": inputs.image_registry, "nfs": {"repository": nfs}}})
-    return values
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -12,12 +12,11 @@ from plan import versions
 from plan.limits import SCAN_FILE
 from plan.tools import ci, csi_driver_nfs, defectdojo_login, defectdojo_trust, sonarqube, traefik
 from plan.tools.common import (
-    image,
+    PYTHON_IMAGE,
     issuer,
     keeping,
     merge,
     provision_files,
-    python_image,
     replicas_of,
     service,
     spread,
@@ -146,13 +145,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         },
     }
     if inputs.ca_bundle:
-        values = merge(values, defectdojo_trust.trust(inputs, inputs.ca_bundle))
-    if inputs.image_registry:
-        images = {
-            name: {"image": {"repository": image(inputs, "docker.io", f"defectdojo/defectdojo-{name}")}}
-            for name in ("django", "nginx")
-        }
-        values = merge(values, {"images": images})
+        values = merge(values, defectdojo_trust.trust(inputs.ca_bundle))
     return values
 
 
@@ -197,7 +190,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
     reading = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [sonarqube.TOKENS_SECRET]}
     job = Job(
         name="defectdojo-settings",
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "/opstella/defectdojo.py"),
         files={
             **provision_files(*ci.FILES, "vault_api.py", "defectdojo.py"),

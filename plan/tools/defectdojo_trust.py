@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from plan.tools.common import CA_FILE, ca_volume, python_image, resources
-from plan.tools.model import ToolInputs, Values
+from plan.tools.common import CA_FILE, PYTHON_IMAGE, ca_volume, resources
+from plan.tools.model import Values
 
 TRUST_FOLDER = "/etc/opstella/trust"
 TRUST_FILE = f"{TRUST_FOLDER}/ca.crt"
 
 
-def trust(inputs: ToolInputs, bundle: str) -> Values:
+def trust(bundle: str) -> Values:
     """Values by which its programs trust the public authorities and the platform's.
 
     requests takes one file for all that it trusts, in place of its own; so the chart's setting for it would leave the
@@ -21,7 +21,7 @@ def trust(inputs: ToolInputs, bundle: str) -> Values:
     trusted = {"name": "opstella-trust", "mountPath": TRUST_FOLDER}
     gather = {
         "name": "trust",
-        "image": python_image(inputs),
+        "image": PYTHON_IMAGE,
         "command": ["sh", "-c", f"cat /etc/ssl/certs/ca-certificates.crt {CA_FILE} >{TRUST_FILE}"],
         "resources": resources("10m", "16Mi", "32Mi"),
         "securityContext": {

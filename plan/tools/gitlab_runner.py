@@ -15,7 +15,7 @@ from typing import Any
 
 from plan import toml, versions
 from plan.tools import minio_buckets
-from plan.tools.common import beside_bundle, image, keeping, provision_files, python_image, resources, trusting
+from plan.tools.common import PYTHON_IMAGE, beside_bundle, keeping, provision_files, resources, trusting
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
     GITLAB,
@@ -79,7 +79,7 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
     jobs = inputs.gitlab_runner.jobs
     kubernetes: dict[str, Any] = {
         "namespace": JOBS_NAMESPACE,
-        "image": jobs.image or image(inputs, "docker.io", f"library/debian:{versions.DEBIAN_IMAGE.version}"),
+        "image": jobs.image or f"{versions.DEBIAN_IMAGE.name}:{versions.DEBIAN_IMAGE.version}",
         "privileged": False,
         "allow_privilege_escalation": False,
         "automount_service_account_token": False,
@@ -94,10 +94,6 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
         "service_memory_request": "128Mi",
         "service_memory_limit": "1Gi",
     }
-    if inputs.image_registry:
-        version = versions.GITLAB_RUNNER.app_version
-        helper = image(inputs, "registry.gitlab.com", "gitlab-org/gitlab-runner/gitlab-runner-helper")
-        kubernetes["helper_image"] = f"{helper}:x86_64-v{version}"
     if inputs.ca_bundle:
         # The helper takes the file ca.crt of this folder into its trust: for the cache. Other images may do so.
         volume = {"name": inputs.ca_bundle, "mount_path": "/etc/gitlab-runner/certs", "read_only": True}
@@ -130,7 +126,7 @@ def images(release: Release) -> tuple[str, ...]:
 
 def _values(inputs: ToolInputs, host: str, store: str) -> Values:
     made = json.dumps(runner(inputs), sort_keys=True)
-    values: Values = {
+    return {
         "gitlabUrl": f"https://{host}",
         "certsSecretName": beside_bundle(CERTIFICATES_SECRET, inputs),
         "concurrent": inputs.gitlab_runner.concurrent,
@@ -148,9 +144,6 @@ def _values(inputs: ToolInputs, host: str, store: str) -> Values:
             "config": _configuration(inputs, store),
         },
     }
-    if inputs.image_registry:
-        values["image"] = {"registry": inputs.image_registry, "image": "gitlab-org/gitlab-runner"}
-    return values
 
 
 def _rights() -> tuple[Manifest, ...]:
@@ -179,7 +172,7 @@ def _registration(inputs: ToolInputs, host: str) -> Job:
     wanted = {"runner": runner(inputs), "namespace": NAMESPACE, "secret": RUNNER_SECRET}
     return Job(
         name="gitlab-runner-registration",
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "/opstella/gitlab_runner.py"),
         files={
             **provision_files("client.py", "vault_api.py", "gitlab_runner.py"),

@@ -159,7 +159,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
     if inputs.ca_bundle:
         mount = {"name": "opstella-ca", "configMap": inputs.ca_bundle, "mountPath": CA_FOLDER, "readOnly": True}
         values = merge(values, {"extraConfigmapMounts": [mount]})
-    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
+    return values
 
 
 def _flows(inputs: ToolInputs, replicas: int) -> tuple[Flow, ...]:

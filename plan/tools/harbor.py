@@ -11,7 +11,6 @@ from plan import versions
 from plan.tools import cert_manager, ci, harbor_job, harbor_secrets, kube_prometheus_stack, traefik, valkey
 from plan.tools.common import (
     beside_bundle,
-    image,
     merge,
     replicas_of,
     resources,
@@ -95,21 +94,6 @@ def _component(inputs: ToolInputs, name: str, replicas: int) -> Values:
     return values | ({"extraEnvVars": variables} if variables else {})
 
 
-def _images(inputs: ToolInputs) -> Values:
-    def named(name: str) -> Values:
-        return {"image": {"repository": image(inputs, "docker.io", f"goharbor/{name}")}}
-
-    parts = {
-        "core": "harbor-core",
-        "jobservice": "harbor-jobservice",
-        "portal": "harbor-portal",
-        "exporter": "harbor-exporter",
-    }
-    images: Values = {part: named(name) for part, name in parts.items()}
-    registry = {"registry": named("registry-photon"), "controller": named("harbor-registryctl")}
-    return images | {"registry": registry, "trivy": named("trivy-adapter-photon")}
-
-
 def _values(inputs: ToolInputs, host: str) -> Values:
     replicas, authorities = replicas_of(inputs, NAME), beside_bundle(CA_SECRET, inputs)
     values: Values = {
@@ -176,8 +160,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             "noProxy": f"127.0.0.1,localhost,.local,.internal,{out.no_proxy}",
             "components": ["core", "jobservice", "trivy"],
         }
-    values = merge(values, fixed)
-    return merge(values, _images(inputs)) if inputs.image_registry else values
+    return merge(values, fixed)
 
 
 def _trivy(inputs: ToolInputs) -> Values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from config.errors import key
 from plan.rke2 import MIRRORED as PROXIED
 from plan.tools import ci
-from plan.tools.common import issuer, provision_files, python_image, service
+from plan.tools.common import PYTHON_IMAGE, issuer, provision_files, service
 from plan.tools.harbor_secrets import ADMIN_SECRET, NAME, NAMESPACE
 from plan.tools.model import ToolInputs
 from plan.tools.needs import ITSELF, Flow, Job
@@ -31,7 +31,7 @@ def provisioning(inputs: ToolInputs, host: str) -> Job:
     """Harbor's own settings, once it is up: login, the mirror's projects, the groups' roles, the robot of pipelines."""
     job = Job(
         name="harbor-provisioning",
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "/opstella/harbor.py"),
         files=provision_files(*ci.FILES, "harbor.py"),
         environment={

@@ -129,7 +129,7 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
         values["podAnnotations"] = {"opstella.io/clusters": " ".join(others(inputs))}
     if arguments:
         values = merge(values, {"volumes": volumes, "volumeMounts": mounts, "config": {"extraArgs": arguments}})
-    return merge(values, {"image": {"registry": inputs.image_registry}}) if inputs.image_registry else values
+    return values
 
 
 def release(inputs: ToolInputs) -> Release:

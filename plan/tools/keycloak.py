@@ -12,11 +12,9 @@ from plan.limits import LOGIN_BURST, LOGIN_RATE
 from plan.tools import cloudnative_pg, traefik
 from plan.tools.common import (
     CA_FOLDER,
+    PYTHON_IMAGE,
     ca_volume,
-    image,
-    merge,
     provision_files,
-    python_image,
     replicas_of,
     resources,
     service,
@@ -105,10 +103,8 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         volume, mount = ca_volume(inputs.ca_bundle)
         volumes, mounts = [*volumes, volume], [*mounts, mount]
         environment.append({"name": "KC_TRUSTSTORE_PATHS", "value": CA_FOLDER})
-    values = merge(values, {"extraVolumes": _text(volumes), "extraVolumeMounts": _text(mounts)})
-    if inputs.image_registry:
-        values = merge(values, {"image": {"repository": image(inputs, "quay.io", "keycloak/keycloak")}})
-    return merge(values, {"extraEnv": _text(environment)})
+    mounted = {"extraVolumes": _text(volumes), "extraVolumeMounts": _text(mounts)}
+    return values | mounted | {"extraEnv": _text(environment)}
 
 
 def _console(inputs: ToolInputs, host: str) -> tuple[Manifest, ...]:
@@ -122,7 +118,7 @@ def provisioning(clients: Sequence[OidcClient], inputs: ToolInputs) -> Job:
     """Brings the realm to what `clients` and the settings ask for; their secrets are in the Secret of all clients."""
     return Job(
         name="keycloak-realm",
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "/opstella/keycloak.py"),
         files={
             **provision_files("client.py", "keycloak_api.py", "keycloak.py"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import cert_manager, cloudnative_pg, telemetry
-from plan.tools.common import CA_FOLDER, ca_volume, merge, replicas_of, resources, storage_of
+from plan.tools.common import CA_FOLDER, ca_volume, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, Flow
 from plan.tools.sources import Source
@@ -128,7 +128,7 @@ def _alertmanager(inputs: ToolInputs, replicas: int) -> Values:
 
 
 def _values(inputs: ToolInputs, replicas: int) -> Values:
-    values: Values = {
+    return {
         "crds": {"enabled": True},
         "prometheus": {"enabled": False},
         "grafana": {"enabled": False},
@@ -156,7 +156,6 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
         },
         "prometheus-node-exporter": {"resources": resources("20m", "32Mi", "128Mi")},
     }
-    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
 
 
 def _workloads(replicas: int) -> tuple[Workload, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import agents, cloudnative_pg, readers, telemetry
-from plan.tools.common import OBJECT_STORE, merge, replicas_of, resources, storage_of
+from plan.tools.common import OBJECT_STORE, replicas_of, resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Flow
 
@@ -77,7 +77,7 @@ def _configuration(inputs: ToolInputs, replicas: int) -> Values:
 
 def _values(inputs: ToolInputs, replicas: int) -> Values:
     off = {"replicas": 0}
-    values: Values = {
+    return {
         "deploymentMode": "Monolithic",
         "loki": _configuration(inputs, replicas),
         "singleBinary": {
@@ -97,7 +97,6 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
         "test": {"enabled": False},
         "sidecar": {"rules": {"enabled": False}},
     }
-    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
 
 
 def release(inputs: ToolInputs) -> Release:

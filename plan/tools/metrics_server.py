@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import cert_manager
-from plan.tools.common import image, merge, replicas_of, resources, spread
+from plan.tools.common import merge, replicas_of, resources, spread
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, NODES, Flow
 
@@ -39,9 +39,6 @@ def _values(inputs: ToolInputs) -> Values:
     }
     if replicas > 1:
         values = merge(values, {"affinity": spread(LABELS)})
-    if inputs.image_registry:
-        repository = image(inputs, "registry.k8s.io", "metrics-server/metrics-server")
-        values = merge(values, {"image": {"repository": repository}})
     return values
 
 

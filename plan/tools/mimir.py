@@ -9,7 +9,7 @@ from __future__ import annotations
 from plan import versions
 from plan.limits import METRICS_BODY
 from plan.tools import agents, cloudnative_pg, readers, telemetry
-from plan.tools.common import OBJECT_STORE, image, merge, replicas_of, resources, storage_of, tokenless
+from plan.tools.common import OBJECT_STORE, merge, replicas_of, resources, storage_of, tokenless
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, Flow
 
@@ -97,7 +97,7 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
     for part in ("ingester", "store_gateway", "compactor"):
         values[part]["persistentVolume"] = volume
     alone = {"zoneAwareReplication": {"enabled": False}}
-    values = merge(
+    return merge(
         values,
         {
             "kafka": {"enabled": False},
@@ -125,13 +125,6 @@ def _values(inputs: ToolInputs, replicas: dict[str, int]) -> Values:
             "mimir": {"structuredConfig": _configuration(inputs, replicas["ingester"])},
         },
     )
-    if inputs.image_registry:
-        images = {
-            "image": {"repository": image(inputs, "docker.io", "grafana/mimir")},
-            "gateway": {"nginx": {"image": {"registry": inputs.image_registry}}},
-        }
-        values = merge(values, images)
-    return values
 
 
 def release(inputs: ToolInputs) -> Release:

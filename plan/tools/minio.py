@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import traefik
-from plan.tools.common import beside_bundle, image, issuer, merge, resources, storage_of
+from plan.tools.common import beside_bundle, issuer, merge, resources, storage_of
 from plan.tools.ingress import closed
 from plan.tools.minio_buckets import NAME, NAMESPACE, PORT, ROOT_PASSWORD, ROOT_SECRET, ROOT_USER
 from plan.tools.minio_buckets import provisioning as provisioning
@@ -70,10 +70,7 @@ def _values(inputs: ToolInputs) -> Values:
     values: Values = {
         "fullnameOverride": NAME,
         "mode": "standalone",
-        "image": {
-            "repository": image(inputs, "quay.io", "minio/minio"),
-            "tag": versions.MINIO_IMAGE.version,
-        },
+        "image": {"repository": versions.MINIO_IMAGE.name, "tag": versions.MINIO_IMAGE.version},
         "existingSecret": ROOT_SECRET,
         "serviceAccount": {"create": False},  # the namespace's own then, which gets no token of the API
         "deploymentUpdate": {"type": "Recreate"},

@@ -9,7 +9,7 @@ from typing import Any
 
 from config.errors import Problem, key
 from plan import versions
-from plan.tools.common import image, provision_files
+from plan.tools.common import provision_files
 from plan.tools.model import ToolInputs
 from plan.tools.needs import ITSELF, Flow, Job, StorageAccess
 
@@ -109,7 +109,7 @@ def provisioning(accesses: Sequence[StorageAccess], inputs: ToolInputs) -> Job:
     policies = groups | {f"{ACCESS_POLICY}{access.user}": access_policy(access) for access in accesses}
     return Job(
         name="minio-provisioning",
-        image=f"{image(inputs, 'quay.io', 'minio/mc')}:{versions.MC_IMAGE.version}",
+        image=f"{versions.MC_IMAGE.name}:{versions.MC_IMAGE.version}",
         command=("/bin/sh", "/opstella/minio.sh"),
         files={
             **provision_files("minio.sh"),

@@ -194,8 +194,7 @@ class ToolInputs:
     `hosts`: service key (`keycloak`, `argocd`, …) to full name, those this cluster serves. `tools`: the tools this
     cluster carries, None for all. `replicas`: of what serves users and can have several. `certificate`: who signs the
     certificate of `*.domain`: cert-manager with the stack's intermediate, or the user provided it.
-    `image_registry`: `host[:port][/path]` to pull the charts' images from instead of their own registries; not needed
-    where the nodes' containerd has a mirror. `chart_repository`: URL of one Helm repository that holds every chart.
+    `chart_repository`: URL of one Helm repository that holds every chart.
     """
 
     domain: str
@@ -217,7 +216,6 @@ class ToolInputs:
     """Addresses of the load balancers' machines before this cluster's ingress, whose PROXY headers it believes."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose X-Forwarded-* headers are believed; HAProxy forwards plain TCP and sets none."""
-    image_registry: str | None = None
     chart_repository: str | None = None
     metrics_server: Literal["rke2", "catalogue", "none"] = "rke2"
     """Who serves the cluster's resource metrics."""

@@ -75,7 +75,7 @@ def _values(inputs: ToolInputs, replicas: int) -> Values:
     if inputs.ca_bundle:
         volume, mount = ca_volume(inputs.ca_bundle)
         values = merge(values, {"extraVolumes": [volume], "extraVolumeMounts": [mount]})
-    return merge(values, {"image": {"registry": inputs.image_registry}}) if inputs.image_registry else values
+    return values
 
 
 def _middleware(name: str, spec: Values) -> Manifest:

@@ -132,19 +132,12 @@ def _digest() -> str:
     return content.hexdigest()[:16]
 
 
-def _image(inputs: ToolInputs, reference: str) -> str:
-    """`reference`, or its path in the inputs' own registry."""
-    head, slash, rest = reference.partition("/")
-    named = slash and ("." in head or ":" in head or head == "localhost")
-    return f"{inputs.image_registry}/{rest if named else reference}" if inputs.image_registry else reference
-
-
 def _values(inputs: ToolInputs) -> Values:
     app = inputs.opstella
     return {
         "parts": {
             name: {
-                "image": _image(inputs, part.image or ""),
+                "image": part.image or "",
                 "port": part.port,
                 "host": inputs.hosts[PARTS[name][1]],
                 "replicas": replicas_of(inputs, NAME),

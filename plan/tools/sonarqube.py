@@ -11,13 +11,12 @@ import json
 from plan import versions
 from plan.tools import ci, traefik
 from plan.tools.common import (
+    PYTHON_IMAGE,
     beside_bundle,
-    image,
     issuer,
     keeping,
     merge,
     provision_files,
-    python_image,
     resources,
     service,
     trusting,
@@ -103,8 +102,6 @@ def _values(inputs: ToolInputs) -> Values:
     if inputs.ca_bundle:
         # The whole Secret, a file for each key: keytool, which imports them, takes the first certificate of a file.
         values = merge(values, {"caCerts": {"enabled": True, "secret": beside_bundle(CA_SECRET, inputs)}})
-    if inputs.image_registry:
-        values = merge(values, {"image": {"repository": image(inputs, "docker.io", "library/sonarqube")}})
     return values
 
 
@@ -151,7 +148,7 @@ def _gitlab(inputs: ToolInputs) -> tuple[GitLabAccess, ...]:
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
     job = Job(
         name="sonarqube-settings",
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "/opstella/sonarqube.py"),
         files={
             **provision_files(*ci.FILES, "vault_api.py", "sonarqube.py"),

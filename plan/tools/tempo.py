@@ -76,7 +76,7 @@ def _values(inputs: ToolInputs) -> Values:
     }
     if "mimir" in inputs.present:
         values = merge(values, {"tempo": _metrics()})
-    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
+    return values
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -53,7 +53,7 @@ def _values(inputs: ToolInputs) -> Values:
     if inputs.load_balancer:
         endpoint = {"providers": {"kubernetesIngress": {"ingressEndpoint": {"ip": inputs.load_balancer}}}}
         values = merge(values, endpoint)
-    return merge(values, {"image": {"registry": inputs.image_registry}}) if inputs.image_registry else values
+    return values
 
 
 def _certificate(inputs: ToolInputs) -> Manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from plan import versions
 from plan.tools import cert_manager
-from plan.tools.common import merge, replicas_of, resources
+from plan.tools.common import replicas_of, resources
 from plan.tools.model import CA_BUNDLE, CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, Flow
 
@@ -21,7 +21,7 @@ LABELS = {"app": "trust-manager"}
 
 
 def _values(inputs: ToolInputs) -> Values:
-    values: Values = {
+    return {
         "crds": {"enabled": True, "keep": True},
         "replicaCount": replicas_of(inputs, NAME),
         "app": {"trust": {"namespace": NAMESPACE}, "webhook": {"port": WEBHOOK_PORT}},
@@ -30,7 +30,6 @@ def _values(inputs: ToolInputs) -> Values:
         "secretTargets": {"enabled": False},  # a right to write Secrets everywhere, for what is no secret
         "resources": resources("10m", "48Mi", "128Mi"),
     }
-    return merge(values, {"imageRegistry": inputs.image_registry}) if inputs.image_registry else values
 
 
 def release(inputs: ToolInputs) -> Release:

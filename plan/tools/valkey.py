@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from plan import versions
 from plan.tools import csi_driver_nfs
-from plan.tools.common import merge, resources, storage_of
+from plan.tools.common import resources, storage_of
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import Cache
 
@@ -57,7 +57,7 @@ def _values(inputs: ToolInputs) -> Values:
         "runAsNonRoot": True,
         "runAsUser": 1000,
     }
-    values: Values = {
+    return {
         "fullnameOverride": NAME,
         "auth": {"enabled": True, "usersExistingSecret": USERS_SECRET},
         "dataStorage": {
@@ -78,7 +78,6 @@ def _values(inputs: ToolInputs) -> Values:
             "exporter": {"resources": resources("10m", "24Mi", "64Mi"), "securityContext": hardened},
         },
     }
-    return merge(values, {"global": {"imageRegistry": inputs.image_registry}}) if inputs.image_registry else values
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from config.errors import ConfigurationError, Problem, key
 from plan import versions
 from plan.tools import cert_manager, ci, cloudnative_pg, traefik, vault_config, vault_issuer, vault_unsealer
-from plan.tools.common import image, provision_files, python_image, resources, storage_of, trusting
+from plan.tools.common import PYTHON_IMAGE, provision_files, resources, storage_of, trusting
 from plan.tools.ingress import closed
 from plan.tools.model import (
     ClusterAccountKeys,
@@ -126,8 +126,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
     seal = inputs.vault.seal if inputs.vault.unseal == "auto" else None
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     mount = {"name": "tls", "mountPath": TLS, "readOnly": True}
-    repository = image(inputs, "docker.io", "hashicorp/vault")
-    tag = versions.VAULT.app_version
+    repository, tag = "docker.io/hashicorp/vault", versions.VAULT.app_version
     storage = {"enabled": True, "storageClass": inputs.storage_class}
     server: Values = {
         "image": {"repository": repository, "tag": tag},
@@ -204,7 +203,7 @@ def _job(inputs: ToolInputs, host: str) -> Job:
     keys = {name: ClusterAccountKeys(cluster=name) for name in vault_config.others(inputs)}
     return Job(
         name=JOB,
-        image=python_image(inputs),
+        image=PYTHON_IMAGE,
         command=("python3", "-B", "/opstella/vault.py"),
         files={**provision_files("client.py", "vault_api.py", "vault.py"), "vault.json": config},
         environment={**environment, **trusting(inputs)},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from plan.tools import vault_config
-from plan.tools.common import CA_FILE, provision_files, python_image, resources
+from plan.tools.common import CA_FILE, PYTHON_IMAGE, provision_files, resources
 from plan.tools.model import Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, Flow
 
@@ -65,7 +65,7 @@ def release(inputs: ToolInputs) -> Release:
         repository=None,
         values={
             "enabled": active,
-            "image": python_image(inputs),
+            "image": PYTHON_IMAGE,
             "files": files if active else {},
             "environment": environment,
             "caBundle": inputs.ca_bundle or "",

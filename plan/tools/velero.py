@@ -18,7 +18,7 @@ import yaml
 
 from plan import versions
 from plan.tools import kube_prometheus_stack, minio_buckets
-from plan.tools.common import OBJECT_STORE, image, merge, resources
+from plan.tools.common import OBJECT_STORE, resources
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import KUBERNETES_API, Bucket, Flow, StorageAccess
 from plan.tools.sources import CaBundle, Composed, Generated, Password, Secret
@@ -54,12 +54,11 @@ LEFT_OUT: Mapping[str, str] = MappingProxyType(
 def _values(inputs: ToolInputs) -> Values:
     monitored = kube_prometheus_stack.NAME in inputs.present
     unprivileged: Values = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    registry, _, plugin = versions.VELERO_PLUGIN.name.partition("/")
-    values: Values = {
+    return {
         "initContainers": [
             {
                 "name": "velero-plugin-for-aws",
-                "image": f"{image(inputs, registry, plugin)}:{versions.VELERO_PLUGIN.version}",
+                "image": f"{versions.VELERO_PLUGIN.name}:{versions.VELERO_PLUGIN.version}",
                 "volumeMounts": [{"name": "plugins", "mountPath": "/target"}],
                 "securityContext": unprivileged,
                 "resources": resources(CPU, MEMORY),
@@ -89,9 +88,6 @@ def _values(inputs: ToolInputs) -> Values:
             "nodeAgentPodMonitor": {"enabled": monitored},
         },
     }
-    if inputs.image_registry:
-        values = merge(values, {"image": {"repository": image(inputs, "docker.io", "velero/velero")}})
-    return values
 
 
 def _endpoint(inputs: ToolInputs) -> str:

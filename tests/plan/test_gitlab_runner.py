@@ -161,12 +161,6 @@ def test_gitlabs_authority_is_trusted_under_its_name() -> None:
     assert configuration()["kubernetes"]["volumes"]["config_map"][0]["name"] == INPUTS.ca_bundle
 
 
-def test_the_helper_comes_from_the_users_registry_where_there_is_one() -> None:
-    assert "helper_image" not in configuration()["kubernetes"]
-    helper = configuration(image_registry="registry.example.com")["kubernetes"]["helper_image"]
-    assert helper.startswith("registry.example.com/gitlab-org/gitlab-runner/gitlab-runner-helper:x86_64-v")
-
-
 def test_the_runner_is_not_newer_than_gitlab() -> None:
     minors = [tuple(map(int, v.split(".")[:2])) for v in (versions.GITLAB_RUNNER.app_version, versions.GITLAB.version)]
     assert minors[0] <= minors[1]

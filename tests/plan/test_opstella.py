@@ -161,21 +161,6 @@ def test_the_login_of_the_images_registry_is_a_secret_of_its_type() -> None:
     assert "pullSecret" not in release("ui").values
 
 
-@pytest.mark.parametrize(
-    ("image", "mirrored"),
-    [
-        ("registry.example.com/opstella/ui:1", "mirror:5000/m/opstella/ui:1"),
-        ("opstella/ui:1", "mirror:5000/m/opstella/ui:1"),
-        ("localhost/ui:1", "mirror:5000/m/ui:1"),
-        ("ui:1", "mirror:5000/m/ui:1"),
-    ],
-)
-def test_a_mirror_takes_its_images(image: str, mirrored: str) -> None:
-    app = OpstellaApp(ui=OpstellaPart(image=image))
-    made = opstella.release(replace(INPUTS, opstella=app, image_registry="mirror:5000/m"))
-    assert made.values["parts"]["ui"]["image"] == mirrored
-
-
 def test_sizing() -> None:
     inputs = replace(with_parts("ui"), overrides={"opstella": Override(replicas=4, storage=50)})
     made = opstella.release(inputs)

@@ -32,18 +32,6 @@ def wired() -> dict[str, Release]:
     return {release.name: release for release in catalogue(INPUTS)}
 
 
-def texts(value: Any) -> Iterator[str]:
-    """Every text in nested values."""
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from texts(inner)
-    else:
-        yield str(value)
-
-
 def references(value: Any, key: str = "") -> Iterator[str]:
     """Names of Secrets that values point to."""
     if isinstance(value, dict):
@@ -264,14 +252,6 @@ def test_harbor_grows_where_it_has_several_pods(replicas: int) -> None:
     release = harbor.release(replace(INPUTS, replicas=replicas))
     grows = {workload.name: workload.autoscale for workload in release.workloads if workload.autoscale}
     assert grows == ({"harbor-core": 5, "harbor-registry": 5, "harbor-trivy": 4} if replicas > 1 else {})
-
-
-def test_the_images_of_all_three_come_from_the_stacks_registry_where_it_has_one() -> None:
-    inputs = replace(INPUTS, image_registry="registry.example.com:5000/mirror")
-    for tool in (minio, harbor):
-        images = [t for t in texts(tool.release(inputs).values) if "goharbor/" in t or "minio/minio" in t]
-        assert images and all(text.startswith("registry.example.com:5000/mirror/") for text in images)
-    assert valkey.release(inputs).values["global"]["imageRegistry"] == "registry.example.com:5000/mirror"
 
 
 def test_the_tests_run_the_releases_that_the_product_deploys() -> None:

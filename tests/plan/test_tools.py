@@ -45,7 +45,6 @@ any_inputs = st.builds(
     storage_class=st.sampled_from(("nfs", "ceph")),
     load_balancer=st.sampled_from((None, "192.168.72.12")),
     trusted_proxies=st.sampled_from(((), ("10.0.0.0/8",))),
-    image_registry=st.sampled_from((None, "registry.example.com:5000/mirror")),
     chart_repository=st.sampled_from((None, "https://charts.example.com")),
     ca_bundle=st.sampled_from((None, "opstella-ca-bundle")),
     tools=st.one_of(st.none(), st.just(("csi-driver-nfs", "cert-manager", "traefik"))),
@@ -218,14 +217,6 @@ def test_the_nfs_controller_stays_where_the_share_is_exported_to() -> None:
         "nodeSelectorTerms"
     ]
     assert term["matchExpressions"][0] == {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
-
-
-def test_a_mirror_takes_every_image() -> None:
-    registry = "registry.example.com:5000"
-    for release in catalogue(replace(INPUTS, image_registry=registry)):
-        text = repr(release.values) + repr([m.body for m in release.before])
-        assert registry in text
-        assert not re.search(r"(quay\.io|ghcr\.io|docker\.io|registry\.k8s\.io|ecr-public)", text)
 
 
 def test_one_repository_can_hold_all_charts() -> None:
