@@ -105,6 +105,8 @@ def explain(error: Any) -> Problem:
         return problem(
             f"{value} is too {'small' if low else 'large'}", f"write {bound} or {'more' if low else 'less'}", bound
         )
+    if kind == "too_short":
+        return problem("the list is empty", "name one or more, or remove the setting", REMOVE)
     if kind == "string_too_short":
         return problem("the text is empty", "write a text, or remove the setting", REMOVE)
     if kind == "string_too_long":

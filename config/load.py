@@ -96,7 +96,7 @@ def _settings(
     try:
         settings = validate(document)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = _apart(error.errors(include_url=False))
         settings, broken = salvage(document, base, found, validate)
         errors = [e for e in found if not _reported(explain(e).key, problems)]
         if known is None:
@@ -111,6 +111,12 @@ def _settings(
     if settings is not None and beyond is not None:
         problems += beyond(settings, problems, broken)
     raise ConfigurationError(list(dict.fromkeys(problems)), source)
+
+
+def _apart(found: list[Any]) -> list[Any]:
+    """`found` without lists that are short only because faulty items of theirs do not count."""
+    at = [error["loc"] for error in found]
+    return [e for e in found if e["type"] != "too_short" or not any(loc[:-1] == e["loc"] for loc in at)]
 
 
 def _reported(path: str, problems: list[Problem]) -> bool:

@@ -62,7 +62,7 @@ class Ssh(Frozen):
 
     user: UserName = "ops"
     """A user who may run any command by `sudo` without a password."""
-    sudo: bool = True
+    sudo: Flag = True
     """`false` where `user` is root already."""
     private_key: PemKey
     port: Port = 22

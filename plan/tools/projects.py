@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from config.errors import Problem, key
+from config.errors import REMOVE, Problem, key
 from config.model import Settings
 from config.projects import Project
 from plan.rke2 import RBAC, subject
@@ -36,6 +36,13 @@ def check(settings: Settings, releases: Sequence[Release]) -> Iterator[Problem]:
                 where,
                 f"the namespace '{name}' is that of {owner}, and who works in it could read its Secrets",
                 f"give the project another name, such as team-{name}",
+            )
+        if project.clusters == ():
+            yield Problem(
+                f"{where}.clusters",
+                "the list is empty: the namespace would be nowhere",
+                f"name some of {', '.join(sorted(settings.enabled_clusters))}, or remove clusters for all of them",
+                {("kubernetes", "projects", name, "clusters"): REMOVE},
             )
         for cluster in project.clusters or ():
             if cluster not in settings.enabled_clusters:
