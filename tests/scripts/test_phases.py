@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -200,6 +201,20 @@ def test_hosts_that_share_what_must_be_unique_are_both_named(change: dict[str, s
 def test_different_hosts_pass_and_nobody_is_asked() -> None:
     done = compared([facts(), facts(name="b", hostname="b", machine_id="22", addresses="10.0.0.2")])
     assert (done.status, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_private_key_never_lies_on_a_disk() -> None:
+    """As whoever operates it: not as root, with the environment that the engine's command gives."""
+    values = {"facts": ["{}"], "machines": ["a 10.0.0.1"], "host_keys": [KEY], "user": "ops", "port": 22, "private_key": "secret key"}
+    look = 'ask() { stat -c "%a %n" "$STAGE" "$STAGE/private_key" >&"$REPLY_TO"; echo no >"$STAGE/ssh"; return 1; }\n'
+    done = subprocess.run(
+        [*(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []), "bash", "-s", "--", "fleet"],
+        input=f"{program('fleet')}{look}main <<'OPSTELLA_PAYLOAD'\n{payload.render(values)}OPSTELLA_PAYLOAD\n",
+        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": "/"},
+    )  # fmt: skip
+    folder, key = done.stdout.splitlines()
+    assert folder.startswith("700 /dev/shm/") and key == f"600 {folder[4:]}/private_key", done.stderr
+    assert not Path(folder[4:]).exists()
 
 
 @pytest.mark.parametrize("corrected", ["10.0.0.1", "10.0.0.2"])
