@@ -30,9 +30,11 @@ main() {
   service_running opstella-firewall.service 30 "read the lines above; nft -c -f /etc/opstella/firewall.nft shows what is wrong"
 }
 
-# firewall_again: the rules that were confirmed before are in force again, or none.
+# firewall_again: the rules that were confirmed before are in force again, or none. After a restart nothing of ours is in /run.
 firewall_again() {
   firewall_unlock
+  folder /run/opstella/firewall 0700
+  firewall_rollback_program >/run/opstella/firewall/rollback.sh
   : >/run/opstella/firewall/pending
   rm -f /run/opstella/firewall/listing
   bash /run/opstella/firewall/rollback.sh

@@ -231,3 +231,18 @@ def test_only_nodes_journals_are_kept() -> None:
     plan = plan_of()
     told = {host.role: hosts.prepare(host, plan.contract, plan.stack)["persistent_journal"] for host in plan.topology.hosts}
     assert told == {"bastion": False, "haproxy": False, "nfs": False, "gitlab": False, "master": True, "worker": True}
+
+
+# ---- a confirmation that a restart cuts short -------------------------------------------------
+
+
+@pytest.mark.toolchain
+def test_the_rules_of_before_are_in_force_again_also_after_a_restart(root: Root) -> None:
+    """Nothing of the firewall is in /run then, and the journal would be tried in vain at every boot."""
+    root.write("/usr/local/sbin/nft", '#!/bin/sh\n[ "$1" = -f ] && cat >/etc/opstella/in-force\n', 0o755)
+    root.write("/etc/opstella/firewall.nft", "rules of before\n")
+    done = root.bash("set +eu; firewall_again && ls /run/opstella/firewall", "confirm")
+    assert done.status == 0, done.stderr
+    assert root.read("/etc/opstella/in-force").endswith("delete table inet opstella\nrules of before\n")
+    assert "pending" not in done.stdout
+    root.remove("/etc/opstella/firewall.nft")
