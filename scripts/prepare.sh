@@ -311,11 +311,14 @@ add_etcd_user() {
   if id etcd >/dev/null 2>&1; then
     unchanged "user etcd"
   else
-    undo_by userdel etcd
+    undo_by etcd_user_back
     useradd --system --comment 'etcd user' --shell /sbin/nologin --no-create-home --user-group etcd
     changed "user etcd"
   fi
 }
+
+# The journal names it before there is such a user, and may name it a second time.
+etcd_user_back() { ! id etcd >/dev/null 2>&1 || userdel etcd; }
 
 # ---- firewall ---------------------------------------------------------------------------------
 # /etc/opstella/firewall.nft             the ruleset that was confirmed last; loaded at boot

@@ -124,3 +124,11 @@ def test_what_cannot_be_put_back_says_so_and_stays(root: Path) -> None:
     assert "not put back: the data were converted" in done.stderr and (root / "etc/a/file").read_text() == "after that"
     done = phase(root, "no_way_back 'the data may be converted'\ninstall_text /etc/a/file 0600 later\nway_back")
     assert "not put back" not in done.stderr and (root / "etc/a/file").read_text() == "after that"
+
+
+def test_a_user_that_could_not_be_made_need_not_be_removed(root: Path) -> None:
+    """The way back is written down before the user is made, and is gone twice when something else fails."""
+    users = "id() { return 1; }; userdel() { return 6; }; useradd() { echo 'group etcd exists' >&2; return 9; }"
+    done = bash(f"one_at_a_time; {users}; add_etcd_user", with_phase="prepare", OPSTELLA_TEST_ROOT=str(root))
+    assert done.status == 1 and "put back: this machine is as it was before the run" in done.stderr, done.stderr
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
