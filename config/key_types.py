@@ -19,6 +19,8 @@ from config.errors import Fault
 from config.types import shown
 
 _HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+# An ASN.1 sequence that begins with its version, 3 (RFC 7292, 4).
+_PKCS12 = re.compile(rb"\x30(?:[\x00-\x80]|\x81.|\x82..|\x83...|\x84....)\x02\x01\x03", re.DOTALL)
 
 
 def contents(value: Any) -> Any:
@@ -43,6 +45,12 @@ def _binary(name: str, data: bytes) -> Fault:
     """What to do with a file that holds no UTF-8 text."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return Fault(f"the file {shown(name)} is UTF-16 text", f"convert it: iconv -f UTF-16 -t UTF-8 {name} >{name}.txt")
+    if _PKCS12.match(data):
+        return Fault(
+            f"the file {shown(name)} is a PKCS #12 archive, not PEM",
+            f"take what is wanted out of it: openssl pkcs12 -in {name} -nokeys -out {name}.pem; of a private key, "
+            f"openssl pkcs12 -in {name} -nocerts -nodes -out {name}.key. Then name that file",
+        )
     if data[:1] == b"\x30":  # an ASN.1 sequence
         return Fault(
             f"the file {shown(name)} is binary (DER), not PEM",

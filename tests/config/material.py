@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from config.reference import ARCHITECTURES
@@ -170,7 +171,11 @@ def make(folder: Path) -> dict[str, str]:
         path = folder / f"{name}.pem"
         path.write_text(text)
         names |= {name: str(path), f"{name}_text": json.dumps(text)}
-    binary = {"leaf.der": leaf.public_bytes(Encoding.DER), "utf16": openssh[False].encode("utf-16")}
+    binary = {
+        "leaf.der": leaf.public_bytes(Encoding.DER),
+        "leaf.p12": serialize_key_and_certificates(None, leaf_key, leaf, None, BestAvailableEncryption(b"x")),
+        "utf16": openssh[False].encode("utf-16"),
+    }
     for name, data in binary.items():
         (folder / name).write_bytes(data)
     return names
