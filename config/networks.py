@@ -71,11 +71,14 @@ def _room(settings: Settings, name: str, cluster: Cluster) -> Iterator[Problem]:
         # Nothing says which of the addresses held are among the free ones of a wider network: room for all.
         prefix = min(_prefix_for(hosts + len(held) + first + 1), cluster.subnet.prefixlen - 1)
         wider = IPv4Network((int(cluster.subnet[0]), prefix), strict=False)
+        others = [n for c in settings.enabled_clusters.values() for n in _of(c).values() if n != cluster.subnet]
+        if any(wider.overlaps(other) for other in others):
+            wider = _free(settings, prefix)
         yield Problem(
             key("clusters", name, "subnet"),
             f"{cluster.subnet} has {max(free, 0)} free addresses from opstella:machines.firstAddress {first} on, "
             f"but {wanted} machines need one",
-            f"write a wider network, such as {wider}, fewer machines, or a lower machines.firstAddress",
+            f"write a wider network that touches no other, such as {wider}, fewer machines, or a lower machines.firstAddress",
             {("clusters", name, "subnet"): str(wider)},
         )
     for field, network in _of(cluster).items():
