@@ -475,23 +475,25 @@ undo_alone() {
 
 # take_back: false when the machine is not as it was. Never stops at a step that fails.
 take_back() {
-  local line failed=0
+  local line failed=0 files=false left=''
   if [[ -e $JOURNAL/final ]]; then
     line=$(<"$JOURNAL/final")
     [[ -z $line ]] || say "not put back: $line"
     journal_drop
     return 0
   fi
-  files_back || failed=1
+  if files_back; then files=true; else failed=1; fi
   if [[ -e $JOURNAL/steps ]]; then
     while IFS= read -r line; do
       eval "$line" </dev/null >&2 && continue
       failed=1
+      left+=$line$'\n'
       warning "putting back: \`${line% }\` failed"
     done <"$JOURNAL/steps"
   fi
   marks_back "$failed"
   if ((failed)); then
+    ! $files || journal_shorten "$left"
     say "not everything could be put back on this machine; the files are as before the run. What to do: repair what the lines above name; the next run here, or a reboot, tries again"
     return 1
   fi
@@ -573,6 +575,14 @@ service_back() {
     fi
   fi
   return "$failed"
+}
+
+# journal_shorten STEPS: the files are back; a second try has the marks and STEPS before it. By then somebody may have repaired
+# a file or a service by hand, which the rest of the journal would undo.
+journal_shorten() {
+  rm -rf -- "$JOURNAL/absent" "$JOURNAL/folders" "$JOURNAL/values"
+  find "$JOURNAL/files" ! -type d ! -path "$JOURNAL/files$STATE/in-use/*" -delete 2>/dev/null
+  if printf '%s' "$1" >"$JOURNAL/steps.part"; then mv -fT -- "$JOURNAL/steps.part" "$JOURNAL/steps"; fi
 }
 
 # journal_drop: in one rename, so that it is there as a whole or not at all.

@@ -118,6 +118,27 @@ def test_a_step_that_fails_is_told_and_tried_again_and_its_mark_is_not_believed(
     assert list((root / "var/lib/opstella/undo").iterdir()) == []
 
 
+def test_a_second_try_leaves_alone_what_was_repaired_by_hand(root: Path) -> None:
+    """At the next boot, or before another phase, days later: only what failed is tried again."""
+    (root / "srv").mkdir()
+    phase(root, 'undo_by test -e "$ROOT/srv/repaired"\n' + CHANGES)
+    (root / "srv/restarted with spaces").unlink()
+    (root / "etc/a/file").write_text("by hand\n")
+    (root / "etc/a/link").unlink()
+    (root / "etc/new/folder").mkdir(parents=True)
+    (root / "etc/new/folder/file").write_text("by hand, too\n")
+    bash("PHASE=other; one_at_a_time", OPSTELLA_TEST_ROOT=str(root))
+    assert [(root / path).read_text() for path in ("etc/a/file", "etc/new/folder/file")] == ["by hand\n", "by hand, too\n"]
+    assert not (root / "etc/a/link").exists() and not (root / "srv/restarted with spaces").exists()
+    # A run that begins there leads back to there; the mark is still that of what worked last.
+    phase(root, CHANGES)
+    assert (root / "etc/a/file").read_text() == "by hand\n" and not (root / "etc/opstella/in-use/service").exists()
+    (root / "srv/repaired").touch()
+    assert bash("PHASE=other; one_at_a_time; in_use service before", OPSTELLA_TEST_ROOT=str(root)).status == 0
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
+    assert (root / "etc/a/file").read_text() == "by hand\n"
+
+
 def test_what_cannot_be_put_back_says_so_and_stays(root: Path) -> None:
     (root / "srv").mkdir()
     done = phase(root, f"{CHANGES}\nno_way_back 'the data were converted'")
