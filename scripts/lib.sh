@@ -84,7 +84,8 @@ finish() {
   trap '' PIPE TERM INT HUP
   trap - ERR EXIT
   set +eu
-  [[ -z $AT_END ]] || "$AT_END" "$status"
+  # Whoever would find the journal later would put back what a good status says was done.
+  [[ -z $AT_END ]] || "$AT_END" "$status" || ((status)) || status=1
   [[ -z $CHECKED ]] || rm -f -- "$CHECKED"
   [[ -z $STAGE ]] || rm -rf -- "$STAGE"
   exit "$status"
@@ -323,6 +324,8 @@ settle() { if (($1 == 0)); then journal_drop; else take_back; fi; }
 # journal_resume: under the lock, so whoever left a journal has ended. That of another phase is undone first.
 journal_resume() {
   local found
+  # Of a run that was killed while it dropped its journal: former files may hold former secrets.
+  rm -rf -- "$UNDO/.ended"
   for found in "$UNDO"/*/; do
     [[ -e $found/undo.sh ]] || continue
     found=${found%/}
@@ -589,9 +592,10 @@ journal_shorten() {
 journal_drop() {
   [[ -e $JOURNAL ]] || return 0
   rm -rf -- "$UNDO/.ended"
-  mv -T -- "$JOURNAL" "$UNDO/.ended"
+  mv -T -- "$JOURNAL" "$UNDO/.ended" || return 1
   sync -- "$UNDO"
   rm -rf -- "$UNDO/.ended"
+  return 0
 }
 
 # ---- what is in use ---------------------------------------------------------------------------

@@ -153,3 +153,23 @@ def test_a_user_that_could_not_be_made_need_not_be_removed(root: Path) -> None:
     done = bash(f"one_at_a_time; {users}; add_etcd_user", with_phase="prepare", OPSTELLA_TEST_ROOT=str(root))
     assert done.status == 1 and "put back: this machine is as it was before the run" in done.stderr, done.stderr
     assert list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+def test_a_run_whose_journal_cannot_be_dropped_has_not_ended_well(root: Path) -> None:
+    """Its changes will be put back by whoever finds it, so the engine must not believe that they stand."""
+    (root / "srv").mkdir()
+    before = tree(root)
+    done = phase(root, CHANGES, 'mv() { [[ $* != *.ended ]] && command mv "$@"; }')
+    assert done.status == 1
+    subprocess.run(["bash", str(root / "var/lib/opstella/undo/unit/undo.sh")], check=True, capture_output=True)
+    after = tree(root)
+    after.pop("srv/restarted with spaces")
+    assert after == before
+
+
+def test_a_journal_that_was_half_removed_goes_with_the_next_run(root: Path) -> None:
+    ended = root / "var/lib/opstella/undo/.ended/files/etc"
+    ended.mkdir(parents=True)
+    (ended / "secret").write_text("former password\n")
+    assert phase(root, "", end="").status == 0
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
