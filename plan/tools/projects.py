@@ -14,6 +14,7 @@ from typing import Any
 from config.errors import REMOVE, Problem, key
 from config.model import Settings
 from config.projects import Project
+from plan.network import METADATA
 from plan.rke2 import RBAC, subject
 from plan.tools import alloy, telemetry, traefik
 from plan.tools.model import Manifest, Release, ToolInputs, Values
@@ -63,7 +64,6 @@ def manifests(settings: Settings, inputs: ToolInputs) -> tuple[Manifest, ...]:
     }
     if not here:
         return ()
-    networks = sorted({str(cluster.subnet) for cluster in settings.enabled_clusters.values()})
     found = list(_guard(inputs))
     for name, project in here.items():
         found.append(_manifest(f"project-{name}", _namespace(name, project), kept=True))
@@ -72,7 +72,7 @@ def manifests(settings: Settings, inputs: ToolInputs) -> tuple[Manifest, ...]:
             ("limits", _limits()),
             ("account", _account()),
             *((f"group-{group}", _binding(group)) for group in project.groups),
-            ("policy", _policy(inputs, networks)),
+            ("policy", _policy(inputs)),
         ):
             body["metadata"]["namespace"] = name
             found.append(_manifest(f"project-{name}-{kind}", body, namespace=name))
@@ -132,12 +132,13 @@ def _binding(group: str) -> Values:
     }
 
 
-def _policy(inputs: ToolInputs, machines: Sequence[str]) -> Values:
+def _policy(inputs: ToolInputs) -> Values:
     """In: its own pods, the ingress, and who reads metrics. Out: its own pods, names, the collector of traces, the
-    platform's public names, and the internet, but no pod, Service or machine of the platform besides."""
+    platform's public names, and what is outside as for the tools' pods: no pod, Service or machine of the platform
+    besides, and no metadata of a cloud."""
     own = {"podSelector": {}}
     public = [str(ip_network(a)) for a in (*inputs.load_balancers, *((inputs.gitlab,) if inputs.gitlab else ()))]
-    inside = sorted({inputs.pod_network, inputs.service_network, *machines})
+    inside = [inputs.pod_network, inputs.service_network, *inputs.machine_networks, *map(str, METADATA)]
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     otlp = [{"port": port, "protocol": "TCP"} for port in (telemetry.OTLP_GRPC, telemetry.OTLP_HTTP)]
     egress: list[dict[str, Any]] = [

@@ -48,8 +48,26 @@ def test_pods_of_a_project_reach_no_machine_but_by_the_platforms_names() -> None
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     blocks = [peer["ipBlock"] for rule in spec["egress"] for peer in rule["to"] if "ipBlock" in peer]
     (internet,) = [b for b in blocks if b["cidr"] == "0.0.0.0/0"]
-    assert internet["except"] == ["172.16.72.0/22", "172.16.76.0/22", "192.168.72.0/24"]
+    assert internet["except"][:3] == ["172.16.72.0/22", "172.16.76.0/22", "192.168.72.0/24"]
     assert [b["cidr"] for b in blocks if b is not internet] == ["192.168.72.12/32", "192.168.72.14/32"]
+
+
+def test_outside_is_for_a_project_what_it_is_for_a_pipelines_jobs() -> None:
+    """Without the metadata of a cloud, and with what has its place between the machines and is none of them."""
+    stack = plan(kubernetes={"projects": {"team": {}}}, network={"neighbours": ["192.168.72.240/28"]}, firewall={"enabled": False})
+    (runner,) = [r for r in stack.releases["standalone"] if r.name == "gitlab-runner"]
+    policies = [of(stack, "NetworkPolicy")["team"], *(m.body for m in runner.before if m.body["kind"] == "NetworkPolicy")]
+    found = [
+        peer["ipBlock"]["except"]
+        for body in policies
+        for rule in body["spec"].get("egress", ())
+        for peer in rule["to"]
+        if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"
+    ]
+    assert len(found) >= 2
+    assert all(inside == found[0] for inside in found)
+    assert {"169.254.0.0/16", "192.168.72.128/26"} <= set(found[0])
+    assert "192.168.72.0/24" not in found[0]
 
 
 def test_a_namespace_outlives_its_project_and_nothing_else_does() -> None:
