@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
+
 from config.checks import node_mask
+from config.model import Settings
 from config.services_checks import unused
 from plan import access, proxies, sizing
 from plan.contract.contract import Contract
 from plan.contract.remarks import remarks
+from plan.topology import Topology
 
 # RKE2's resource profiling: what a server used with a few hundred pods.
 PROFILED_SERVER_MEMORY_GB = 5
@@ -54,6 +59,12 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             "network.egress.enforce: no rule leads to the machines' package mirror, which the settings do not name; if they "
             "have one beside the installation media, write it into network.egress.rules"
         )
+    if settings.media.source == "airgap" and settings.media.registry_mirror is None:
+        found.append(
+            "media.registryMirror is not named: in an air gap nodes would pull the tools' images, which RKE2's archives do "
+            "not hold, from the web; name a registry that holds what `./opstella images` lists"
+        )
+    found += _without_effect(settings, topology)
     if settings.kubernetes.metrics_server == "none":
         found.append(
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "
@@ -70,3 +81,26 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             f"pulumi config rm --path opstella:secrets.{left[0]}"
         )
     return tuple(found)
+
+
+def _without_effect(settings: Settings, topology: Topology) -> Iterator[str]:
+    """What is written for something that is not there, or that is not so large."""
+    machines = [host.name for host in topology.hosts]
+    for name in settings.ssh.host_keys:
+        if name not in machines:
+            close = difflib.get_close_matches(name, machines, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            yield f"ssh.hostKeys.{name}: no machine has that name, so the key is held to none{meant}"
+    for network in settings.network.neighbours:
+        if not any(network.overlaps(cluster.subnet) for cluster in settings.enabled_clusters.values()):
+            yield f"network.neighbours: {network} is in no subnet of machines, and pods reach what is there in any case"
+    for name, project in settings.kubernetes.projects.items():
+        for cluster in topology.clusters:
+            workers = cluster.settings.workers
+            cpu, memory_gb = workers.count * workers.cpu, workers.count * workers.memory_gb
+            here = project.clusters is None or cluster.name in project.clusters
+            if here and (project.cpu > cpu or project.memory_gb > memory_gb):
+                yield (
+                    f"kubernetes.projects.{name}: its {project.cpu} CPU and {project.memory_gb} GB are more than all workers of "
+                    f"{cluster.name} have, {cpu} CPU and {memory_gb} GB"
+                )
