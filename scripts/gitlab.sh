@@ -74,10 +74,13 @@ certificate_check() {
 
 install_configuration() {
   folder /etc/gitlab
-  if installed_once; then
-    install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}"
+  local text=${V[gitlab_rb]}
+  installed_once || text+=$(root_password_line)
+  # No copy is kept of one that a run cut short has left the password in.
+  if grep -qs "^gitlab_rails\['initial_root_password'\]" /etc/gitlab/gitlab.rb; then
+    NO_COPY=true install_text /etc/gitlab/gitlab.rb 0600 "$text"
   else
-    install_text /etc/gitlab/gitlab.rb 0600 "${V[gitlab_rb]}$(root_password_line)"
+    install_text /etc/gitlab/gitlab.rb 0600 "$text"
   fi
   [[ $DID == unchanged ]] || RECONFIGURE=true
   folder /etc/gitlab/ssl 0700

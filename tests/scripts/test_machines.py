@@ -246,3 +246,23 @@ def test_the_rules_of_before_are_in_force_again_also_after_a_restart(root: Root)
     assert root.read("/etc/opstella/in-force").endswith("delete table inet opstella\nrules of before\n")
     assert "pending" not in done.stdout
     root.remove("/etc/opstella/firewall.nft")
+
+
+# ---- a first password that is not set yet -----------------------------------------------------
+
+
+@pytest.mark.toolchain
+def test_a_first_password_is_in_no_copy_of_the_configuration(root: Root) -> None:
+    """A first installation that failed is repeated with a corrected gitlab.rb, and then ends well."""
+    values = "V=([version]=19.2.1 [host]=git.example.com [certificate]=c [private_key]=k [trusted_ca]='' [root_password]=geheim)"
+    run = f"stage; {values}; installed_once || [[ -n $JOURNAL ]] || no_way_back ''; V[gitlab_rb]"
+    assert root.bash(f"{run}='first '; install_configuration; exit 1", "gitlab").status == 1
+    assert root.read("/etc/gitlab/gitlab.rb") == "first \ngitlab_rails['initial_root_password'] = 'geheim'"
+    assert root.bash(f"{run}='second '; install_configuration; now_in_use gitlab x; exit 1", "gitlab").status == 1
+    done = root.bash(f"{run}='second '; install_configuration; forget_root_password", "gitlab")
+    assert done.status == 0, done.stderr
+    assert root.read("/etc/gitlab/gitlab.rb") == "second "
+    found = root.bash("grep -rl geheim /etc /var/backups /var/lib/opstella || true")
+    assert found.stdout == ""
+    root.remove("/etc/gitlab")
+    root.remove("/etc/opstella/in-use")
