@@ -58,7 +58,8 @@ set_hostname() {
     unchanged "hostname $name"
   else
     before_change /etc/hostname
-    undo_by hostname_back "$(</proc/sys/kernel/hostname)"
+    # Of a run that goes on where one was killed, the name is that one's.
+    grep -qs '^hostname_back ' "$JOURNAL/steps" || undo_by hostname_back "$(</proc/sys/kernel/hostname)"
     hostnamectl set-hostname "${V[hostname]}"
     changed "hostname ${V[hostname]}"
   fi

@@ -173,3 +173,17 @@ def test_a_journal_that_was_half_removed_goes_with_the_next_run(root: Path) -> N
     (ended / "secret").write_text("former password\n")
     assert phase(root, "", end="").status == 0
     assert list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+def test_a_name_goes_back_to_that_of_before_the_first_of_two_runs(root: Path) -> None:
+    """One is killed after it has renamed the machine; another one, with another name, goes on and fails."""
+    kernel = root / "name"
+    kernel.write_text("before\n")
+    stub = (
+        "hostnamectl() { echo \"$2\" >\"$ROOT/name\"; }; hostname() { echo \"$1\" >\"$ROOT/name\"; }\n"
+        'eval "$(declare -f set_hostname | sed "s#/proc/sys/kernel/hostname#$ROOT/name#g; s#/etc/hostname#$ROOT/etc/hostname#g")"\n'
+        "one_at_a_time; V[rename]=true; V[hostname]"
+    )
+    for name, end in (("first", "kill -9 $$"), ("second", "exit 1")):
+        bash(f"{stub}={name}; set_hostname; {end}", with_phase="prepare", OPSTELLA_TEST_ROOT=str(root))
+    assert kernel.read_text() == "before\n" and list((root / "var/lib/opstella/undo").iterdir()) == []
