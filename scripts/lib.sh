@@ -165,8 +165,9 @@ must_be_root() { ((EUID == 0)) || die "phase $PHASE runs as $(id -un), not as ro
 
 # one_at_a_time: two runs on one host would undo each other. What a run before left half done is settled first.
 one_at_a_time() {
-  local lock=$ROOT/run/lock/opstella.lock seconds=300
-  folder "${lock%/*}"
+  local lock=$RUNTIME/lock seconds=300
+  # Not in /run/lock, where any user of the host may hold or make a file of that name.
+  folder "$RUNTIME" 0700
   exec {LOCK}>"$lock"
   flock -w "$seconds" "$LOCK" || die "another run has held $lock for $seconds s" "wait for it to end, or end it: fuser -v $lock"
   journal_resume
@@ -465,8 +466,8 @@ PROGRAM
 undo_alone() {
   STAGE=
   if [[ ${1:-} != locked ]]; then
-    folder "$ROOT/run/lock"
-    exec {LOCK}>"$ROOT/run/lock/opstella.lock"
+    folder "$RUNTIME" 0700
+    exec {LOCK}>"$RUNTIME/lock"
     flock "$LOCK"
   fi
   [[ -e $JOURNAL/undo.sh ]] || exit 0

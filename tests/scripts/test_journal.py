@@ -187,3 +187,14 @@ def test_a_name_goes_back_to_that_of_before_the_first_of_two_runs(root: Path) ->
     for name, end in (("first", "kill -9 $$"), ("second", "exit 1")):
         bash(f"{stub}={name}; set_hostname; {end}", with_phase="prepare", OPSTELLA_TEST_ROOT=str(root))
     assert kernel.read_text() == "before\n" and list((root / "var/lib/opstella/undo").iterdir()) == []
+
+
+@pytest.mark.parametrize("who", ["the run", "the way back"])
+def test_nobody_else_can_hold_the_lock(root: Path, who: str) -> None:
+    """On Debian /run/lock is everybody's: a file there, held or owned by any user, would keep runs and ways back waiting."""
+    phase(root, "undo_by true", "kill -9 $$")
+    if who == "the way back":
+        subprocess.run(["rm", "-r", str(root / "run")], check=True)
+        subprocess.run(["bash", str(root / "var/lib/opstella/undo/unit/undo.sh")], check=True, capture_output=True)
+    locks = [path for path in (root / "run").rglob("*lock") if path.is_file()]
+    assert len(locks) == 1 and locks[0].parent.stat().st_mode & 0o077 == 0
