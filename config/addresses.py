@@ -58,6 +58,22 @@ def check_inside(settings: Settings) -> Iterator[Problem]:
             )
 
 
+def check_own(settings: Settings) -> Iterator[Problem]:
+    """A problem for each name server and proxy at an address that is each machine's own: pods ask them, too, and a pod's
+    own address is not its node's."""
+    asked = [*((f"dns.servers[{n}]", str(a)) for n, a in enumerate(settings.dns.servers))]
+    asked += [(f"proxy.{name}", urlsplit(url).hostname or "") for name in ("http", "https") if (url := getattr(settings.proxy, name))]
+    for path, host in asked:
+        network = _in_text(host)
+        if host == "localhost" or (network is not None and (network.is_loopback or network.is_unspecified or network.is_multicast)):
+            yield Problem(
+                key(path),
+                f"{host} is not the address of another machine: pods, and all machines, would ask themselves",
+                "write the server's own address, such as 192.168.72.2"
+                + (" (behind systemd-resolved, `resolvectl status` shows it)" if path.startswith("dns") else ""),
+            )
+
+
 def _walk(path: str, value: Any) -> Iterator[tuple[str, IPv4Network]]:
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():

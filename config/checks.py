@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from datetime import UTC, datetime
 
-from config.addresses import check_inside
+from config.addresses import check_inside, check_own
 from config.balancers import check_balancers
 from config.clusters import Nodes
 from config.errors import Problem, key
@@ -50,6 +50,7 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (("architecture", "clusters.*.*.labels.**", "clusters.*.*.nodeLabels.**", "clusters.*.*.taints.**"), check_nodes),
         (("architecture", "network.**", *networks), check_overlaps),
         (("architecture", "clusters.*.enabled", *networks), check_inside),
+        (("dns.**", "proxy.**"), check_own),
         (("network.rules.**", "network.egress.**", "firewall.enabled"), check_rules),
         (("architecture", "clusters.**", "machines.**", "bastion.**", "gitlab.**"), check_room),
         (
@@ -82,17 +83,23 @@ def _clusters(settings: Settings) -> Iterator[Problem]:
         )
     for name in settings.clusters:
         if own and name not in own:
-            yield Problem(
-                key("clusters", name),
-                f"architecture '{settings.architecture}' has no cluster of that name",
-                f"its clusters are: {', '.join(own)}; for clusters of your own set architecture to custom",
-            )
+            yield unknown_cluster(settings.architecture, name)
         if len(name) > LONGEST_CLUSTER_NAME:
             yield Problem(
                 key("clusters", name),
                 f"the name has {len(name)} characters, and host names begin with it",
                 f"write at most {LONGEST_CLUSTER_NAME} characters",
             )
+
+
+def unknown_cluster(architecture: str, name: str) -> Problem:
+    """The problem of a cluster that the reference does not have."""
+    own = ARCHITECTURES[architecture]["clusters"]
+    return Problem(
+        key("clusters", name),
+        f"architecture '{architecture}' has no cluster of that name",
+        f"its clusters are: {', '.join(own)}; for clusters of your own set architecture to custom",
+    )
 
 
 def _sources(settings: Settings) -> Iterator[Problem]:
