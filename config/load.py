@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from config import stack_file
-from config.checks import ENCRYPTED, check
+from config.checks import ENCRYPTED, check, unknown_cluster
 from config.errors import ConfigurationError, Problem, key
 from config.explain import explain
 from config.mesh import with_networks
@@ -102,7 +102,7 @@ def _settings(
         if known is None:
             # Without an architecture nobody knows which figures are missing.
             errors = [e for e in errors if e["type"] != "missing" or e["loc"][0] not in ("clusters", "domains")]
-        problems += map(explain, errors)
+        problems += (_unknown_cluster(architecture, e) or explain(e) for e in errors)
     broken |= {re.split(r"[.[]", problem.key.removeprefix(f"{NAMESPACE}:"))[0] for problem in reported}
     if settings is not None:
         problems += check(settings, without=broken)
@@ -111,6 +111,14 @@ def _settings(
     if settings is not None and beyond is not None:
         problems += beyond(settings, problems, broken)
     raise ConfigurationError(list(dict.fromkeys(problems)), source)
+
+
+def _unknown_cluster(architecture: Any, error: Any) -> Problem | None:
+    """What is missing of a cluster that the architecture does not have is not for the user to give."""
+    own = ARCHITECTURES.get(architecture, {}).get("clusters") if isinstance(architecture, str) else None
+    if not own or error["type"] != "missing" or error["loc"][0] != "clusters" or error["loc"][1] in own:
+        return None
+    return unknown_cluster(str(architecture), str(error["loc"][1]))
 
 
 def _apart(found: list[Any]) -> list[Any]:
