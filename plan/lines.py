@@ -46,9 +46,10 @@ def pinned_past_their_end(settings: Settings, releases: dict[str, tuple[Release,
         minor = int(pinned.split(".")[1])
         # Older than the table is older than all of it.
         end = KUBERNETES.get(minor, min(KUBERNETES.values()) if minor < min(KUBERNETES) else None)
+        ended = f"gets no more fixes since {end}" if minor in KUBERNETES else f"got its last fixes before {end}"
         if end is not None and today > end:
             yield (
-                f"kubernetes.version: {pinned} is of Kubernetes 1.{minor}, which gets no more fixes since {end}; the next minor "
+                f"kubernetes.version: {pinned} is of Kubernetes 1.{minor}, which {ended}; the next minor "
                 f"version is 1.{minor + 1}{_until(minor + 1)}, and a cluster is upgraded by one minor version at a time. This "
                 f"program's own choice is {versions.RKE2.version}"
             )

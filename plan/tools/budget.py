@@ -137,10 +137,10 @@ def check(cluster: str, found: Budget, workers: int) -> list[Problem]:
         problems.append(
             Problem(
                 where,
-                f"the tools request {found.total}, and its {workers} workers have {found.capacity} for them. "
+                f"the tools request {found.total}, and its {workers} {'worker has' if workers == 1 else 'workers have'} {found.capacity} for them. "
                 f"By tool: {shown}; provisioning {found.jobs}",
-                f"set count to {again} at this size, give the workers more cpu or memoryGb, or leave tools out: "
-                f"{key('tools', rows[0].tool, 'enabled')} to false",
+                f"set count to {again} at this size, give the workers more cpu or memoryGb, or leave tools out, as many as it "
+                f"takes, the largest first: {key('tools', rows[0].tool, 'enabled')} to false",
             )
         )
     for row in found.rows:

@@ -25,6 +25,11 @@ def test_kubernetes_past_its_end_is_named_with_the_day_and_the_next_line() -> No
     assert "the next minor version is 1.35 (until 2027-02-28)" in warning
 
 
+def test_of_a_line_before_the_table_no_day_is_made_up() -> None:
+    [warning] = warned(kubernetes={"version": "v1.20.1+rke2r1"})
+    assert "Kubernetes 1.20, which got its last fixes before 2025-07-15; the next minor version is 1.21, and" in warning
+
+
 @pytest.mark.parametrize(
     ("version", "today"),
     [("v1.34.8+rke2r1", date(2026, 10, 27)), ("v1.34.8+rke2r1", None), ("v1.35.9+rke2r1", TODAY), ("v1.99.0+rke2r1", TODAY)],
