@@ -30,6 +30,8 @@ from config.errors import Problem, key
 from config.model import Settings, Tls
 from config.placement import services
 
+INNER_NAMES = ("svc", "vault-internal", "localhost")
+"""What the intermediate issues for besides opstella:domain: each name is one of these, or below it."""
 _INTERMEDIATE = "pki.intermediate"
 
 
@@ -166,7 +168,8 @@ def check_issuing(
             key(_INTERMEDIATE, "certificate"),
             f"TLS clients would refuse what it issues for {shown}: {reason}",
             "have it issued as an authority for these names: basicConstraints CA:TRUE, keyUsage keyCertSign, no "
-            "extendedKeyUsage, and no nameConstraints or such that permit them",
+            f"extendedKeyUsage, and no nameConstraints, or such as permit {', '.join((settings.domain, *INNER_NAMES))} (DNS) and GitLab's "
+            "address",
         )
 
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from config.reference import ARCHITECTURES
+from config.tls_checks import INNER_NAMES
 
 CANARY = "canary0f8e1c"  # in every secret of the fixtures; no message may hold it
 DOMAIN = "devops.example.com"
@@ -68,9 +69,9 @@ def key_usage(*, signs: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**none, key_cert_sign=signs, crl_sign=True)
 
 
-def within(name: str) -> x509.NameConstraints:
-    """Constraints that permit `name` and what is below it."""
-    return x509.NameConstraints([x509.DNSName(name)], None)
+def within(*names: str) -> x509.NameConstraints:
+    """Constraints that permit `names` and what is below them."""
+    return x509.NameConstraints([x509.DNSName(name) for name in names], None)
 
 
 def openssh_public(key: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | Key) -> str:
@@ -116,6 +117,7 @@ def make(folder: Path) -> dict[str, str]:
         "intermediate_key": private_pem(intermediate_key),
         "intermediate_elsewhere": authority(key_usage(signs=True), within("corp.example.org")),
         "intermediate_within": authority(key_usage(signs=True), within(DOMAIN)),
+        "intermediate_within_all": authority(key_usage(signs=True), within(DOMAIN, *INNER_NAMES)),
         "intermediate_crl": authority(key_usage(signs=False)),
         "intermediate_client": authority(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])),
         "intermediate_and_root": pem(intermediate, root),

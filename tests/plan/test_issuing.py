@@ -7,6 +7,7 @@ import pytest
 from config.errors import ConfigurationError
 from config.load import from_values
 from config.pem import ENCRYPTED
+from config.tls_checks import INNER_NAMES
 from plan import pki
 from plan.plan import build
 from tests.config import material
@@ -43,9 +44,23 @@ def test_names_inside_of_a_cluster_are_tried_too(made: dict[str, str]) -> None:
     assert "the name constraints of CN=Bound do not permit it" in problem
 
 
-@pytest.mark.parametrize(("certificate", "vault"), [("intermediate", True), ("intermediate_within", False)])
+    assert "or such as permit devops.example.com, svc, vault-internal, localhost (DNS) and GitLab's address" in problem
+
+
+@pytest.mark.parametrize(
+    ("certificate", "vault"), [("intermediate", True), ("intermediate_within", False), ("intermediate_within_all", True)]
+)
 def test_one_that_may_issue_for_all_names_passes(certificate: str, vault: bool, made: dict[str, str]) -> None:
     assert refusals(made, certificate, vault=vault) == []
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_the_names_to_permit_are_all_that_there_are(architecture: str) -> None:
+    found = plan(architecture)
+    wanted = (material.DOMAIN, *INNER_NAMES)
+    every = {name.removeprefix("*.") for some, _ in pki.issued(found.ca, found.releases.values()) for name in some}
+    assert {name for name in every if not any(name == top or name.endswith(f".{top}") for top in wanted)} == set()
+    assert {top for top in wanted if not any(name == top or name.endswith(f".{top}") for name in every)} == set()
 
 
 def test_no_certificate_of_the_plan_is_left_out() -> None:
