@@ -40,8 +40,6 @@ read_machines() {
   keys=("${LIST[@]}")
   list machines
   ((${#facts[@]} == ${#LIST[@]} && ${#keys[@]} == ${#LIST[@]})) || die "${#LIST[@]} machines have ${#facts[@]} lines of facts and ${#keys[@]} host keys" "send one line of each for every machine" 2
-  # In memory, where there is such a place: the private key goes there. mktemp finds it in the environment only.
-  [[ ! -w /dev/shm ]] || export TMPDIR=/dev/shm
   stage
   for item in "${LIST[@]}"; do
     read -r name address <<<"$item"

@@ -15,9 +15,12 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 
 PHASE=${1:-phase}
 # Bash keeps a here-document of more than 64 KiB in a file of $TMPDIR: in memory, and not inherited by children.
+# On the operator's machine, without root, mktemp's folders go to memory too, where there is such a place: a private key is in both.
 if ((EUID == 0)); then
   unset TMPDIR
   TMPDIR=/run
+elif [[ -w /dev/shm ]]; then
+  export TMPDIR=/dev/shm
 fi
 
 # Folders; a unit test points ROOT elsewhere.
