@@ -38,6 +38,13 @@ def check(settings: Settings, releases: Sequence[Release]) -> Iterator[Problem]:
                 f"the namespace '{name}' is that of {owner}, and who works in it could read its Secrets",
                 f"give the project another name, such as team-{name}",
             )
+        for other, its in settings.kubernetes.projects.items():
+            if name in (f"{other}-{kind}" for kind in _kinds(its)):
+                yield Problem(
+                    where,
+                    f"'{name}' is how the project '{other}' calls an object of its own",
+                    f"give the project another name, such as team-{name}",
+                )
         if project.clusters == ():
             yield Problem(
                 f"{where}.clusters",
@@ -67,16 +74,16 @@ def manifests(settings: Settings, inputs: ToolInputs) -> tuple[Manifest, ...]:
     found = list(_guard(inputs))
     for name, project in here.items():
         found.append(_manifest(f"project-{name}", _namespace(name, project), kept=True))
-        for kind, body in (
-            ("quota", _quota(project)),
-            ("limits", _limits()),
-            ("account", _account()),
-            *((f"group-{group}", _binding(group)) for group in project.groups),
-            ("policy", _policy(inputs)),
-        ):
+        bodies = (_quota(project), _limits(), _account(), *map(_binding, dict.fromkeys(project.groups)), _policy(inputs))
+        for kind, body in zip(_kinds(project), bodies, strict=True):
             body["metadata"]["namespace"] = name
             found.append(_manifest(f"project-{name}-{kind}", body, namespace=name))
     return tuple(found)
+
+
+def _kinds(project: Project) -> tuple[str, ...]:
+    """What tells the objects in a project's namespace from one another, in their order."""
+    return ("quota", "limits", "account", *(f"group-{group}" for group in dict.fromkeys(project.groups)), "policy")
 
 
 def _manifest(name: str, body: Values, *, namespace: str | None = None, kept: bool = False) -> Manifest:

@@ -86,6 +86,22 @@ def test_a_project_takes_no_namespace_of_others(name: str, owner: str) -> None:
     assert projects(**{f"team-{name}": {}})  # as the remedy says
 
 
+def test_a_group_that_is_named_twice_is_bound_once() -> None:
+    names = [m.name for m in projects(team={"groups": ["a", "B", "a"]}).projects["standalone"]]
+    assert len(names) == len(set(names))
+    assert names[-3:] == ["project-team-group-a", "project-team-group-B", "project-team-policy"]
+
+
+@pytest.mark.parametrize("name", ["team-quota", "team-limits", "team-account", "team-policy", "team-group-ops"])
+def test_no_project_is_called_like_an_object_of_another(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        projects(**{"team": {"groups": ["ops"]}, name: {}})
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(f"opstella:kubernetes.projects.{name}: '{name}' is how the project 'team' calls an object")
+    both = projects(**{"team": {"groups": ["ops"]}, f"team-{name}": {}}).projects["standalone"]  # as the remedy says
+    assert len({m.name for m in both}) == len(both)
+
+
 def test_a_cluster_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
         projects(team={"clusters": ["prd"]})
