@@ -411,9 +411,11 @@ def test_a_server_with_cilium_takes_what_the_product_gives_it(machines: dict[str
         server.run(f"cat >{DATA}/server/manifests/{name}", stdin=text)
     server.run("systemctl enable --now rke2-server", timeout=180)
     assert is_ready(server.nodes()["a1"])
-    until("the host policies", 60, lambda: server.kubectl("get ccnp -o name", check=False).count("opstella-") == 2)
+    given = {p["metadata"]["name"]: p["specs"] for p in yaml.safe_load_all(files["opstella-host-policies.yaml"])}
+    assert set(given) == {"opstella-masters", "opstella-workers", "opstella-pods"}
+    until("the policies", 60, lambda: server.kubectl("get ccnp -o name", check=False).count("opstella-") == 3)
     kept = json.loads(server.kubectl("get ccnp -o json"))["items"]
-    assert [p["specs"] for p in kept] == [p["specs"] for p in yaml.safe_load_all(files["opstella-host-policies.yaml"])]
+    assert {p["metadata"]["name"]: p["specs"] for p in kept} == given
     chart = server.kubectl("-n kube-system get helmchartconfig rke2-cilium -o jsonpath={.spec.valuesContent}")
     assert yaml.safe_load(chart)["hostFirewall"] == {"enabled": True}
     server.run("systemctl stop rke2-server")

@@ -47,7 +47,7 @@ spec:
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
 `
 
-// ciliumDefinitions accept host policies, which Cilium's operator would define.
+// ciliumDefinitions accept policies of hosts or of pods, which Cilium's operator would define.
 // Only what every such object has is checked; nothing enforces them.
 const ciliumDefinitions = `
 apiVersion: apiextensions.k8s.io/v1
@@ -72,8 +72,13 @@ spec:
               x-kubernetes-preserve-unknown-fields: true
               properties:
                 nodeSelector: {type: object, x-kubernetes-preserve-unknown-fields: true}
+                endpointSelector: {type: object, x-kubernetes-preserve-unknown-fields: true}
+                enableDefaultDeny: {type: object, properties: {ingress: {type: boolean}, egress: {type: boolean}}}
                 ingress: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-              required: [nodeSelector]
+                egressDeny: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+              oneOf:
+              - required: [nodeSelector]
+              - required: [endpointSelector]
 `
 
 // cisPolicies keep traffic inside RKE2's own namespaces (rancher/rke2
