@@ -8,6 +8,7 @@ no use once its machine, or the bastion on the way, sends nothing more: such a s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ class Watchdog:
             "`pulumi up` again: finished steps are not repeated."
         )
         for process in plugins(os.getpid()):
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process, signal.SIGKILL)
 
 
 def plugins(process: int) -> tuple[int, ...]:

@@ -58,6 +58,20 @@ def test_a_step_past_its_limit_is_given_up_by_name(told: list[str], killed: list
     assert killed == [4711]
 
 
+def test_a_plugin_that_has_ended_meanwhile_spares_no_other(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def kill(process: int, _: int) -> None:
+        if process == 4711:
+            raise ProcessLookupError
+        found.append(process)
+
+    monkeypatch.setattr(watchdog, "plugins", lambda _: (4711, 4712))
+    monkeypatch.setattr(os, "kill", kill)
+    after("_begun")
+    assert found == [4712] and len(told) == 1
+
+
 @pytest.mark.parametrize("end", ["_ended", "_failed"])
 def test_a_step_that_ends_is_left_alone(told: list[str], killed: list[int], end: str) -> None:
     after("_begun", end)
