@@ -16,7 +16,7 @@ from plan.plan import as_data, build
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m plan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="opstella plan", description=__doc__)
     add_arguments(parser)
     given = parser.parse_args()
     try:
