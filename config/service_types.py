@@ -192,6 +192,14 @@ BucketName = Annotated[str, AfterValidator(_bucket)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 CallbackPath = Annotated[str, AfterValidator(_callback)]
 """The path of a URL to which Keycloak redirects."""
+RepositoryFolder = Annotated[
+    str,
+    # Argo CD refuses a path that leads out of the repository.
+    matching(
+        r"(?!(?:.*/)?\.\.(?:/|$))[^\s/](?:[^\t\r\n]*\S)?", "a folder of a repository", "write its path inside of the repository, such as apps"
+    ),
+]
+Revision = Annotated[str, matching(r"[^\s]+", "a revision", "write a branch, a tag or a commit, such as HEAD")]
 GroupPath = Annotated[str, AfterValidator(_group_path)]
 """The full path of a group of GitLab."""
 GitUrl = Annotated[str, AfterValidator(_git_url)]

@@ -13,6 +13,8 @@ from config.service_types import (
     ImageReference,
     PersonName,
     PgpKey,
+    RepositoryFolder,
+    Revision,
     RunnerTag,
     SealType,
     SecretName,
@@ -106,8 +108,8 @@ class Apps(Frozen):
 
     repository: DnsLabel
     """A key of opstella:argocd.repositories."""
-    path: str = "apps"
-    revision: str = "HEAD"
+    path: RepositoryFolder = "apps"
+    revision: Revision = "HEAD"
 
 
 class ArgoCd(Frozen):
