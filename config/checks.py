@@ -184,9 +184,10 @@ def _media(settings: Settings) -> Iterator[Problem]:
                 "write the URL of a Helm repository that holds the charts of plan/versions.py",
             )
     elif media.artifacts is not None or set(media.sha256) - set(ONLINE_SCRIPTS):
+        given = "artifacts" if media.artifacts is not None else f"sums of {', '.join(sorted(set(media.sha256) - set(ONLINE_SCRIPTS)))}"
         yield Problem(
-            key("media.artifacts"),
-            "artifacts are given, but media.source is online",
+            key("media.artifacts" if media.artifacts is not None else "media.sha256"),
+            f"{given} are given, but media.source is online",
             f"set media.source to airgap, or remove artifacts and every sum but those of {', '.join(ONLINE_SCRIPTS)}",
         )
     for name, url in (("chartRepository", media.chart_repository), ("registryMirror", media.registry_mirror)):

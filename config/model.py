@@ -27,6 +27,7 @@ from config.types import (
     Gigabytes,
     HostName,
     ImageFolder,
+    MirrorUrl,
     Network,
     NetworkProfile,
     Port,
@@ -108,9 +109,9 @@ class Media(Frozen):
     sha256: dict[FileName, Sha256] = {}
     """File name to SHA-256: in an air gap of each artifact; online, where wanted, of the scripts that are downloaded and
     run, `install.sh` (RKE2) and `script.deb.sh` or `script.rpm.sh` (GitLab)."""
-    chart_repository: WebUrl | None = None
+    chart_repository: MirrorUrl | None = None
     """A Helm repository that holds every chart; by default each chart's own."""
-    registry_mirror: WebUrl | None = None
+    registry_mirror: MirrorUrl | None = None
     """A registry that every image is pulled through."""
     registry_mirror_ca: PemCertificate | None = None
     allow_http: Flag = False

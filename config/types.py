@@ -165,13 +165,17 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _web_url(value: str) -> str:
-    fix = "write a URL that begins with http:// or https://"
+def _web_url(value: str, fix: str = "write a URL that begins with http:// or https://") -> str:
     if value.startswith("file:"):
         raise Fault(f"{shown(value)} is a local path", fix)
     if not _remote(value):
         raise Fault(f"{shown(value)} is not a URL of http or https", fix)
     return value.rstrip("/")
+
+
+def _mirror_url(value: str) -> str:
+    # By http:// it is refused unless opstella:media.allowHttp accepts that (config/checks.py).
+    return _web_url(value, "write a URL that begins with https://")
 
 
 def _unproxied(value: str) -> str:
@@ -265,6 +269,7 @@ FileName = Annotated[
 ]
 Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+MirrorUrl = Annotated[str, AfterValidator(_mirror_url)]
 Unproxied = Annotated[str, AfterValidator(_unproxied)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
