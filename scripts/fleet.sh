@@ -96,7 +96,10 @@ compare() {
 ask_again() {
   local name said address
   command -v ssh >/dev/null || die "ssh is not installed on this machine, and the machines ${!SUSPECTS[*]} have to be asked again" "install OpenSSH's client"
+  # Without a name, so that nothing is left of it when this run is killed.
   (umask 077 && printf '%s\n' "${V[private_key]%$'\n'}" >"$STAGE/private_key")
+  exec {KEY}<"$STAGE/private_key"
+  rm -f -- "$STAGE/private_key"
   for name in "${NAMES[@]}"; do
     [[ -v SUSPECTS[$name] ]] || continue
     if said=$(ask "$name") && [[ $said == *'----- opstella facts -----'$'\n'*$'\n'* ]]; then
@@ -112,7 +115,7 @@ ask_again() {
 # ask NAME: host name and machine id of today.
 ask() {
   local options
-  options=(-F /dev/null -i "$STAGE/private_key" -l "${V[user]}" -p "${V[port]}" -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityAgent=none
+  options=(-F /dev/null -i "/proc/$$/fd/$KEY" -l "${V[user]}" -p "${V[port]}" -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityAgent=none
     -o StrictHostKeyChecking=yes -o "UserKnownHostsFile=$STAGE/known_hosts" -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=15 -o ServerAliveInterval=5)
   [[ $1 == "$BASTION" ]] || options+=(-o "ProxyCommand=$(printf '%q ' ssh "${options[@]}" -o "HostKeyAlias=$BASTION" -W '[%h]:%p' "${ADDRESS[$BASTION]}")")
   ssh "${options[@]}" -o "HostKeyAlias=$1" "${ADDRESS[$1]}" "echo '----- opstella facts -----'; cat /proc/sys/kernel/hostname /etc/machine-id" 2>"$STAGE/ssh" </dev/null

@@ -206,15 +206,20 @@ def test_different_hosts_pass_and_nobody_is_asked() -> None:
 def test_the_private_key_never_lies_on_a_disk() -> None:
     """As whoever operates it: not as root, with the environment that the engine's command gives."""
     values = {"facts": [f"{{{' ' * 90000}}}"], "machines": ["a 10.0.0.1"], "host_keys": [KEY], "user": "ops", "port": 22, "private_key": "secret key"}
-    look = 'ask() { readlink /proc/$$/fd/0 >&"$REPLY_TO"; stat -c "%a %n" "$STAGE" "$STAGE/private_key" >&"$REPLY_TO"; echo no >"$STAGE/ssh"; return 1; }\n'
+    look = """ssh() {
+      { readlink "/proc/$$/fd/0"; stat -c '%a %n' "$STAGE"; stat -L -c %a "$4"; cat "$4" "$4"; grep -rl 'secret key' "$STAGE"; } >&"$REPLY_TO"
+      echo no >&2
+      return 1
+    }
+    """
     done = subprocess.run(
         [*(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []), "bash", "-s", "--", "fleet"],
         input=f"{program('fleet')}{look}main <<'OPSTELLA_PAYLOAD'\n{payload.render(values)}OPSTELLA_PAYLOAD\n",
         capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": "/"},
     )  # fmt: skip
-    payload_file, folder, key = done.stdout.splitlines()
+    payload_file, folder, *key = done.stdout.splitlines()
     assert payload_file.startswith("/dev/shm/"), "bash keeps a long payload in a file"
-    assert folder.startswith("700 /dev/shm/") and key == f"600 {folder[4:]}/private_key", done.stderr
+    assert folder.startswith("700 /dev/shm/") and key == ["600", "secret key", "secret key"], done.stderr
     assert not Path(folder[4:]).exists()
 
 
