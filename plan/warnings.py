@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from config.checks import node_mask
 from config.model import Settings
+from config.placement import services
 from config.services_checks import unused
 from plan import access, proxies, sizing
 from plan.contract.contract import Contract
@@ -64,7 +66,7 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             "media.registryMirror is not named: in an air gap nodes would pull the tools' images, which RKE2's archives do "
             "not hold, from the web; name a registry that holds what `./opstella images` lists"
         )
-    found += _without_effect(settings, topology)
+    found += [*_circular(settings), *_without_effect(settings, topology)]
     if settings.kubernetes.metrics_server == "none":
         found.append(
             "kubernetes.metricsServer is none: the API serves no resource metrics, so that no HorizontalPodAutoscaler is "
@@ -81,6 +83,16 @@ def warnings(contract: Contract) -> tuple[str, ...]:
             f"pulumi config rm --path opstella:secrets.{left[0]}"
         )
     return tuple(found)
+
+
+def _circular(settings: Settings) -> Iterator[str]:
+    """What the platform's own services are to be installed from, before they are there."""
+    own = {f"{service.label}.{settings.domain}": service.key for service in services(settings)}
+    media = settings.media
+    for name, url in (("artifacts", media.artifacts), ("chartRepository", media.chart_repository), ("registryMirror", media.registry_mirror)):
+        host = urlsplit(url or "").hostname or ""
+        if host in own:
+            yield f"media.{name}: {host} is the name of domains.{own[host]}, which would be installed from there; name one outside of this platform"
 
 
 def _without_effect(settings: Settings, topology: Topology) -> Iterator[str]:

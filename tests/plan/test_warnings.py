@@ -37,6 +37,11 @@ def airgap(**more: Any) -> dict[str, Any]:
             {"media": airgap(registryMirror="https://registry.example.com")},
         ),
         (
+            {"media": airgap(registryMirror="https://harbor.devops.example.com")},
+            "media.registryMirror: harbor.devops.example.com is the name of domains.harbor, which would be installed from there",
+            {"media": airgap(registryMirror="https://registry.devops.example.com")},
+        ),
+        (
             {"ssh": ssh(bastoin=KEY)},
             "ssh.hostKeys.bastoin: no machine has that name, so the key is held to none; did you mean bastion?",
             {"ssh": ssh(bastion=KEY, worker_5=KEY)},
