@@ -221,13 +221,14 @@ clock_is_ours() {
 
 # kubelet refuses to start beside swap.
 turn_swap_off() {
-  local line text='' found=false
+  local line text='' found=false devices
   if in_container; then
     unchanged "swap (belongs to the machine around this container)"
     return
   fi
   if [[ -n $(tail -n +2 /proc/swaps) ]]; then
-    undo_by swapon -a
+    mapfile -t devices < <(awk 'NR > 1 { print $1 }' /proc/swaps)
+    undo_by swap_back "${devices[@]}"
     swapoff -a
     changed "swap off"
   else
@@ -242,6 +243,15 @@ turn_swap_off() {
     text+=$line$'\n'
   done </etc/fstab
   ! $found || install_text /etc/fstab 0644 "$text"
+}
+
+# swap_back DEVICE...: those that were in use, and no others: fstab may name one that cannot be, and need not name all.
+swap_back() {
+  local device failed=0
+  for device in "$@"; do
+    awk -v device="$device" '$1 == device { found = 1 } END { exit !found }' /proc/swaps || swapon "$device" || failed=1
+  done
+  return "$failed"
 }
 
 load_modules() {

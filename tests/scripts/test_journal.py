@@ -198,3 +198,17 @@ def test_nobody_else_can_hold_the_lock(root: Path, who: str) -> None:
         subprocess.run(["bash", str(root / "var/lib/opstella/undo/unit/undo.sh")], check=True, capture_output=True)
     locks = [path for path in (root / "run").rglob("*lock") if path.is_file()]
     assert len(locks) == 1 and locks[0].parent.stat().st_mode & 0o077 == 0
+
+
+def test_swap_that_was_in_use_is_in_use_again_whatever_fstab_names(root: Path) -> None:
+    """One that no line of fstab names, and a line whose device is missing, by which `swapon -a` fails."""
+    (root / "swaps").write_text("Filename Type Size Used Priority\n/dev/zram0 partition 1 0 100\n/swapfile file 1 0 -2\n")
+    stub = (
+        'in_container() { return 1; }; swapoff() { sed -i 1q "$ROOT/swaps"; }\n'
+        'swapon() { [[ $1 != -a ]] && echo "$1 again" >>"$ROOT/swaps"; }\n'
+        'for name in turn_swap_off swap_back; do eval "$(declare -f "$name" | sed "s#/proc/swaps#$ROOT/swaps#g; s#/etc/fstab#$ROOT/none#g")"; done\n'
+        "one_at_a_time; turn_swap_off; swapon /swapfile; exit 1"
+    )
+    done = bash(stub, with_phase="prepare", OPSTELLA_TEST_ROOT=str(root))
+    assert (root / "swaps").read_text().splitlines()[1:] == ["/swapfile again", "/dev/zram0 again"], done.stderr
+    assert list((root / "var/lib/opstella/undo").iterdir()) == []
