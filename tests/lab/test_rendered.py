@@ -89,7 +89,7 @@ def declared(release: Release) -> list[Object]:
     """What belongs to a release beside its chart: Secrets (with values that only have the right form), Jobs, manifests."""
     secrets = [
         {
-            "apiVersion": "v1", "kind": "Secret", "type": secret.type, "stringData": dict.fromkeys(secret.data, "{}"),
+            "apiVersion": "v1", "kind": "Secret", "type": secret.type, "stringData": dict.fromkeys((key.format(number=1) for key in secret.data), "{}"),
             "metadata": {"name": secret.name, "namespace": secret.namespace, "labels": dict(secret.labels)},
         }
         for secret in release.secrets

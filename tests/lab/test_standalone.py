@@ -94,7 +94,8 @@ def test_packets_prove_the_network_contract_and_find_what_was_changed_by_hand(la
     status, proof = prove(lab)
     assert (status, proof["differences"], proof["away"]) == (0, [], {})
     assert proof["hosts"] == 10 and sum(row["pairs"] for row in proof["rows"]) == 90 and proof["unasked"] == 0
-    assert proof["passed"] > 400 and proof["held_back"] > 3500
+    # The contract is strict: some 230 of more than 3,600 pass.
+    assert proof["passed"] > 200 and proof["held_back"] > 3000
     number = "nft -a list chain inet opstella input | sed -n 's/.* comment \"NFS\" # handle //p'"
     lab.console("nfs", f"nft delete rule inet opstella input handle $({number})")
     lab.console("worker-3", "nft insert rule inet opstella input tcp dport 4444 accept")
@@ -104,7 +105,7 @@ def test_packets_prove_the_network_contract_and_find_what_was_changed_by_hand(la
         for host in ("nfs", "worker-3"):
             lab.console(host, "nft -f /etc/opstella/firewall.nft")
     workers = {f"worker-{number}" for number in range(1, 6)}
-    held_back = {(worker, "nfs", protocol, 2049, False) for worker in workers for protocol in ("tcp", "udp")}
+    held_back = {(worker, "nfs", "tcp", 2049, False) for worker in workers}
     let_in = {(host["name"], "worker-3", "tcp", 4444, True) for host in lab.hosts if host["name"] != "worker-3"}
     found = [(d["from"], d["to"], d["protocol"], d["port"], d["passed"]) for d in proof["differences"]]
     assert status == 1 and len(found) == len(set(found)) and set(found) == held_back | let_in

@@ -1,5 +1,7 @@
 """A phase that fails, or is killed, anywhere leaves the machine as one that never saw the change.
 
+Every third point is tried, and all of them with OPSTELLA_WAY_BACK_EVERY=1 in the environment: that takes three times as long.
+
 On a booted host: each phase ends well with the values A, then begins with other values B and is stopped behind every
 command that changes something, once for each; afterwards the machine is compared with what it was after A. Nothing runs
 in between, for the engine runs nothing when the values are those of its state again.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -22,6 +25,8 @@ from tests.scripts.sender import Result, Values
 from tests.scripts.test_hosts import balancer, digest, rules
 
 pytestmark = pytest.mark.lab
+
+EVERY = int(os.environ.get("OPSTELLA_WAY_BACK_EVERY", "3"))
 
 # Put in front of the call of `main`: ends the run at the POINT-th of its points. A point is behind a command that
 # changes something, as far as its name tells.
@@ -128,7 +133,7 @@ class Way:
         for name, other in (("before", before), ("after", after)):
             (folder / name).write_text(standard_input("prepare", dict(other)) if other else "")
             around.append(f"/root/way/{name}" if other else "''")
-        done = self.host.ssh(f"{'DEEP=1 ' if deep else ''}bash /root/way/driver {phase} /root/way/program {how} {every} {' '.join(around)}", seconds=1200)
+        done = self.host.ssh(f"{'DEEP=1 ' if deep else ''}bash /root/way/driver {phase} /root/way/program {how} {every * EVERY if how == 'exit' else every} {' '.join(around)}", seconds=1200)
         assert done.returncode == 0 and "FAILED" not in done.stdout, f"{phase}: {done.stdout[-6000:]}{done.stderr[-2000:]}"
         tried = int(done.stdout.rpartition("tried ")[2])
         assert tried > 0, done.stdout
