@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pulumi
 
-PLUGIN = "pulumi-resource-command"
+# The engine starts a plugin by its program, or by an interpreter, from the folder that it was installed in.
+PLUGIN, FOLDER = "pulumi-resource-command", "resource-command-v"
 
 
 @dataclass(frozen=True)
@@ -121,4 +122,5 @@ def _is_plugin(process: int) -> bool:
         command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(Path(os.fsdecode(word)).name == PLUGIN for word in command[:4])
+    parts = [part for word in command for part in Path(os.fsdecode(word)).parts]
+    return any(part == PLUGIN or part.startswith(FOLDER) for part in parts)

@@ -116,8 +116,10 @@ plugin.kill(); other.kill()
 """
 
 
-def test_the_plugin_is_found_among_the_processes_of_the_engine(tmp_path: Path) -> None:
-    plugin = tmp_path / watchdog.PLUGIN
+@pytest.mark.parametrize("program", [watchdog.PLUGIN, f"{watchdog.FOLDER}1.2.1/main.py"])
+def test_the_plugin_is_found_among_the_processes_of_the_engine(tmp_path: Path, program: str) -> None:
+    plugin = tmp_path / program
+    plugin.parent.mkdir(exist_ok=True)
     plugin.write_text("import time; time.sleep(30)\n")
     elsewhere = subprocess.Popen([sys.executable, plugin])  # that of another run
     try:
