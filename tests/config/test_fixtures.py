@@ -82,6 +82,7 @@ def test_invalid(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
     assert "7777" not in str(error)
 
 
+@pytest.mark.toolchain  # half a minute: a plan for each
 @pytest.mark.parametrize("fixture", INVALID, ids=lambda p: p.stem)
 def test_the_remedy_helps(fixture: Path, names: dict[str, str], tmp_path: Path) -> None:
     """Applied to what is wrong, it leaves nothing to report."""

@@ -16,6 +16,7 @@ PHASES = ROOT / "scripts/README.md"
 _NAMES = re.compile(r"^\s*(require|require_text|optional)\s+(.+)$", re.MULTILINE)
 
 
+@pytest.mark.toolchain  # records four clusters
 def test_counts_are_those_of_the_program() -> None:
     counts = {architecture: facts.resources(architecture) for architecture in ("standalone", "multicluster")}
     for page in {page for page, _, _ in facts.PLACES}:
@@ -51,6 +52,7 @@ def test_the_table_of_the_phases_names_every_value(phase: str) -> None:
     assert read_by(phase) <= spans, f"scripts/README.md, row {phase}: {sorted(read_by(phase) - spans)} missing"
 
 
+@pytest.mark.toolchain  # records four clusters
 def test_no_value_is_sent_that_its_phase_does_not_read() -> None:
     unread: set[tuple[str, str]] = set()
     for command in reference("multicluster").of_type("command:remote:Command"):

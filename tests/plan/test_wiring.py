@@ -426,7 +426,7 @@ def test_what_does_not_fit_is_told_with_the_sums() -> None:
     found = budget.budget(tools, [Machine(2, 4)])
     (problem,) = budget.check("one", found, 1)
     assert problem.key == "opstella:clusters.one.workers"
-    assert "2.00 CPU and 4.0 GB" in problem.what and "1 workers have 1.65 CPU and 3.2 GB" in problem.what
+    assert "2.00 CPU and 4.0 GB" in problem.what and "its 1 worker has 1.65 CPU and 3.2 GB" in problem.what
     assert problem.what.index("large 1.00 CPU and 3.0 GB") < problem.what.index("small 1.00 CPU and 1.0 GB")
     assert "set count to 3" in problem.fix and "opstella:tools.large.enabled" in problem.fix
 
