@@ -96,7 +96,8 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "clusters": clusters,
         "tools": tools,
-        "network": {"mesh": draw(st.booleans())},
+        # The tables as they are written, which test_network knows; strict contracts are those of test_needs.
+        "network": {"mesh": draw(st.booleans()), "strict": False},
         "gitlab": {"objectStorage": draw(st.booleans())},
         "kubernetes": {"registryMirror": draw(st.sampled_from(["harbor", "none"]))},
         "opstella": draw(

@@ -118,7 +118,7 @@ def every_load_balancer_leads_to_each_cluster_behind_it(stack: Plan) -> None:
             for port, backend in led_to(text, str(cluster.entrance)).items():
                 nodes = cluster.masters if port in ("6443", "9345") else cluster.workers
                 (body,) = re.findall(rf"^backend {backend}\n((?: .+\n)*)", text, re.M)
-                assert re.findall(r"server \S+ (\S+):", body) == [str(n.address) for n in nodes]
+                assert re.findall(r"server \S+ (\S+):(?!.* backup)", body) == [str(n.address) for n in nodes]
 
 
 def every_tool_has_its_place_and_needs(stack: Plan) -> None:
