@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from plan import versions
-from plan.tools import csi_driver_nfs
-from plan.tools.common import replicas_of, resources, spread
+from plan.tools import cert_manager, csi_driver_nfs
+from plan.tools.common import beside_bundle, replicas_of, resources, spread
 from plan.tools.model import CA_BUNDLE_KEY, Manifest, Release, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, MONITORS, PUBLIC, Database, Flow
 from plan.tools.sources import CaBundle, Clear, Generated, Secret
@@ -15,6 +17,8 @@ NAME, NAMESPACE = "cloudnative-pg", "cnpg-system"
 STATUS_PORT, METRICS_PORT, WEBHOOK_PORT = 8000, 9187, 9443
 AUTHORITY, AUTHORITY_FOLDER = {"key": "ca.crt", "path": "ca.crt"}, "/etc/opstella/database"
 BACKUP_SECRET, BACKUP_RETENTION = "database-backups", "14d"
+RELOAD: Mapping[str, str] = MappingProxyType({"cnpg.io/reload": ""})
+"""Label of a Secret that instances read again when it changes."""
 
 
 def _values(inputs: ToolInputs) -> Values:
@@ -68,7 +72,57 @@ def cluster(inputs: ToolInputs, database: Database, namespace: str, archive: Arc
                 "storage": {"storageClass": inputs.storage_class, "size": database.storage},
                 "resources": resources(database.cpu, database.memory, database.memory_limit),
                 "bootstrap": {"initdb": initdb},
+                **({"certificates": _certificates(database, inputs)} if database.platform_certificate else {}),
                 **({"backup": _backup(archive)} if archive else {}),
+            },
+        },
+    )
+
+
+def host(database: Database, namespace: str) -> str:
+    """The primary, by the one name of it that an intermediate with name constraints may sign."""
+    return f"{database.name}-rw.{namespace}.svc"
+
+
+def _server_secret(database: Database) -> str:
+    return f"{database.name}-tls"  # `-server` is the operator's own
+
+
+def _authority_secret(database: Database, inputs: ToolInputs) -> str:
+    return beside_bundle(f"{database.name}-authorities", inputs)
+
+
+def _certificates(database: Database, inputs: ToolInputs) -> Values:
+    return {"serverTLSSecret": _server_secret(database), "serverCASecret": _authority_secret(database, inputs)}
+
+
+def authorities(database: Database, namespace: str, inputs: ToolInputs) -> Secret:
+    """By what instances verify their primary: the bundle and not cert-manager's `ca.crt`, for libpq wants a chain up to a
+    root, which may stand in the bundle alone."""
+    name = _authority_secret(database, inputs)
+    return Secret(name=name, namespace=namespace, data={AUTHORITY["key"]: CaBundle()}, labels=RELOAD)
+
+
+def certificate(database: Database, namespace: str, inputs: ToolInputs) -> Manifest:
+    """The server's certificate, signed by the stack's intermediate."""
+    name = _server_secret(database)
+    return Manifest(
+        name=name,
+        namespace=namespace,
+        needs=(cert_manager.NAME,),
+        wait_for="condition=Ready",
+        body={
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Certificate",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "secretName": name,
+                "secretTemplate": {"labels": dict(RELOAD)},
+                "dnsNames": [host(database, namespace)],
+                "usages": ["digital signature", "key encipherment", "server auth"],
+                "duration": cert_manager.LEAF_DURATION,
+                "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
+                "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
             },
         },
     )

@@ -144,9 +144,7 @@ def _values(inputs: ToolInputs, host: str) -> Values:
             },
         },
     }
-    if inputs.ca_bundle:
-        values = merge(values, defectdojo_trust.trust(inputs.ca_bundle))
-    return values
+    return merge(values, defectdojo_trust.values(inputs.ca_bundle, DATABASE.name))
 
 
 def _configuration(inputs: ToolInputs) -> Values:

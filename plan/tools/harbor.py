@@ -8,7 +8,16 @@ chart sets as variables itself, from a Secret of its own without the password, s
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import cert_manager, ci, harbor_job, harbor_secrets, kube_prometheus_stack, traefik, valkey
+from plan.tools import (
+    cert_manager,
+    ci,
+    cloudnative_pg,
+    harbor_job,
+    harbor_secrets,
+    kube_prometheus_stack,
+    traefik,
+    valkey,
+)
 from plan.tools.common import (
     beside_bundle,
     merge,
@@ -41,7 +50,9 @@ from plan.tools.model import (
 from plan.tools.needs import ITSELF, OUTSIDE, Bucket, Database, Flow, OidcClient, StorageAccess
 
 DOMAIN_KEY = NAME
-DATABASE = Database(name="harbor-db", database="registry", owner="harbor")
+# The chart mounts the CA bundle into what connects to it, and nothing else.
+DATABASE = Database(name="harbor-db", database="registry", owner="harbor", platform_certificate=True)
+BUNDLE = "/harbor_cust_cert/custom-ca.crt"  # where the chart mounts it
 BUCKET = "harbor-registry"
 STORE_SECRET = "harbor-store"
 METRICS = 8001
@@ -66,6 +77,8 @@ _CACHE_VARIABLES = {  # component: variable to key of ADDRESSES
         name: "trivy" for name in ("SCANNER_REDIS_URL", "SCANNER_STORE_REDIS_URL", "SCANNER_JOB_QUEUE_REDIS_URL")
     },
 }
+# Its driver (pgx) knows no setting of Harbor's for this, and reads libpq's variable.
+_QUERIES = ("core", "jobservice", "exporter")
 
 
 def labels(component: str) -> dict[str, str]:
@@ -79,6 +92,8 @@ def _component(inputs: ToolInputs, name: str, replicas: int) -> Values:
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": ADDRESSES, "key": key}}}
         for variable, key in _CACHE_VARIABLES.get(name, {}).items()
     ]
+    if name in _QUERIES:
+        variables.append({"name": "PGSSLROOTCERT", "value": BUNDLE})
     values: Values = {"replicas": replicas, "affinity": spread(labels(name)), "automountServiceAccountToken": False}
     if name == "registry":
         password = {"secretKeyRef": {"name": CACHE.secret, "key": CACHE.keys[0]}}
@@ -127,12 +142,12 @@ def _values(inputs: ToolInputs, host: str) -> Values:
         "database": {
             "type": "external",
             "external": {
-                "host": f"{DATABASE.name}-rw",
+                "host": cloudnative_pg.host(DATABASE, NAMESPACE),
                 "port": "5432",
                 "username": DATABASE.owner,
                 "coreDatabase": DATABASE.database,
                 "existingSecret": f"{DATABASE.name}-owner",
-                "sslmode": "require",
+                "sslmode": "verify-full",
             },
             "maxIdleConns": 10,
             "maxOpenConns": 40,  # a pod; the default would take all that PostgreSQL has

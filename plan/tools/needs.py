@@ -69,6 +69,10 @@ class Database:
     The primary answers at `<name>-rw:5432`. The Secret `<name>-owner` (basic-auth: `username`, `password`) holds
     `owner`'s password, the generated Password `<name>`. `statements` run once in the new database. It is backed up to
     the object store where there is one.
+
+    Whoever connects verifies it: by the Secret `<name>-ca`, which CloudNativePG makes (`cloudnative_pg.authority`), or,
+    with `platform_certificate`, by the platform's CA bundle and the name `cloudnative_pg.host`, for what can mount no
+    other authority.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Database:
     memory: str = "256Mi"
     memory_limit: str = "512Mi"
     statements: tuple[str, ...] = ()
+    platform_certificate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from config.errors import ConfigurationError, Problem, key
 from config.services import OpstellaApp, OpstellaPart
-from plan.tools import traefik
+from plan.tools import cert_manager, cloudnative_pg, traefik
 from plan.tools.common import CA_FILE, OBJECT_STORE, issuer, merge, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, PUBLIC, Bucket, Database, Flow, OidcClient, StorageAccess
@@ -64,7 +64,7 @@ def given(inputs: ToolInputs) -> dict[str, str | tuple[str, str]]:
         "OPSTELLA_OIDC_ISSUER": issuer(inputs),
         "OPSTELLA_OIDC_CLIENT_ID": CLIENT,
         "OPSTELLA_OIDC_CLIENT_SECRET": (CLIENT_SECRET, "clientSecret"),
-        "OPSTELLA_DATABASE_HOST": f"{DATABASE}-rw",
+        "OPSTELLA_DATABASE_HOST": cloudnative_pg.host(_database(inputs), NAMESPACE),
         "OPSTELLA_DATABASE_PORT": "5432",
         "OPSTELLA_DATABASE_NAME": USER,
         "OPSTELLA_DATABASE_USER": USER,
@@ -80,7 +80,15 @@ def given(inputs: ToolInputs) -> dict[str, str | tuple[str, str]]:
         }
     if inputs.ca_bundle:
         found |= {"SSL_CERT_FILE": CA_FILE, "NODE_EXTRA_CA_CERTS": CA_FILE}
+        # By libpq and its like; the others are told by their connection's text.
+        found |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": CA_FILE}
     return found
+
+
+def _database(inputs: ToolInputs) -> Database:
+    """Nobody knows how the licensed parts verify it; the one file of authorities that they are given anyway suffices."""
+    size = storage_of(inputs, NAME, "10Gi")
+    return Database(name=DATABASE, database=USER, owner=USER, storage=size, platform_certificate=True)
 
 
 def _upper(service: str) -> str:
@@ -191,9 +199,9 @@ def release(inputs: ToolInputs) -> Release:
         version=VERSION,
         repository=None,
         values=values,
-        needs=(traefik.NAME,),
+        needs=(traefik.NAME, cert_manager.NAME),
         secrets=tuple(_secrets(app)),
-        databases=(Database(name=DATABASE, database=USER, owner=USER, storage=storage_of(inputs, NAME, "10Gi")),),
+        databases=(_database(inputs),),
         storage=(access,) if STORE in inputs.present else (),
         clients=(
             OidcClient(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from plan import versions
-from plan.tools import ci, traefik
+from plan.tools import ci, cloudnative_pg, traefik
 from plan.tools.common import (
     PYTHON_IMAGE,
     beside_bundle,
@@ -74,6 +74,8 @@ PERMISSIONS = {
 
 
 def _values(inputs: ToolInputs) -> Values:
+    volume, mount, authority = cloudnative_pg.authority(DATABASE.name)
+    verified = f"sslmode=verify-full&sslrootcert={authority}"
     values: Values = {
         "fullnameOverride": NAME,
         "community": {"enabled": True, "buildNumber": versions.SONARQUBE_BUILD.version},
@@ -81,11 +83,13 @@ def _values(inputs: ToolInputs) -> Values:
         "monitoringPasscodeSecretKey": "passcode",
         "jdbcOverwrite": {
             "enabled": True,
-            "jdbcUrl": f"jdbc:postgresql://{DATABASE.name}-rw:5432/{DATABASE.database}",
+            "jdbcUrl": f"jdbc:postgresql://{DATABASE.name}-rw:5432/{DATABASE.database}?{verified}",
             "jdbcUsername": DATABASE.owner,
             "jdbcSecretName": f"{DATABASE.name}-owner",
             "jdbcSecretPasswordKey": "password",
         },
+        "extraVolumes": [volume],
+        "extraVolumeMounts": [mount],
         "initSysctl": {"enabled": False},  # the nodes have vm.max_map_count from their own settings
         "initFs": {"enabled": False},  # would run as root
         "persistence": {"enabled": False},

@@ -165,6 +165,10 @@ def _declared(
     if archive:
         secrets.append(cloudnative_pg.backup_secret(archive, externals.DATABASE_BACKUPS, release.namespace))
     databases = [cloudnative_pg.cluster(member.inputs, d, release.namespace, archive) for d in release.databases]
+    for database in release.databases:
+        if database.platform_certificate:
+            databases.append(cloudnative_pg.certificate(database, release.namespace, member.inputs))
+            secrets.append(cloudnative_pg.authorities(database, release.namespace, member.inputs))
     flows = [flow for d in release.databases for flow in cloudnative_pg.flows(d, archive)]
     for provider, wanted in ((CACHE, release.caches), (STORE, release.storage), (LOGIN, release.clients)):
         where = place(provider, cluster, members)

@@ -19,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return material.make(tmp_path_factory.mktemp("material"))
 
 
-def refusals(made: dict[str, str], certificate: str, *, vault: bool) -> list[str]:
+def refusals(made: dict[str, str], certificate: str, *, inner: bool) -> list[str]:
     given = {"certificate": made[certificate], "privateKey": made["intermediate_key"], "chain": made["root"]}
     settings = from_values(
         {
@@ -27,7 +27,8 @@ def refusals(made: dict[str, str], certificate: str, *, vault: bool) -> list[str
             "domain": material.DOMAIN,
             "ssh": {"privateKey": ENCRYPTED},
             "pki": {"intermediate": {name: f"file:{path}" for name, path in given.items()}},
-            "tools": {} if vault else {"vault": {"enabled": False}},
+            "tools": {} if inner else {"vault": {"enabled": False}, "harbor": {"enabled": False}},
+            "kubernetes": {} if inner else {"registryMirror": "none"},
         },
         "test",
     )
@@ -39,8 +40,9 @@ def refusals(made: dict[str, str], certificate: str, *, vault: bool) -> list[str
 
 
 def test_names_inside_of_a_cluster_are_tried_too(made: dict[str, str]) -> None:
-    [problem] = refusals(made, "intermediate_within", vault=True)
-    assert problem.startswith("opstella:pki.intermediate.certificate: TLS clients would refuse what it issues for vault.vault")
+    [problem] = refusals(made, "intermediate_within", inner=True)
+    assert problem.startswith("opstella:pki.intermediate.certificate: TLS clients would refuse what it issues for ")
+    assert "harbor-db-rw.harbor.svc, vault.vault" in problem
     assert "the name constraints of CN=Bound do not permit it" in problem
 
 
@@ -48,10 +50,10 @@ def test_names_inside_of_a_cluster_are_tried_too(made: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("certificate", "vault"), [("intermediate", True), ("intermediate_within", False), ("intermediate_within_all", True)]
+    ("certificate", "inner"), [("intermediate", True), ("intermediate_within", False), ("intermediate_within_all", True)]
 )
-def test_one_that_may_issue_for_all_names_passes(certificate: str, vault: bool, made: dict[str, str]) -> None:
-    assert refusals(made, certificate, vault=vault) == []
+def test_one_that_may_issue_for_all_names_passes(certificate: str, inner: bool, made: dict[str, str]) -> None:
+    assert refusals(made, certificate, inner=inner) == []
 
 
 @pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
@@ -66,4 +68,4 @@ def test_the_names_to_permit_are_all_that_there_are(architecture: str) -> None:
 def test_no_certificate_of_the_plan_is_left_out() -> None:
     found = plan("standalone")
     names = [name for some, _ in pki.issued(found.ca, found.releases.values()) for name in some]
-    assert {"gitlab.devops.example.com", "*.devops.example.com", "vault.vault.svc"} <= set(names)
+    assert {"gitlab.devops.example.com", "*.devops.example.com", "vault.vault.svc", "harbor-db-rw.harbor.svc"} <= set(names)

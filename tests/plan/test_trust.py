@@ -98,8 +98,8 @@ def test_defectdojo_trusts_the_public_authorities_too() -> None:
         writes = {mount["mountPath"]: mount["name"] for mount in init["volumeMounts"]}
         reads = {mount["mountPath"]: mount["name"] for mount in container["extraVolumeMounts"]}
         folder = str(Path(file).parent)
-        assert reads == {folder: writes[folder]}
-        assert {writes[folder], writes["/etc/opstella/ca"]} == {volume["name"] for volume in pod["extraVolumes"]}
+        assert reads == {folder: writes[folder], "/etc/opstella/database": "database-ca"}
+        assert {writes[folder], writes["/etc/opstella/ca"], "database-ca"} == {volume["name"] for volume in pod["extraVolumes"]}
         assert {"name": writes[folder], "emptyDir": {}} in pod["extraVolumes"]
 
 
