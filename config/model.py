@@ -214,9 +214,9 @@ class Firewall(Frozen):
     enabled: Flag = True
     operator_networks: tuple[Network, ...] = ()
     """From where the bastion may be reached by SSH, and the API at the load balancer; empty means anywhere."""
-    ssh_per_minute: Annotated[int, whole(60, 100000)] = 1200
-    """New SSH connections that a machine takes from one address in a minute, a tenth of it at once. The engine opens up to
-    800 through the bastion (docs/bench.md)."""
+    ssh_per_minute: Annotated[int, whole(60, 100000)] | None = None
+    """New SSH connections that a machine takes from one address in a minute, half of it at once. `None`: as many as the
+    program itself needs (plan/access.py)."""
     rollback_seconds: Annotated[int, whole(20, 600)] = 300
     """A new ruleset is undone after this time unless a new SSH connection confirms it. The engine carries out a bounded
     number of steps at a time: of a large fleet's first deployment, the confirmation of one machine stands in a queue

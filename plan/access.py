@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from config.model import Settings
 from plan.contract.rule import Rule, need
-from plan.topology import Topology
+from plan.topology import Host, Topology
 
 # What one open session costs the bastion: two processes of sshd, 1.7 MB (60 sessions of OpenSSH 9.2: 102 MB).
 SESSION_PROCESSES = 2
@@ -19,6 +19,10 @@ _NODE = 2
 _GITLAB = 2
 # On a cluster's first master: the hash of its CA (twice, where others follow it), the kubeconfig, its ServiceAccounts' keys.
 _CLUSTER = 4
+
+# New connections in a minute. A first `up` of either reference architecture opens 60 or 222 sessions in all, so the first
+# holds nothing of it back; of a larger stack, the engine opens up to 800 a minute through the bastion (docs/bench.md).
+_RATE, _RATE_OF_FLEETS = 240, 1200
 
 
 def flows(settings: Settings) -> tuple[Rule, ...]:
@@ -39,6 +43,17 @@ def sessions(topology: Topology) -> int:
     clusters = sum(_NODE * len(c.nodes) + _CLUSTER + 1 for c in topology.clusters)  # and the NFS share
     # The comparison of all machines takes the place of the bastion's own host key, which is asked for from outside.
     return _EVERY_MACHINE * len(topology.hosts) + balancers + _GITLAB + clusters
+
+
+def per_minute(host: Host, settings: Settings, topology: Topology) -> int:
+    """New SSH connections that `host` takes from one address in a minute; half of them may come at once.
+
+    Only the bastion is dialled for every machine: the others are dialled from there, each for itself. It is one of two
+    numbers, so that a machine more changes the rules of none.
+    """
+    if (chosen := settings.firewall.ssh_per_minute) is not None:
+        return chosen
+    return _RATE_OF_FLEETS if host.role == "bastion" and sessions(topology) > _RATE else _RATE
 
 
 def warnings(topology: Topology) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
+from plan import access
 from plan.contract.contract import NODE_PORTS, Contract
 from plan.contract.rule import listed
 from plan.network import METADATA, Opening, exits, machine_addresses, of_pods, openings
@@ -112,12 +113,12 @@ def _input(host: Host, lines: Iterable[str], contract: Contract) -> list[str]:
 
 
 def _ssh_rate(host: Host, contract: Contract) -> list[str]:
-    """New connections to SSH, Git's too, by each address: at most `firewall.sshPerMinute`, a tenth of it at once."""
-    rate = contract.settings.firewall.ssh_per_minute
+    """New connections to SSH, Git's too, by each address: a number of them in a minute, half of it at once."""
+    rate = access.per_minute(host, contract.settings, contract.topology)
     ports = sorted({contract.settings.ssh.port, *((22,) if host.role == "gitlab" else ())})
     return [
         f"ct state new tcp dport {{ {', '.join(map(str, ports))} }} update @{name} {{ {family} saddr limit rate over "
-        f'{rate}/minute burst {rate // 10} packets }} counter drop comment "SSH: too many new connections"'
+        f'{rate}/minute burst {rate // 2} packets }} counter drop comment "SSH: too many new connections"'
         for family, (name, _) in SSH_RATES.items()
     ]
 

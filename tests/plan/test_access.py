@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from plan import access, hosts
+from plan import access, hosts, nftables
 from plan.topology import topology
 from tests.plan.stacks import plan, read
 from tests.support.platform import reference
@@ -37,3 +39,30 @@ def test_one_worker_more_is_nothing_new_to_the_bastion() -> None:
     stack = plan()
     worker = stack.topology.clusters[0].workers[0]
     assert hosts.preflight(worker, stack.settings, stack.topology, stack.stack)["sessions"] == 0
+
+
+def rate(ruleset: str) -> tuple[int, int]:
+    """Connections in a minute, and at once; alike for both families."""
+    found = {(int(a), int(b)) for a, b in re.findall(r"limit rate over (\d+)/minute burst (\d+) packets", ruleset)}
+    (one,) = found
+    return one
+
+
+@pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
+def test_a_first_up_of_a_reference_is_held_back_nowhere_and_guessing_is(architecture: str) -> None:
+    stack = plan(architecture=architecture)
+    for host in stack.topology.hosts:
+        a_minute, at_once = rate(nftables.ruleset(host, stack.contract))
+        assert access.sessions(stack.topology) <= a_minute <= 240 and at_once == 120
+
+
+def test_the_bastion_of_a_fleet_lets_the_engine_through_at_its_own_pace() -> None:
+    def rates(workers: int, **firewall: int) -> dict[str, int]:
+        large = {"one": {"subnet": "10.20.0.0/22", "podSubnet": "10.32.0.0/12", "workers": {"count": workers}}}
+        stack = plan(architecture="custom", clusters=large, firewall=firewall)
+        return {host.role: rate(nftables.ruleset(host, stack.contract))[0] for host in stack.topology.hosts}
+
+    large = rates(300)
+    assert large.pop("bastion") == 1200 and set(large.values()) == {240}
+    assert rates(301) == rates(300), "one machine more changes the rules of none"
+    assert set(rates(300, sshPerMinute=600).values()) == {600}
