@@ -118,6 +118,7 @@ def _login(inputs: ToolInputs) -> str:
             "clientID": client_id(inputs),
             "clientSecret": f"${LOGIN_SECRET}:clientSecret",
             "cliClientID": f"{client_id(inputs)}-cli",
+            "enablePKCEAuthentication": True,  # by the server, beside the secret (since Argo CD 3.1; the browser did it formerly)
             "requestedScopes": ["openid", "profile", "email", "groups"],
         },
         sort_keys=False,
@@ -140,6 +141,7 @@ def _clients(inputs: ToolInputs, host: str) -> tuple[OidcClient, ...]:
             roles=ROLES,
             secret=LOGIN_SECRET,
             labels=PART_OF,
+            pkce=True,
         ),
         OidcClient(
             client_id=f"{client_id(inputs)}-cli",

@@ -223,6 +223,7 @@ def release(inputs: ToolInputs) -> Release:
         },
         secret=EXTRA_SECRET,
         secret_key="DD_SOCIAL_AUTH_OIDC_SECRET",
+        pkce=True,
         # The chart writes an empty user and no database into its ConfigMap, which is read before this Secret.
         extra={
             "DD_CELERY_BROKER_USER": Clear(text=CACHE.user),

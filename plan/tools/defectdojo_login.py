@@ -27,6 +27,8 @@ SOCIAL_AUTH_PIPELINE = tuple(
 )
 if "{by_email}" in SOCIAL_AUTH_PIPELINE or "{by_name}" not in SOCIAL_AUTH_PIPELINE:
     raise RuntimeError("SOCIAL_AUTH_PIPELINE is not that of DefectDojo 2.58: logins would be joined by e-mail address")
+# DefectDojo has no variable for it; its library (social-auth-core 4.8.7) sends PKCE in OpenID Connect only when told to.
+SOCIAL_AUTH_OIDC_USE_PKCE = True
 
 
 def join_account_of_the_settings(backend, details, user=None, *args, **kwargs):

@@ -38,6 +38,7 @@ def test_login_is_the_realms_and_its_secret_is_only_named() -> None:
     assert web.labels == {"app.kubernetes.io/part-of": "argocd"}
     assert web.redirect_uris == ("https://argocd.example.com/auth/callback",)
     assert cli.public and cli.pkce and cli.secret is None
+    assert web.pkce is login["enablePKCEAuthentication"] is True and not web.public
     assert "groups" in login["requestedScopes"]
 
 

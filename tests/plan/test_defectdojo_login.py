@@ -56,6 +56,11 @@ def joined(accounts: list[str], there: list[Account], claims: dict[str, str], us
     return answer and answer["user"].username
 
 
+def test_a_login_sends_the_proof_that_the_realm_asks_of_it() -> None:
+    (release,) = [r for r in plan().releases["standalone"] if r.name == "defectdojo"]
+    assert executed([])["SOCIAL_AUTH_OIDC_USE_PKCE"] is release.clients[0].pkce is True
+
+
 def test_no_step_looks_at_the_address() -> None:
     pipeline = executed(["ada"])["SOCIAL_AUTH_PIPELINE"]
     assert BY_EMAIL not in pipeline

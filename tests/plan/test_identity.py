@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from plan.tools.realm import GROUPS, admitted, realm
 from plan.tools.sources import Generated
 from tests.plan.stacks import plan
 from tests.plan.test_rendered import tool_inputs_of
+from tests.support.platform import ARCHITECTURES, every_tool, plan_of
 
 PLAN = plan()
 INPUTS = tool_inputs_of(PLAN)
@@ -199,3 +201,17 @@ def test_the_proxy_admits_the_groups_of_its_client() -> None:
     assert not any("secret" in name for name in settings)
     (cookie,) = (p for p in release.passwords if p.name == oauth2_proxy.COOKIE_PASSWORD)
     assert cookie.length in (16, 24, 32), "the lengths of an AES key"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_who_logs_in_without_pkce_is_named_with_the_reason(architecture: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| Logins to (.*?) \|", page, re.MULTILINE)
+    without = {
+        client.name
+        for releases in plan_of(architecture, every_tool()).releases.values()
+        for release in releases
+        for client in release.clients
+        if not (client.pkce or client.public or client.protocol == "saml")
+    }
+    assert without == {"MinIO", "Opstella"} and all(name in row for name in without)
