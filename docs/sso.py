@@ -49,9 +49,11 @@ REST = """\
 
 Loki, Tempo and Mimir know no login: Traefik asks oauth2-proxy about every request to them, and oauth2-proxy sends whoever has
 no session to Keycloak. At these names only the paths that read are routed, by which nobody writes, deletes or stops
-anything, the password of another cluster's Grafana included. Their data is open to the tools inside of the clusters without
-a login. One of these is Grafana: **whoever may log in to it, `viewers` too, can query all data sources**; roles for
-single data sources are a matter of its paid editions.
+anything, the password of another cluster's Grafana included. Inside of the clusters they are open without a login to the
+tools that write to them. Grafana is none of these, because it sends a data source what anybody with a login asks it to: it
+reads through Traefik, by methods and paths that change nothing ([which](observability.md#what-grafana-may-ask)). So editors
+of Grafana, `developers`, change neither rules of Mimir and Loki nor silences of Alertmanager there. **Whoever may log in to
+it, `viewers` too, can query all data sources**; roles for single data sources are a matter of its paid editions.
 
 ## What decides who somebody is
 

@@ -163,13 +163,8 @@ def _values(inputs: ToolInputs, host: str, replicas: int) -> Values:
 
 
 def _flows(inputs: ToolInputs, replicas: int) -> tuple[Flow, ...]:
-    ports = {"loki": telemetry.LOKI_PORT, "tempo": telemetry.TEMPO_PORT, "mimir": telemetry.MIMIR_PORT}
-    ports |= {"kube-prometheus-stack": telemetry.ALERTMANAGER_PORT}
-    near = tuple(
-        Flow(peer=peer, ports=(port,), why=f"data source: {telemetry.SIGNALS[peer]}")
-        for peer, port in ports.items()
-        if peer in inputs.present
-    )
+    # Not to the stores: what it sends them is what people have it send.
+    near = Flow(peer=traefik.NAME, ports=(traefik.READERS_PORT,), why="data sources, by the paths that only read")
     gossip = (
         Flow(peer=ITSELF, ports=(GOSSIP,), pods=LABELS, peer_pods=LABELS, why="which of its pods sends an alert"),
         Flow(
@@ -178,7 +173,7 @@ def _flows(inputs: ToolInputs, replicas: int) -> tuple[Flow, ...]:
         ),
     )  # fmt: skip
     return (
-        *near,
+        *((near,) if telemetry.beside_grafana(inputs) else ()),
         *(gossip if replicas > 1 else ()),
         *((Flow(peer=PUBLIC, ports=(443,), why="data sources of other clusters"),) if readers.keys(inputs) else ()),
     )

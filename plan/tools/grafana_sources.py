@@ -78,7 +78,7 @@ def _mimir(there: frozenset[str]) -> Values:
 
 def _far(source: Values, store: telemetry.Store, sink: telemetry.Sink) -> Values:
     """`source` by the door of another cluster's `store`; the password is a variable of Grafana's environment."""
-    url = source["url"].replace(telemetry.service(store), f"{sink.url}{readers.PATH}")
+    url = source["url"].replace(readers.url(store), f"{sink.url}{readers.PATH}")
     secret = {**source.get("secureJsonData", {}), "basicAuthPassword": f"${readers.variable(store)}"}
     return {**source, "url": url, "basicAuth": True, "basicAuthUser": readers.READER, "secureJsonData": secret}
 
@@ -92,12 +92,12 @@ def data_sources(inputs: ToolInputs) -> list[Values]:
     tenants = telemetry.tenants(inputs)
     found = {
         MIMIR: lambda: _source(
-            MIMIR, "Metrics", "prometheus", f"{telemetry.service('mimir')}/prometheus", _mimir(there), tenants
+            MIMIR, "Metrics", "prometheus", f"{readers.url('mimir')}/prometheus", _mimir(there), tenants
         ),
-        LOKI: lambda: _source(LOKI, "Logs", "loki", telemetry.service("loki"), _loki(there), tenants),
-        TEMPO: lambda: _source(TEMPO, "Traces", "tempo", telemetry.service("tempo"), _tempo(there), tenants),
+        LOKI: lambda: _source(LOKI, "Logs", "loki", readers.url("loki"), _loki(there), tenants),
+        TEMPO: lambda: _source(TEMPO, "Traces", "tempo", readers.url("tempo"), _tempo(there), tenants),
         ALERTMANAGER: lambda: _source(
-            ALERTMANAGER, "Alerts", "alertmanager", telemetry.ALERTMANAGER,
+            ALERTMANAGER, "Alerts", "alertmanager", readers.url("alertmanager"),
             {"implementation": "prometheus", "handleGrafanaManagedAlerts": False}, None,
         ),
     }  # fmt: skip

@@ -6,7 +6,7 @@ Alloy scrapes what the ServiceMonitors name and gives the rules to Mimir, which 
 from __future__ import annotations
 
 from plan import versions
-from plan.tools import cert_manager, cloudnative_pg, telemetry
+from plan.tools import cert_manager, cloudnative_pg, readers, telemetry, traefik
 from plan.tools.common import CA_FOLDER, ca_volume, replicas_of, resources, storage_of
 from plan.tools.model import Given, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import ITSELF, KUBERNETES_API, OUTSIDE, Flow
@@ -181,6 +181,11 @@ def release(inputs: ToolInputs) -> Release:
     mail = inputs.alerts.mail
     out = ((443,) if inputs.alerts.webhook else ()) + ((int(mail.smarthost.rpartition(":")[2]),) if mail else ())
     ports = tuple(sorted(set(out)))
+    reading = readers.near(inputs, "alertmanager")
+    reader = Flow(
+        peer=traefik.NAME, ports=(telemetry.ALERTMANAGER_PORT,), pods=ALERTMANAGER_LABELS, inbound=True,
+        why="alerts and silences, as Grafana shows them",
+    )  # fmt: skip
     receivers = Flow(peer=OUTSIDE, ports=ports, pods=ALERTMANAGER_LABELS, why="those who get alerts: mail, webhook")
     return Release.of(
         versions.KUBE_PROMETHEUS_STACK,
@@ -203,9 +208,11 @@ def release(inputs: ToolInputs) -> Release:
             Flow(peer=ITSELF, ports=(telemetry.ALERTMANAGER_PORT, 9094), why="Alertmanagers, and their gossip"),
             Flow(peer=ITSELF, ports=(9094,), protocol="UDP", why="Alertmanagers' gossip, which is by both protocols"),
             *((receivers,) if ports else ()),
+            *((reader,) if reading else ()),
         ),
         ports_for_metrics=(8080, 8081, telemetry.ALERTMANAGER_PORT),
         workloads=_workloads(replicas),
+        after=reading,
     )
 
 

@@ -190,8 +190,8 @@ def _guard(inputs: ToolInputs) -> Iterator[Manifest]:
          "a Service of a project is of type ClusterIP or ExternalName: users come in by an Ingress"),
         ("ingresses",
          "!has(object.spec.defaultBackend) && has(object.spec.rules) && object.spec.rules.all(r, has(r.host) && "
-         f"r.host != '' && !r.host.contains('*') && !(r.host in [{hosts}]))",
-         "every rule of a project's Ingress names a host, without '*', that is not one of the platform's own"),
+         f"r.host != '' && !r.host.contains('*') && !r.host.endsWith('.cluster.local') && !(r.host in [{hosts}]))",
+         "every rule of a project's Ingress names a host, without '*', that is not one of the platform's own or of a Service"),
     ]  # fmt: skip
     groups = {"services": "", "ingresses": "networking.k8s.io"}
     body: Values = {

@@ -14,17 +14,21 @@ from plan.tools.model import ToolInputs, Values
 from plan.tools.needs import Bucket, Flow, StorageAccess
 
 Store = Literal["loki", "tempo", "mimir"]
+DataSource = Literal["loki", "tempo", "mimir", "alertmanager"]
+"""What Grafana reads."""
 
 TENANT_HEADER = "X-Scope-OrgID"
 LOKI_PORT, TEMPO_PORT, MIMIR_PORT = 3100, 3200, 8080
 """Ports of their pods: Mimir's is its gateway's, whose service answers at 80."""
 OTLP_GRPC, OTLP_HTTP = 4317, 4318
-SIGNALS = {"loki": "logs", "tempo": "traces", "mimir": "metrics", "kube-prometheus-stack": "alerts"}
-"""What each release keeps, or hands on to people."""
-ALERTMANAGER_NAMESPACE, ALERTMANAGER_PORT = "monitoring", 9093
-ALERTMANAGER = (
-    f"http://kube-prometheus-stack-alertmanager.{ALERTMANAGER_NAMESPACE}.svc.cluster.local:{ALERTMANAGER_PORT}"
+SIGNALS: dict[Store, str] = {"loki": "logs", "tempo": "traces", "mimir": "metrics"}
+"""What each store keeps."""
+ALERTMANAGER_NAMESPACE, ALERTMANAGER_SERVICE, ALERTMANAGER_PORT = (
+    "monitoring",
+    "kube-prometheus-stack-alertmanager",
+    9093,
 )
+ALERTMANAGER = f"http://{ALERTMANAGER_SERVICE}.{ALERTMANAGER_NAMESPACE}.svc.cluster.local:{ALERTMANAGER_PORT}"
 
 # Names of variables, and of the keys of the Secret that holds them.
 ACCESS_KEY, SECRET_KEY = "S3_ACCESS_KEY", "S3_SECRET_KEY"
@@ -40,7 +44,7 @@ READING: dict[Store, tuple[str, ...]] = {
         f"/loki/api/v1/{name}"
         for name in (
             "labels", "label", "query", "query_range", "series", "tail", "index", "patterns", "detected_field",
-            "detected_fields", "detected_labels", "format_query",
+            "detected_fields", "detected_labels", "format_query", "drilldown-limits", "status/buildinfo",
         )
     ),
     "tempo": (
@@ -60,6 +64,24 @@ READING: dict[Store, tuple[str, ...]] = {
 By every method these only read: a query may come by POST. The stores have no rights of their own, so that everything else
 (pushes, deletions, rules, shutdowns, some of them by GET too) is not routed there at all. Loki 3.7, Tempo 2.10 and Mimir:
 "HTTP API" of their documentation.
+"""
+ASKED: dict[DataSource, dict[str, tuple[str, ...]]] = {
+    "loki": {
+        "GET": (
+            *READING["loki"], "/loki/api/v1/rules", "/api/prom/rules", "/prometheus/api/v1/rules", "/prometheus/api/v1/alerts",
+        ),
+        "POST": READING["loki"],
+    },
+    "tempo": {"GET": READING["tempo"]},
+    "mimir": {"GET": (*READING["mimir"], "/prometheus/config/v1/rules"), "POST": READING["mimir"]},
+    "alertmanager": {"GET": tuple(f"/api/v2/{name}" for name in ("alerts", "receivers", "silence", "status"))},
+}  # fmt: skip
+"""What Grafana may ask for: by method, paths, and what lies below them. By another method some of these would write.
+
+Whoever has a login may have Grafana send what they like: its proxy refuses to viewers what a plugin lists for editors, of
+Loki and Prometheus also what no list has by POST, PUT and DELETE. By GET it passes on every path, to Tempo by every
+method; the resources of its Prometheus plugin send any path by POST. Rules and silences are shown, and changed nowhere
+here. Grafana 13: pkg/api/pluginproxy/ds_proxy.go, pkg/promlib/client, pkg/services/ngalert/api/lotex_*.go.
 """
 
 
@@ -89,6 +111,14 @@ def served_elsewhere(inputs: ToolInputs) -> dict[Store, str]:
     """The stores that this cluster reaches in another one, and which cluster that is."""
     sinks = ((store, sink(inputs, store)) for store in BACKENDS)
     return {store: there.cluster for store, there in sinks if there and there.cluster}
+
+
+def beside_grafana(inputs: ToolInputs) -> tuple[DataSource, ...]:
+    """What Grafana reads in its own cluster; empty where that is not this one."""
+    if "grafana" not in inputs.present:
+        return ()
+    near: tuple[DataSource, ...] = tuple(store for store in BACKENDS if store in inputs.present)
+    return (*near, "alertmanager") if {"mimir", "kube-prometheus-stack"} <= inputs.present else near
 
 
 def grafana(inputs: ToolInputs) -> str | None:

@@ -334,6 +334,7 @@ def test_a_service_of_a_project_takes_no_address_but_its_own(project: Site, body
     [
         ("shop.devops.example.com", ""),
         ("opstella-idp.devops.example.com", "names a host"),
+        ("traefik-read-loki.traefik.svc.cluster.local", "names a host"),
         ("*.devops.example.com", "names a host"),
         (None, "names a host"),
     ],

@@ -234,6 +234,7 @@ def test_every_host_of_the_plan_has_an_ingress(everything: dict[str, list[dict[s
     [
         ("traefik", {"ports": {"web": {"nodeport": 1}}}, "nodeport"),
         ("traefik", {"deployment": {"replicas": "two"}}, "replicas"),
+        ("traefik", {"service": {"additionalServices": {"none": {}}}}, "Cannot create Service traefik-none without ports"),
         ("traefik", {"ports": {"web": {"http": {"redirections": {"entryPoint": {"to": "x"}}}}}}, "Cannot redirect web"),
         ("csi-driver-nfs", {"storageClass": {"server": "x"}}, "server"),
         ("csi-driver-nfs", {"externalSnapshotter": {"enabled": True}}, "has no snapshot controller"),
@@ -264,6 +265,11 @@ def test_traefik_is_a_node_port_service_and_the_default_class(repository: Path) 
     service = found(objects, "Service")["traefik"]["spec"]
     assert service["type"] == "NodePort"
     assert {p["name"]: p["nodePort"] for p in service["ports"]} == {"web": 30080, "websecure": 30443}
+    inside = {name: s["spec"] for name, s in found(objects, "Service").items() if name != "traefik"}
+    assert set(inside) == {f"traefik-read-{source}" for source in ("loki", "tempo", "mimir", "alertmanager")}
+    for spec in inside.values():
+        assert spec["type"] == "ClusterIP"
+        assert spec["ports"] == [{"name": "readers", "port": 8090, "targetPort": "readers", "protocol": "TCP"}]
     annotations = found(objects, "IngressClass")["traefik"]["metadata"]["annotations"]
     assert annotations["ingressclass.kubernetes.io/is-default-class"] == "true"
     assert found(objects, "TLSStore")["default"]["spec"] == {"defaultCertificate": {"secretName": "ingress-tls"}}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from config.errors import ConfigurationError
 from plan.plan import Plan
-from plan.tools import agents, readers, telemetry
+from plan.tools import agents, readers
 from plan.tools.model import Release
 from plan.tools.needs import PUBLIC
 from plan.tools.sources import Generated
@@ -81,19 +82,19 @@ def test_a_grafana_elsewhere_reads_the_stores_by_a_door_of_its_own() -> None:
 def test_the_readers_door(store: str) -> None:
     """A path that is taken off before the store sees it, behind a password; people's paths stay people's."""
     found = release(GRAFANA, "observability", store)
-    ingress = bodies(found, "Ingress")["readers"]
-    (rule,) = ingress["spec"]["rules"]
-    assert rule["host"] == f"{store}.{DOMAIN}"
-    ways = [path["path"] for path in rule["http"]["paths"]]
-    assert ways == [f"{readers.PATH}{path}" for path in telemetry.READING[store]], "which only read"
+    route = bodies(found, "IngressRoute")["readers"]
+    # Which only read: tests/plan/test_reading.py.
+    assert route["spec"]["entryPoints"] == ["websecure"]
+    for way in route["spec"]["routes"]:
+        assert way["match"].startswith(f"Host(`{store}.{DOMAIN}`) && ")
+        assert set(re.findall(r"PathPrefix\(`(/[^/`]+)", way["match"])) == {readers.PATH}
+        # Asked for the password first.
+        assert [m["name"] for m in way["middlewares"]] == ["readers", "readers-path"]
     middlewares = bodies(found, "Middleware")
     assert middlewares["readers"]["spec"]["basicAuth"]["secret"] == "readers"
     assert middlewares["readers-path"]["spec"] == {"stripPrefix": {"prefixes": [readers.PATH]}}
-    chain = ingress["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"]
-    # Asked for the password first.
-    assert chain == f"{store}-readers@kubernetescrd,{store}-readers-path@kubernetescrd"
     near = release(plan("multicluster"), "observability", store)
-    assert "readers" not in bodies(near, "Ingress") and f"{store}-readers" not in {p.name for p in near.passwords}
+    assert "readers" not in bodies(near, "Middleware") and f"{store}-readers" not in {p.name for p in near.passwords}
 
 
 def test_agents_send_to_where_loki_is_now() -> None:
