@@ -36,6 +36,8 @@ class GitLabServerArgs:
     """With `token_values`, in the same order, and `tokens_until`, the ISO date at which they expire."""
     token_values: Sequence[pulumi.Input[str]] = ()
     tokens_until: str = ""
+    administrators_from: Sequence[str] = ()
+    """The networks from which others than the user git log in by SSH; without any, sshd is left alone."""
     prometheus_open: bool = False
     """Whether GitLab's own Prometheus answers other machines."""
 
@@ -68,6 +70,7 @@ class GitLabServer(pulumi.ComponentResource):
                 "private_key": args.private_key,
                 "trusted_ca": args.trusted_ca,
                 "root_password": password.result,
+                "administrators_from": list(args.administrators_from),
             },
             name=f"{name}-omnibus",
             parent=self,

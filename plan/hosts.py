@@ -124,6 +124,13 @@ def _ssh_from(host: Host, contract: Contract) -> tuple[str, ...]:
     return () if () in found else tuple(str(n) for n in collapse_addresses(n for networks in found for n in networks))
 
 
+def administrators_from(host: Host, contract: Contract) -> tuple[str, ...]:
+    """The networks that somebody is named for who opens SSH to `host`; what is open to anyone is no administrators' way."""
+    port = contract.settings.ssh.port
+    found = [o.networks for o in network.openings(host, contract) if o.rule.opens("tcp", port)]
+    return tuple(str(n) for n in collapse_addresses(n for networks in found for n in networks))
+
+
 def _passing(host: Host, settings: Settings) -> tuple[str, ...]:
     """Addresses that `host` has at some times and another machine at others, so that they tell nothing about it."""
     if host.role != "haproxy" or host.cluster is None:

@@ -4,6 +4,7 @@
 
 LOCK_REMEDY="read the lines above; gitlab-ctl tail shows what its services say"
 MEDIA=/var/lib/opstella/media/gitlab
+SSHD=/etc/ssh/sshd_config.d/opstella-git.conf
 REPOSITORY=
 RECONFIGURE=false
 RENEWED=false
@@ -15,6 +16,7 @@ main() {
   optional timeout_seconds 1500
   optional package_url_rpm
   optional package_sha256_rpm
+  optional administrators_from ''
   one_of source online airgap
   one_of edition ce ee
   number timeout_seconds
@@ -35,6 +37,7 @@ main() {
   reconfigure
   forget_root_password
   wait_for_https
+  git_alone_from_elsewhere
   rm -rf -- "$MEDIA"
 }
 
@@ -265,4 +268,60 @@ answers() {
   fi
   ANSWER=$(curl --silent --show-error --max-time 15 --noproxy '*' "${trust[@]}" --resolve "${V[host]}:443:127.0.0.1" --output /dev/null --write-out 'HTTP status %{http_code}' "https://${V[host]}/" 2>"$STAGE/answer") || ANSWER=$(said "$STAGE/answer" '^curl: \(')
   [[ $ANSWER =~ ^'HTTP status '[234] ]]
+}
+
+# ---- SSH --------------------------------------------------------------------------------------
+
+# Port 22 is open to everybody, for Git. From elsewhere than where administrators come from, sshd lets in the user git
+# alone, whose keys GitLab holds to Git.
+git_alone_from_elsewhere() {
+  local client networks text unit=ssh
+  [[ $(os_family) == debian ]] || unit=sshd
+  list administrators_from
+  if ((${#LIST[@]} == 0)); then
+    if [[ -e $ROOT$SSHD ]]; then
+      before_service "$unit" reload
+      remove_file "$SSHD"
+      systemctl try-reload-or-restart "$unit"
+    fi
+    return
+  fi
+  client=$(ssh_client)
+  if ! comes_from_administrators "$client"; then
+    warning "sshd stays as it is, and lets every account in from everywhere: this connection comes from $client and not from ${LIST[*]}. Set opstella:bastion.address to the address that the machines see"
+    return
+  fi
+  networks=$(IFS=,; printf '%s' "${LIST[*]}")
+  text="# Made by Opstella: port 22 is open to everybody for Git, and administrators come from their own networks.
+Match User *,!git Address *,!${networks//,/,!}
+  DenyUsers *
+Match all"
+  if [[ -e $ROOT$SSHD && $(<"$ROOT$SSHD") == "$text" ]]; then
+    unchanged "$SSHD"
+    return
+  fi
+  before_service "$unit" reload
+  install_text "$SSHD" 0644 "$text"$'\n'
+  sshd -t 2>"$STAGE/sshd" || die "sshd refuses $SSHD: $(head -n 3 "$STAGE/sshd" | paste -s -d ' ')" "run sshd -t on this host and correct what it names; nothing was changed"
+  comes_from_administrators 203.0.113.1 || denied root 203.0.113.1 || die "sshd does not read $SSHD, so every account may log in from everywhere" "make 'Include /etc/ssh/sshd_config.d/*.conf' the first line of /etc/ssh/sshd_config, then run again"
+  [[ -z $client ]] || ! denied root "$client" || die "the new rule of $SSHD would lock you out: this connection comes from $client" "set opstella:bastion.address to the address that the machines see; nothing was changed"
+  systemctl try-reload-or-restart "$unit"
+}
+
+# comes_from_administrators CLIENT: whether the rule leaves this connection alone; one that nobody dialled has nothing to lose.
+comes_from_administrators() {
+  local network
+  [[ -n $1 ]] || return 0
+  [[ $1 != *:* ]] || return 1
+  for network in "${LIST[@]}"; do
+    ! in_network "$1" "$network" || return 0
+  done
+  return 1
+}
+
+# denied USER ADDRESS: whether sshd, as it is configured now, turns USER away who comes from ADDRESS.
+denied() {
+  local found
+  found=$(sshd -T -C "user=$1,host=$2,addr=$2,laddr=127.0.0.1,lport=22" 2>/dev/null) || return 1
+  [[ $'\n'$found$'\n' == *$'\ndenyusers *\n'* ]]
 }

@@ -719,6 +719,21 @@ ipv4_number() {
   printf '%s' $(((first << 24) + (second << 16) + (third << 8) + fourth))
 }
 
+# ssh_client: where this run was dialled from. sudo takes that from our environment, so it is sought in those above us.
+ssh_client() {
+  local pid=$$ entry
+  while [[ -n $pid ]] && ((pid > 1)); do
+    while IFS= read -r -d '' entry; do
+      [[ $entry == SSH_CONNECTION=* ]] || continue
+      entry=${entry#*=}
+      entry=${entry%% *}
+      printf '%s' "${entry#::ffff:}"
+      return
+    done <"/proc/$pid/environ"
+    pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
+  done
+}
+
 # fetch_verified URL PATH SHA256: sets DID; a file that is already right is not loaded again.
 fetch_verified() {
   local url=$1 path=$2 expected=${3,,} found

@@ -395,21 +395,6 @@ operator_stays_in() {
     "on the bastion, add the network that you come from to opstella:firewall.operatorNetworks; behind it, opstella:bastion.address must be the address that the machines see"
 }
 
-# ssh_client: where this run was dialled from. sudo takes that from our environment, so it is sought in those above us.
-ssh_client() {
-  local pid=$$ entry
-  while [[ -n $pid ]] && ((pid > 1)); do
-    while IFS= read -r -d '' entry; do
-      [[ $entry == SSH_CONNECTION=* ]] || continue
-      entry=${entry#*=}
-      entry=${entry%% *}
-      printf '%s' "${entry#::ffff:}"
-      return
-    done <"/proc/$pid/environ"
-    pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
-  done
-}
-
 # No ruleset means no firewall of ours: one from before goes, now and at the next boot.
 remove_firewall() {
   if [[ ! -e $STATE/firewall.nft && ! -e $STATE/firewall-candidate.nft ]]; then

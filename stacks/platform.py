@@ -20,6 +20,7 @@ from components.pki_chain import PkiChain, PkiChainArgs, ServerCertificate
 from components.tool_stack import ToolStack, ToolStackArgs
 from config.tls_checks import served_chain
 from plan.gitlab import access_tokens, scraped, tokens_until
+from plan.hosts import administrators_from
 from plan.manifests import manifests
 from plan.pki import trusted
 from plan.plan import Plan
@@ -90,6 +91,7 @@ def deploy(plan: Plan) -> Platform:
             tokens=tokens,
             token_values=[passwords.clear(token.cluster, token.password) for token in tokens],
             tokens_until=until,
+            administrators_from=administrators_from(plan.topology.gitlab, plan.contract),
             prometheus_open=scraped(plan.contract.rules),
             **_gitlab_services(plan, passwords),
         ),

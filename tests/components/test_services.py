@@ -140,7 +140,7 @@ def test_nfs_share(preview: bool, kind: str) -> None:
 
 
 def test_gitlab_server() -> None:
-    found = server(plan_of())
+    found = server(plan_of(), administrators_from=("192.168.72.11/32", "10.9.0.0/16"))
     component = found.named("gitlab-omnibus")
     assert component.parent == found.named("gitlab").urn
     told = sent(component)
@@ -160,6 +160,7 @@ def test_gitlab_server() -> None:
         "private_key": "the key",
         "trusted_ca": "bundle",
         "root_password": password.value,
+        "administrators_from": "192.168.72.11/32\n10.9.0.0/16",
     }
     assert found.outputs_of("gitlab") == {"url": "https://gitlab.devops.example.com", "root_password": password}
 

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from plan import access, hosts, nftables
+from plan import access, hosts, network, nftables
 from plan.topology import topology
 from tests.plan.stacks import plan, read
 from tests.support.platform import reference
+from tests.support.sent import sent
 
 
 @pytest.mark.parametrize("architecture", ["standalone", "multicluster"])
@@ -66,3 +67,17 @@ def test_the_bastion_of_a_fleet_lets_the_engine_through_at_its_own_pace() -> Non
     assert large.pop("bastion") == 1200 and set(large.values()) == {240}
     assert rates(301) == rates(300), "one machine more changes the rules of none"
     assert set(rates(300, sshPerMinute=600).values()) == {600}
+
+
+def test_administrators_reach_gitlab_from_where_somebody_is_named_and_everybody_reaches_its_git() -> None:
+    def found(**given: object) -> tuple[str, ...]:
+        stack = plan(network=given)
+        return hosts.administrators_from(stack.topology.gitlab, stack.contract)
+
+    bastion = f"{plan().topology.bastion.address}/32"
+    assert found() == (bastion,)
+    stack = plan()
+    assert () in [o.networks for o in network.openings(stack.topology.gitlab, stack.contract) if o.rule.opens("tcp", 22)]
+    assert sent(reference("standalone").named("gitlab-omnibus")).values["administrators_from"] == bastion
+    rule = {"purpose": "audits", "to": "gitlab", "from": ["10.9.0.0/16"], "ports": [22]}
+    assert set(found(rules=[rule])) == {bastion, "10.9.0.0/16"}

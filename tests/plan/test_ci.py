@@ -83,6 +83,17 @@ def test_without_a_tool_pipelines_find_nothing_of_it_and_nothing_dangles(tool: s
     assert {gitlab.password(purpose) for purpose in uses} <= held
 
 
+def test_the_namespaces_with_an_administrators_token_are_those_that_the_page_on_security_names() -> None:
+    wide = {
+        release.namespace
+        for release in plan_of().releases["standalone"]
+        for access in release.gitlab
+        if (purpose := gitlab.PURPOSES[access.purpose]).account.administrator and "api" in purpose.scopes
+    }
+    (row,) = re.findall(r"^\| A token of an administrator of GitLab .*? \|", PAGE.with_name("security.md").read_text(), re.M)
+    assert {*re.findall(r"`([a-z-]+)`", row)} - {"api"} == wide
+
+
 def test_without_any_of_them_no_token_for_variables_is_made() -> None:
     off = {tool: {"enabled": False} for tool in PREFIX}
     plan = plan_of(changes={"tools": off, "kubernetes": {"registryMirror": "none"}})
