@@ -45,6 +45,8 @@ class ToolStackArgs:
     given: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     clusters: Mapping[str, ClusterTrust] = field(default_factory=dict)
     after: Sequence[pulumi.Resource] = ()
+    charts: Mapping[str, str] = field(default_factory=dict)
+    """By release, the path of the archive that holds its chart; all others come from their repositories."""
     projects: Sequence[Manifest] = ()
     """Objects of the cluster's projects, in an order in which needs come first."""
     external: Mapping[str, Sequence[pulumi.Resource]] = field(default_factory=dict)
@@ -116,14 +118,16 @@ class ToolStack(pulumi.ComponentResource):
         for job in release.jobs:
             if job.before:
                 before.append(self._job(job, release, [*first, *before]))
+        archive = self._args.charts.get(release.name)
+        # Without one, the chart is an archive that was compared with its digest, or a folder of this project.
+        repository = None if archive else release.repository
         chart = kubernetes.helm.v3.Release(
             f"{self._name}-{release.name}",
             name=release.name,
             namespace=release.namespace,
-            chart=release.chart,
+            chart=archive or release.chart,
             version=release.version,
-            # Without one, the chart is a folder of this project.
-            repository_opts=release.repository and kubernetes.helm.v3.RepositoryOptsArgs(repo=release.repository),
+            repository_opts=repository and kubernetes.helm.v3.RepositoryOptsArgs(repo=repository),
             values=release.values,
             postrender=helm_lists.POST_RENDERER if release.last_value_wins else None,
             # Without it, the provider drops empty lists, and a chart's default list stands in their place.

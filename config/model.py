@@ -13,7 +13,15 @@ from config.clusters import Bastion, Cluster, GitLab
 from config.key_types import HostKey, PemCertificate, PemKey, SecretText
 from config.network_rules import Egress, NetworkRule
 from config.projects import Project
-from config.service_types import BucketName, ImageDigest, ImageReference, S3Endpoint, S3Folder, SecretName
+from config.service_types import (
+    ArchiveDigest,
+    BucketName,
+    ImageDigest,
+    ImageReference,
+    S3Endpoint,
+    S3Folder,
+    SecretName,
+)
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
     Address,
@@ -111,6 +119,8 @@ class Media(Frozen):
     run, `install.sh` (RKE2) and `script.deb.sh` or `script.rpm.sh` (GitLab)."""
     chart_repository: MirrorUrl | None = None
     """A Helm repository that holds every chart; by default each chart's own."""
+    chart_digests: dict[str, ArchiveDigest] = {}
+    """Tool to the digest of its chart's archive, as `./opstella charts` prints it: another archive is not installed."""
     registry_mirror: MirrorUrl | None = None
     """A registry that every image is pulled through."""
     registry_mirror_ca: PemCertificate | None = None

@@ -104,6 +104,15 @@ def _digest(value: str) -> str:
     return value
 
 
+def _archive_digest(value: str) -> str:
+    if not _DIGEST.match(value):
+        raise Fault(
+            f"{shown(value)} is not the digest of a chart's archive",
+            "write sha256: and its 64 hexadecimal digits, as `./opstella charts` prints them",
+        )
+    return value
+
+
 def _bucket(value: str) -> str:
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value) and ".." not in value
     if not plain or re.fullmatch(r"[\d.]+", value):
@@ -185,6 +194,7 @@ Email = Annotated[str, AfterValidator(_email)]
 SmartHost = Annotated[str, AfterValidator(_smarthost)]
 ImageReference = Annotated[str, AfterValidator(_image)]
 ImageDigest = Annotated[str, AfterValidator(_digest)]
+ArchiveDigest = Annotated[str, AfterValidator(_archive_digest)]
 S3Endpoint = Annotated[str, AfterValidator(_s3_endpoint)]
 """Name, and port if it is not 443, of an object store."""
 S3Folder = Annotated[str, AfterValidator(_s3_folder)]

@@ -10,7 +10,7 @@ from config.errors import Problem
 from config.model import Settings
 from config.salvage import touches
 from config.tls_checks import check_hosts, check_issuing
-from plan import images, keepalived, media, pki
+from plan import chart_sources, images, keepalived, media, pki
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
 from plan.tools import budget, catalogue, placement, projects
@@ -79,6 +79,10 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Draft], Iterable[Problem]]], ...
     (
         ("media.imageDigests.**", "tools.**", *_PLACES),
         lambda draft: images.check(draft.releases, draft.settings.media.image_digests),
+    ),
+    (
+        ("media.chartDigests.**", "tools.**", *_PLACES),
+        lambda draft: chart_sources.check(draft.releases, draft.settings.media.chart_digests),
     ),
     (("tls.**", "domain", *_PLACES), _hosts),
     (

@@ -10,6 +10,7 @@ from typing import Any
 from config.errors import ConfigurationError
 from config.model import Settings
 from plan import dns, lines, media, network, pki, sizing
+from plan.chart_sources import ChartSource, chart_sources, unpinned
 from plan.checks import Draft, problems
 from plan.contract.contract import Contract
 from plan.tools import budget, harbor, keycloak, opstella, projects, waves
@@ -33,6 +34,8 @@ class Plan:
     """Who may talk to whom."""
     releases: Mapping[str, tuple[Release, ...]]
     """By cluster, in an order in which needs come first."""
+    charts: tuple[ChartSource, ...]
+    """Where the charts of all releases come from, by tool, and what their archives are held to."""
     projects: Mapping[str, tuple[Manifest, ...]]
     """By cluster, the objects of the projects of opstella:kubernetes.projects."""
     budgets: Mapping[str, budget.Budget]
@@ -71,6 +74,7 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
     if found := problems(draft):
         raise ConfigurationError(found, f"configuration of {stack}")
     machines = draft.topology
+    charts = chart_sources(draft.releases, settings.media.chart_digests)
     return Plan(
         stack=stack,
         settings=settings,
@@ -80,9 +84,10 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
         total=sizing.total(machines.hosts),
         contract=draft.contract,
         releases=draft.releases,
+        charts=charts,
         projects={c.name: projects.manifests(settings, tool_inputs(settings, machines, c)) for c in machines.clusters},
         budgets=draft.budgets,
-        warnings=(*warnings(draft.contract), *_past_their_end(draft, today)),
+        warnings=(*warnings(draft.contract), *unpinned(charts), *_past_their_end(draft, today)),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
@@ -57,8 +58,8 @@ class Platform:
     clusters: dict[str, Cluster]
 
 
-def deploy(plan: Plan) -> Platform:
-    """Declares every resource of `plan`."""
+def deploy(plan: Plan, charts: Mapping[str, str] = MappingProxyType({})) -> Platform:
+    """Declares every resource of `plan`. `charts` are the archives of the charts that are pinned, by tool: paths."""
     settings = plan.settings
     pki = PkiChain(
         "pki",
@@ -109,6 +110,7 @@ def deploy(plan: Plan) -> Platform:
                 cluster=name,
                 kubeconfig=below.nodes.kubeconfig,
                 releases=plan.releases[name],
+                charts=charts,
                 passwords=passwords,
                 authority_chain=pki.authority_chain,
                 authority_key=pki.intermediate_key,

@@ -6,16 +6,21 @@ It is run by `pulumi` in a folder of its own; `settings.json` there says what va
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
+from components.chart_archives import archives
 from components.passwords import Passwords, PasswordsArgs
 from components.tool_stack import ToolStack, ToolStackArgs
+from config.errors import ConfigurationError
+from plan.chart_sources import chart_sources
 from plan.tools.model import Manifest, Password, Release
 from plan.tools.needs import Job
 from plan.tools.sources import Generated, Secret
+from stacks.ending import SHOWN
 
 NAMESPACE = "tool"
 
@@ -33,8 +38,8 @@ def release(settings: dict[str, Any]) -> Release:
         name="tool",
         namespace=NAMESPACE,
         chart=settings["chart"],
-        version="1.0.0",
-        repository=None,
+        version=settings.get("version", "1.0.0"),
+        repository=settings.get("repository"),
         values=settings.get("values", {}),
         last_value_wins=settings.get("last_value_wins", False),
         ca_bundle="bundle",
@@ -63,6 +68,12 @@ def release(settings: dict[str, Any]) -> Release:
 def main() -> None:
     settings = json.loads(Path("settings.json").read_text(encoding="utf-8"))
     tool = release(settings)
+    digests = {"tool": settings["digest"]} if "digest" in settings else {}
+    try:
+        charts = archives(chart_sources({"one": (tool,)}, digests))
+    except ConfigurationError as error:
+        pulumi.log.error(str(error))
+        sys.exit(SHOWN)
     passwords = Passwords("passwords", PasswordsArgs(clusters={"one": tool.passwords}))
     ToolStack(
         "one-tools",
@@ -70,6 +81,7 @@ def main() -> None:
             cluster="one",
             kubeconfig=pulumi.Output.secret(Path("kubeconfig").read_text(encoding="utf-8")),
             releases=(tool,),
+            charts=charts,
             passwords=passwords,
             authority_chain="chain",
             authority_key=pulumi.Output.secret("key"),

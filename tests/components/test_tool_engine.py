@@ -22,7 +22,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from components.chart_archives import digest_of
 from tests.support.api_server import ROOT, Cluster
+from tests.support.chart_repository import Repository, packed
 
 pytestmark = pytest.mark.toolchain
 
@@ -326,3 +328,54 @@ def test_a_failed_release_says_why(pulumi: Run, cluster: Cluster) -> None:
     assert "app ended before with 7 (Error)" in told
     assert "Warning BackOff Pod/app-1: Back-off restarting failed container" in told
     assert password[0] not in told
+
+
+def test_a_chart_is_pinned_changed_and_released_in_place(pulumi: Run, cluster: Cluster) -> None:
+    """By the real Helm: what is pinned is what is installed, and no step on the way there or back installs it again."""
+    path = "/api/v1/namespaces/tool/configmaps/from-chart"
+
+    def chart(version: str, text: str) -> bytes:
+        return packed("tool", version, {"templates/all.yaml": f"{CHART}\n# {text}\n"})
+
+    def steps(done: subprocess.CompletedProcess[str]) -> list[str]:
+        """What became of the release."""
+        return [line for line in done.stdout.splitlines() if "helm.sh/v3:Release" in line]
+
+    def revision() -> int:
+        records = cluster.get("/api/v1/namespaces/tool/secrets?labelSelector=owner%3Dhelm")["items"]
+        return max(int(record["metadata"]["labels"]["version"]) for record in records)
+
+    with Repository({("tool", "1.0.0"): chart("1.0.0", "first"), ("tool", "1.1.0"): chart("1.1.0", "next")}) as repository:
+        given = {"chart": "tool", "repository": repository.url}
+        first, following = (digest_of(repository.charts["tool", version]) for version in ("1.0.0", "1.1.0"))
+        with meanwhile(ended(cluster, [])):
+            done = pulumi("up", "--yes", "--skip-preview", **given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        made, at = cluster.get(path)["metadata"]["uid"], revision()
+
+        pinned = pulumi("up", "--yes", "--skip-preview", **given, digest=first)
+        assert pinned.returncode == 0, pinned.stdout + pinned.stderr
+        assert [line for line in steps(pinned) if "updated" in line] and "replaced" not in pinned.stdout, pinned.stdout
+        assert "~ 1 updated" in pinned.stdout, "the release, and nothing else"
+        assert (cluster.get(path)["metadata"]["uid"], revision()) == (made, at + 1)
+
+        repository.charts["tool", "1.0.0"] = chart("1.0.0", "exchanged")
+        kept = pulumi("preview", "--expect-no-changes", **given, digest=first)
+        assert kept.returncode == 0, "it was compared and kept: " + kept.stdout + kept.stderr
+
+        stale = pulumi("up", "--yes", "--skip-preview", **given, digest=first, version="1.1.0")
+        told = stale.stdout + stale.stderr
+        assert stale.returncode != 0 and f"wanted {first}, found {following}" in told, told
+        assert "Traceback" not in told
+        assert revision() == at + 1, "nothing of it was installed"
+
+        changed = pulumi("up", "--yes", "--skip-preview", **given, digest=following, version="1.1.0")
+        assert changed.returncode == 0, changed.stdout + changed.stderr
+        assert (cluster.get(path)["metadata"]["uid"], revision()) == (made, at + 2)
+
+        unpinned = pulumi("up", "--yes", "--skip-preview", **given, version="1.1.0")
+        assert unpinned.returncode == 0, unpinned.stdout + unpinned.stderr
+        assert [line for line in steps(unpinned) if "updated" in line] and "replaced" not in unpinned.stdout, unpinned.stdout
+        assert (cluster.get(path)["metadata"]["uid"], revision()) == (made, at + 3)
+        same = pulumi("preview", "--expect-no-changes", **given, version="1.1.0")
+        assert same.returncode == 0, same.stdout + same.stderr

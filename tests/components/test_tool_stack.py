@@ -126,6 +126,19 @@ def test_every_release_is_the_catalogues(preview: bool) -> None:
         assert int(limits.create.removesuffix("s")) > release.timeout_seconds
 
 
+def test_a_pinned_chart_is_its_archive_and_no_repository_is_asked(preview: bool) -> None:
+    def stack() -> None:
+        passwords = Passwords("p", PasswordsArgs(clusters={"one": [p for r in RELEASES for p in r.passwords]}))
+        ToolStack("t", dataclasses.replace(_args(RELEASES, None, passwords), charts={"harbor": ".charts/harbor.tgz"}))
+
+    found, without = run(stack, preview=preview), tools(preview=preview)
+    pinned, plain = (dict(one.named("t-harbor", HELM).inputs) for one in (found, without))
+    assert pinned.pop("chart") == ".charts/harbor.tgz" and plain.pop("chart") == "harbor"
+    assert "repositoryOpts" not in pinned and plain.pop("repositoryOpts")
+    assert pinned == plain
+    assert found.named("t-loki", HELM).inputs == without.named("t-loki", HELM).inputs
+
+
 def test_releases_wait_for_what_they_need(preview: bool) -> None:
     found = tools(preview=preview)
     needs = [(need, release.name) for release in RELEASES for need in release.needs]
