@@ -127,8 +127,8 @@ class Media(Frozen):
     allow_http: Flag = False
     """Whether `chart_repository` and `registry_mirror` may be `http://`: whoever is on the way can then exchange what runs."""
     image_digests: dict[ImageReference, ImageDigest] = {}
-    """Image, as `./opstella images` lists it, to its digest: behind every reference that the stack itself writes, and in
-    that list, by which a mirror is filled. What only a chart names is pulled by its tag."""
+    """Image, as `./opstella images` lists it, to its digest: behind every reference that the stack itself writes, in the
+    values of charts that take one, and in that list, by which a mirror is filled."""
     trivy_databases: ImageFolder | None = None
     """The folder of a registry that holds copies of Trivy's databases, `trivy-db` and `trivy-java-db`; by default the
     public ones, and in an air gap none: then Harbor scans nothing."""

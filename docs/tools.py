@@ -14,8 +14,9 @@ from config.load import from_stack_file
 from config.model import Settings
 from docs.generated import cell, write
 from lab.charts.key_lists import ROOM, key_list
-from plan import versions
+from plan import images, versions
 from plan.plan import Plan, build
+from plan.tools import chart_facts
 from plan.tools.catalogue import NAMES
 from plan.tools.model import Release
 
@@ -41,6 +42,15 @@ Each value that the product gives to a chart is compared, key by key and type by
 `values.yaml` or schema has at that version (`lab/charts/keys/`, read from the chart itself at the date given). `given` are
 the values of both architectures together. A chart takes anything below a key that is an open map.
 """
+DIGESTS = """\
+
+## Images by digest
+
+Whether nodes pull an image of a chart by the digest that `opstella:media.imageDigests` gives for it, and by which value of the
+chart: tried on the real chart at that version (`lab/charts/image_pins.py`). What has no value is pulled by its tag, even with a
+digest, and each run says so. What the product itself names (databases, Jobs, plugins, what CI jobs run in) takes one in any case.
+"""
+NOT_READ = "not known, the chart was not tried: by tag"
 SUPPORT = """\
 
 ## Versions and their support
@@ -90,6 +100,20 @@ def header(chart: str, version: str) -> dict[str, str]:
     return found
 
 
+def digests(found: list[Plan]) -> Iterator[str]:
+    """A row for each image of each chart, that of a chart without any value last."""
+    every = {r.name: r for of_tool in releases(found).values() for r in of_tool if r.repository}
+    for release in every.values():
+        keys = chart_facts.image_pins(release.chart, release.version)
+        by_key = {
+            images.complete(image): ", ".join(f"`{path}`" for path in sorted(of_image)) or "the product's own"
+            for image, of_image in keys.items()
+        }
+        missing = "none: by tag" if chart_facts.were_tried(release.chart, release.version) else NOT_READ
+        for name in sorted({*by_key, *images.by_tag(release)} & images.of_release(release)):
+            yield f"| {release.chart} {release.version} | {name} | {by_key.get(name, missing)} |\n"
+
+
 def page(found: list[Plan]) -> str:
     """The whole page."""
     rows, keys = [], []
@@ -115,6 +139,7 @@ def page(found: list[Plan]) -> str:
         [
             HEAD, "\n| tool | chart | software | namespace | needs |\n|---|---|---|---|---|\n", *rows,
             KEYS, "\n| chart | read | keys | given | source |\n|---|---|---|---|---|\n", *keys,
+            DIGESTS, "\n| chart | image | value |\n|---|---|---|\n", *digests(found),
             SUPPORT, "\n| software | released | chosen | end of life | support |\n|---|---|---|---|---|\n", *support,
         ]
     )  # fmt: skip

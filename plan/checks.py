@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cached_property
+from typing import Any
 
 from config.errors import Problem
 from config.model import Settings
@@ -34,7 +35,11 @@ class Draft:
     def assembled(self) -> tuple[dict[str, tuple[Release, ...]], list[Problem]]:
         clusters, digests = self.topology.clusters, self.settings.media.image_digests
         found, wrong = catalogue.assembled({c.name: tool_inputs(self.settings, self.topology, c) for c in clusters})
-        return {name: tuple(images.pinned(release, digests) for release in own) for name, own in found.items()}, wrong
+        own = own_values(self.settings)
+        return {
+            name: tuple(images.pinned(release, digests, own.get(release.name, {})) for release in of_cluster)
+            for name, of_cluster in found.items()
+        }, wrong
 
     @property
     def releases(self) -> dict[str, tuple[Release, ...]]:
@@ -51,6 +56,11 @@ class Draft:
     @cached_property
     def contract(self) -> Contract:
         return contract(self.settings, self.topology, self.releases)
+
+
+def own_values(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """By tool, the user's values of its chart."""
+    return {name: tool.values for name, tool in settings.tools.items()}
 
 
 def _hosts(draft: Draft) -> Iterable[Problem]:

@@ -10,10 +10,12 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from config.errors import Problem, key
 from plan.tools import chart_facts, gitlab_runner
+from plan.tools.common import merge
 from plan.tools.model import Release
 
 NEVER_PULLED: Mapping[str, str] = {
@@ -25,6 +27,21 @@ RKE2_LIST = "rke2-images-all.linux-amd64.txt"
 """The file of an RKE2 release that lists the images of RKE2 itself."""
 _EXACT = re.compile(r"\d+\.\d+\.\d+|RELEASE\.\d{4}|\d{8}|\d+\.\d+-system-")
 Releases = Mapping[str, Sequence[Release]]
+Own = Mapping[str, Mapping[str, Any]]
+"""By tool, the user's values of its chart."""
+Form = Literal["digest", "hex", "tag", "reference"]
+"""What a chart's key takes: the digest, its hexadecimal digits, or a tag or a whole reference with the digest behind it."""
+
+
+def pin_value(form: Form, image: str, digest: str) -> str:
+    """What stands at a key of that form, so that `image` (`registry/path:tag`) has `digest` (`sha256:…`)."""
+    tag = image.rpartition(":")[2]
+    return {
+        "digest": digest,
+        "hex": digest.removeprefix("sha256:"),
+        "tag": f"{tag}@{digest}",
+        "reference": f"{image}@{digest}",
+    }[form]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +118,19 @@ def floats(name: str) -> bool:
     return not _EXACT.search(name.rpartition("/")[2].partition(":")[2])
 
 
-def pinned(release: Release, digests: Mapping[str, str]) -> Release:
-    """`release` with the digest behind every image that the plan itself names. Those that only a chart names stay: its
-    nodes pull them by tag."""
+def pinned(release: Release, digests: Mapping[str, str], own: Mapping[str, Any] = MappingProxyType({})) -> Release:
+    """`release` with the digest behind every image that the plan itself names, and behind those of its chart that take
+    one by a key. `own` are the user's values of this tool: where they choose an image, theirs is taken as it is."""
     if not digests:
         return release
     known = {complete(name): digest for name, digest in digests.items()}
+    by_key = {complete(image) for image in chart_facts.image_pins(release.chart, release.version)}
 
     def pin(value: Any) -> Any:
         if isinstance(value, Mapping):
             made = {k: pin(v) for k, v in value.items()}
             name = complete(f"{made.get('repository')}:{made.get('tag')}")
-            return made | {"tag": f"{made['tag']}@{known[name]}"} if name in known else made
+            return made | {"tag": f"{made['tag']}@{known[name]}"} if name in known and name not in by_key else made
         if isinstance(value, list | tuple):
             return type(value)(pin(inner) for inner in value)
         if isinstance(value, str) and ":" in value and complete(value) in known:
@@ -122,25 +140,106 @@ def pinned(release: Release, digests: Mapping[str, str]) -> Release:
     def manifests(those: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(replace(one, body=pin(one.body)) for one in those)
 
+    values = pin(release.values)
+    for image, keys in _chosen_by_key(release, own).items():
+        for path, form in keys.items() if image in known else ():
+            values = merge(values, nested(path, pin_value(form, image, known[image])))
+    if release.name == gitlab_runner.NAME:
+        values = gitlab_runner.with_images(values, pin)
     return replace(
         release,
-        values=pin(release.values),
+        values=values,
         before=manifests(release.before),
         after=manifests(release.after),
         jobs=tuple(replace(job, image=pin(job.image)) for job in release.jobs),
     )
 
 
-def as_data(releases: Releases, digests: Mapping[str, str], rke2: str) -> dict[str, Any]:
-    """The list as plain JSON data, with what is not in it; `rke2` is its version."""
+def _chosen_by_key(release: Release, own: Mapping[str, Any]) -> dict[str, Mapping[str, Form]]:
+    """Images of the chart, by their complete names, to the keys that take their digests: those that `own` leaves alone."""
+    found = chart_facts.image_pins(release.chart, release.version)
+    return {
+        complete(image): keys  # type: ignore[misc]
+        for image, keys in found.items()
+        if not any(_says(own, path.split(".")[:-1]) for path in keys)
+    }
+
+
+def _says(values: Any, way: Sequence[str]) -> bool:
+    """Whether `values` have anything at `way`."""
+    for name in way:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return bool(values)
+
+
+def by_tag(release: Release, own: Mapping[str, Any] = MappingProxyType({})) -> frozenset[str]:
+    """The images of the chart of `release` that no digest can be given for: nodes pull them by their tags."""
+    rendered = {
+        complete(name)
+        for rendering in chart_facts.renderings(release.chart, release.version)
+        for name in (*rendering.get("images", ()), *rendering.get("hook_images", ()))
+    }
+    # What the plan itself names in values, it pins there; a chart that was tried says so itself.
+    tried = chart_facts.were_tried(release.chart, release.version)
+    written = set() if tried else {complete(name.partition("@")[0]) for name in _written(release.values)}
+    return frozenset(rendered - {*_chosen_by_key(release, own)} - written) & of_release(release)
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """The values that have `value` at `path`, keys joined by dots."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def left_by_tag(releases: Releases, own: Own = MappingProxyType({})) -> dict[str, tuple[str, ...]]:
+    """Images that charts name by tag and take no digest of, to the `cluster/tool` of each."""
+    found: dict[str, list[str]] = {}
+    for cluster, of_cluster in releases.items():
+        for release in of_cluster:
+            for name in by_tag(release, own.get(release.name, {})):
+                found.setdefault(name, []).append(f"{cluster}/{release.name}")
+    return {name: tuple(sorted(places)) for name, places in sorted(found.items())}
+
+
+def unheld(releases: Releases, digests: Mapping[str, str], own: Own) -> Iterator[str]:
+    """A warning for each digest that some tool's nodes do not pull by, so that nobody counts on it."""
+    left = left_by_tag(releases, own) if digests else {}
+    for name in digests:
+        if places := left.get(complete(name)):
+            yield (
+                f'media.imageDigests["{name}"]: nodes pull this image by its tag for {", ".join(places)}: the chart takes no digest of it, '
+                "or opstella:tools says its image; the digest counts in `./opstella images` only"
+            )
+
+
+def as_data(releases: Releases, digests: Mapping[str, str], rke2: str, own: Own = MappingProxyType({})) -> dict[str, Any]:
+    """The list as plain JSON data, with what is not in it; `rke2` is its version. `by_tag`: who pulls it by its tag, even
+    with a digest."""
+    left = left_by_tag(releases, own)
     return {
         "images": [
-            {"image": one.name, "digest": one.digest, "needed_by": list(one.needed_by)}
+            {
+                "image": one.name,
+                "digest": one.digest,
+                "needed_by": list(one.needed_by),
+                "by_tag": list(left.get(one.name, ())),
+            }
             for one in images(releases, digests)
         ],
         "unread_charts": list(unread(releases)),
         "rke2": {"version": rke2, "list": RKE2_LIST},
     }
+
+
+def _written(value: Any) -> Iterator[str]:
+    """What `pinned` finds in values, by whole references or by repository and tag."""
+    yield from _named(value)
+    if isinstance(value, Mapping):
+        if value.get("repository") and value.get("tag"):
+            yield f"{value['repository']}:{value['tag']}"
+        for inner in value.values():
+            yield from _written(inner)
 
 
 def _named(value: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from config.errors import ConfigurationError
 from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import images, media
+from plan.checks import own_values
 from plan.plan import build
 
 
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     digests = plan.settings.media.image_digests
     if given.json:
-        json.dump(images.as_data(plan.releases, digests, media.rke2_version(plan.settings)), sys.stdout, indent=2)
+        json.dump(images.as_data(plan.releases, digests, media.rke2_version(plan.settings), own_values(plan.settings)), sys.stdout, indent=2)
         print()
     else:
         print("\n".join(image.reference for image in images.images(plan.releases, digests)))

@@ -9,9 +9,9 @@ from typing import Any
 
 from config.errors import ConfigurationError
 from config.model import Settings
-from plan import dns, lines, media, network, pki, sizing
+from plan import dns, images, lines, media, network, pki, sizing
 from plan.chart_sources import ChartSource, chart_sources, unpinned
-from plan.checks import Draft, problems
+from plan.checks import Draft, own_values, problems
 from plan.contract.contract import Contract
 from plan.tools import budget, harbor, keycloak, opstella, projects, waves
 from plan.tools.inputs import tool_inputs
@@ -87,7 +87,12 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
         charts=charts,
         projects={c.name: projects.manifests(settings, tool_inputs(settings, machines, c)) for c in machines.clusters},
         budgets=draft.budgets,
-        warnings=(*warnings(draft.contract), *unpinned(charts), *_past_their_end(draft, today)),
+        warnings=(
+            *warnings(draft.contract),
+            *unpinned(charts),
+            *images.unheld(draft.releases, settings.media.image_digests, own_values(settings)),
+            *_past_their_end(draft, today),
+        ),
     )
 
 

@@ -12,16 +12,18 @@ list of the chart's keys is compared on the way: a difference is printed, and th
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lab.charts import read_keys
+from lab.charts import image_pins, read_keys
 from lab.charts.key_lists import key_list
 from plan import versions
 from plan.tools.chart_facts import FOLDER, WORKLOADS
@@ -231,13 +233,17 @@ def rendered(folder: Path, release: Release) -> list[Object]:
     return [o for o in objects if o["kind"] != "CustomResourceDefinition"]
 
 
-def shapes() -> Iterator[tuple[str, Release]]:
+@functools.cache
+def shapes() -> tuple[tuple[str, Release], ...]:
     """`stack/cluster` and every release of it, of both architectures with each tool that they may carry."""
     from tests.support.platform import ARCHITECTURES, every_tool, plan_of
 
-    for architecture in ARCHITECTURES:
-        for cluster, releases in plan_of(architecture, every_tool()).releases.items():
-            yield from ((f"{architecture}/{cluster}", release) for release in releases)
+    return tuple(
+        (f"{architecture}/{cluster}", release)
+        for architecture in ARCHITECTURES
+        for cluster, releases in plan_of(architecture, every_tool()).releases.items()
+        for release in releases
+    )
 
 
 def renderings(folder: Path, chart: versions.Chart) -> list[Facts]:
@@ -253,6 +259,22 @@ def renderings(folder: Path, chart: versions.Chart) -> list[Facts]:
         else:
             same["of"].append(shape)
     return found
+
+
+def pins(folder: Path, chart: versions.Chart) -> image_pins.Pins:
+    """By which keys of `chart` the digest of each of its images is given, in all of its shapes."""
+    releases: dict[str, Release] = {}
+    for _, release in shapes():
+        if release.chart == chart.name and release.repository:
+            alike = json.dumps(facts_of(rendered(folder, release)), sort_keys=True)
+            releases.setdefault(alike, release)
+
+    def render(values: Any) -> list[Object]:
+        return rendered(folder, replace(some, values=values))
+
+    some = next(iter(releases.values()))
+    found = image_pins.pins(folder, [release.values for release in releases.values()], render)
+    return _current(found, folder, chart)
 
 
 def strange_keys(folder: Path, chart: versions.Chart) -> list[str]:
@@ -277,6 +299,7 @@ def write(folder: Path, chart: versions.Chart) -> Path:
         "version": chart.version,
         **({"read": about["version"]} if about["version"] != chart.version else {}),
         "source": chart.source,
+        "pins": pins(folder, chart),
         "renderings": renderings(folder, chart),
     }
     target = FOLDER / f"{chart.name}-{chart.version}.yaml"

@@ -21,10 +21,25 @@ Facts = Mapping[str, Any]
 @cache
 def renderings(chart: str, version: str) -> tuple[Facts, ...]:
     """The facts of each shape of `chart`; none for another version than the pinned one, or a chart of this project."""
+    return tuple(_read(chart, version).get("renderings", ()))
+
+
+@cache
+def image_pins(chart: str, version: str) -> Mapping[str, Mapping[str, str]]:
+    """By which values keys the chart takes the digests of its images: image as it is rendered, to keys and their form
+    (`plan.images.Form`). An image that is not in there is pulled by its tag."""
+    return _read(chart, version).get("pins", {})
+
+
+def were_tried(chart: str, version: str) -> bool:
+    """Whether it is known which images of the chart take a digest, and which do not."""
+    return "pins" in _read(chart, version)
+
+
+@cache
+def _read(chart: str, version: str) -> Facts:
     file = FOLDER / f"{chart}-{version}.yaml"
-    if not file.exists():
-        return ()
-    return tuple(yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)["renderings"])
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER) if file.exists() else {}
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 from plan import toml, versions
 from plan.tools import minio_buckets
-from plan.tools.common import PYTHON_IMAGE, beside_bundle, keeping, provision_files, resources, trusting
+from plan.tools.common import PYTHON_IMAGE, beside_bundle, keeping, merge, provision_files, resources, trusting
 from plan.tools.model import Manifest, Release, Secret, Tool, ToolInputs, Values, Workload
 from plan.tools.needs import (
     GITLAB,
@@ -119,9 +120,23 @@ def _configuration(inputs: ToolInputs, store: str) -> str:
 
 def images(release: Release) -> tuple[str, ...]:
     """What the runner itself starts: the helper of each job, and the image of those that name none."""
-    own = tomllib.loads(release.values["runners"]["config"])["runners"][0]["kubernetes"]
+    return _images(tomllib.loads(release.values["runners"]["config"])["runners"][0]["kubernetes"])
+
+
+def _images(own: Values) -> tuple[str, str]:
     helper = f"registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:x86_64-v{versions.GITLAB_RUNNER.app_version}"
     return (own["image"], own.get("helper_image", helper))
+
+
+def with_images(values: Values, pinned: Callable[[str], str]) -> Values:
+    """`values`, in which the runner starts the images that `pinned` makes of its own."""
+    configuration = tomllib.loads(values["runners"]["config"])
+    own = configuration["runners"][0]["kubernetes"]
+    changed = {k: new for k, old in zip(("image", "helper_image"), _images(own), strict=True) if (new := pinned(old)) != old}
+    if not changed:
+        return values
+    own |= changed
+    return merge(values, {"runners": {"config": toml.render(configuration)}})
 
 
 def _values(inputs: ToolInputs, host: str, store: str) -> Values:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config.errors import ConfigurationError
+from config.reference import overlay
+from lab.charts.key_lists import key_list
 from plan import images, images_list, versions
 from plan.plan import Plan
 from plan.tools import chart_facts
@@ -114,6 +119,96 @@ def test_a_digest_stands_behind_every_reference_that_the_stack_writes() -> None:
     assert names(plan) == names(plan_of("standalone"))
 
 
+EVERY = {name: f"sha256:{number:064x}" for number, name in enumerate(sorted(names(plan_of("standalone", every_tool()))), 1)}
+
+
+def everything(**changes: Any) -> Plan:
+    """The stack with every tool, and a digest of its own for each of its images."""
+    return plan_of("standalone", overlay(every_tool(), {"media": {"imageDigests": EVERY}} | changes))
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_a_charts_images_get_their_digests_by_the_keys_that_take_them() -> None:
+    counted = 0
+    for release in everything().releases["standalone"]:
+        for image, keys in chart_facts.image_pins(release.chart, release.version).items():
+            digest, tag = EVERY.get(images.complete(image)), image.rpartition(":")[2]
+            if digest is None:
+                assert images.complete(image).rpartition(":")[0] in images.NEVER_PULLED, image
+                continue
+            for path, form in keys.items():
+                value: Any = release.values
+                for part in path.split("."):
+                    value = value[part]
+                whole = {"digest": digest, "hex": digest[7:], "tag": f"{tag}@{digest}", "reference": f"{image}@{digest}"}
+                assert value == whole[form], (release.name, path)
+                counted += 1
+    assert counted > 30
+
+
+def test_no_digest_stands_anywhere_twice() -> None:
+    for release in everything().releases["standalone"]:
+        assert not [text for text in texts(release.values) if re.search(r"@sha256:[0-9a-f]+@|sha256:sha256", text)], release.name
+
+
+def test_every_key_is_one_that_the_real_chart_has() -> None:
+    for chart in versions.CHARTS:
+        keys, found = key_list(chart.name, chart.version), chart_facts.image_pins(chart.name, chart.version)
+        rendered = {
+            image for one in chart_facts.renderings(chart.name, chart.version) for image in (*one.get("images", ()), *one.get("hook_images", ()))
+        }
+        assert set(found) <= rendered, chart.name
+        for path in (path for of_image in found.values() for path in of_image):
+            holders = [path.rpartition(".")[0][:end] for end in range(len(path)) if keys.get(path[:end]) == "map"]
+            assert path in keys or holders or path.partition(".")[0] in SUB_CHARTS, (chart.name, path)
+
+
+SUB_CHARTS = ("kube-state-metrics", "prometheus-node-exporter")
+
+
+def test_the_images_that_the_runner_starts_get_theirs() -> None:
+    plan = everything()
+    (runner,) = (r for r in plan.releases["standalone"] if r.name == "gitlab-runner")
+    own = tomllib.loads(runner.values["runners"]["config"])["runners"][0]["kubernetes"]
+    debian = f"{versions.DEBIAN_IMAGE.name}:{versions.DEBIAN_IMAGE.version}"
+    helper = f"registry.gitlab.com/gitlab-org/gitlab-runner/gitlab-runner-helper:x86_64-v{versions.GITLAB_RUNNER.app_version}"
+    assert (own["image"], own["helper_image"]) == (f"{debian}@{EVERY[debian]}", f"{helper}@{EVERY[helper]}")
+    (plain,) = (r for r in plan_of("standalone", every_tool()).releases["standalone"] if r.name == "gitlab-runner")
+    before = tomllib.loads(plain.values["runners"]["config"])
+    assert before["runners"][0]["kubernetes"] == {k: v for k, v in own.items() if k != "helper_image"} | {"image": debian}
+    assert names(plan) == {*EVERY}
+
+
+def test_one_who_chooses_an_image_has_it_as_it_is() -> None:
+    digests = {"docker.io/traefik:v3.7.11": DIGEST}
+    chosen = {"image": {"tag": "v3.7.12"}}
+    plan = plan_of("standalone", {"media": {"imageDigests": digests}, "tools": {"traefik": {"values": chosen}}})
+    (traefik,) = (r for r in plan.releases["standalone"] if r.name == "traefik")
+    assert traefik.values["image"].get("digest") is None and traefik.values["image"]["tag"] == "v3.7.12"
+    (warning,) = (w for w in plan.warnings if "imageDigests" in w)
+    assert 'imageDigests["docker.io/traefik:v3.7.11"]' in warning and "standalone/traefik" in warning
+    assert not [w for w in with_digests(digests).warnings if "imageDigests" in w]
+
+
+def test_a_digest_that_a_chart_takes_nowhere_is_told_and_listed() -> None:
+    plan = everything()
+    left = images.left_by_tag(plan.releases)
+    told = [w for w in plan.warnings if w.startswith("media.imageDigests[")]
+    assert {name for name in left if name in EVERY} == {w.split('"')[1] for w in told}
+    listed = {one["image"]: one for one in images.as_data(plan.releases, EVERY, "v1")["images"]}
+    for name, places in left.items():
+        assert listed[name]["by_tag"] == [*places] and set(places) <= set(listed[name]["needed_by"])
+
+
 def test_a_digest_of_an_image_that_nothing_needs_is_refused() -> None:
     wrong = "docker.io/grafana/loki:3.7.5"
     with pytest.raises(ConfigurationError) as error:
@@ -138,7 +233,7 @@ def test_the_command_prints_one_image_a_line_or_json(capsys: pytest.CaptureFixtu
     assert [image["image"] for image in data["images"]] == lines
     assert data["rke2"] == {"version": versions.RKE2.version, "list": "rke2-images-all.linux-amd64.txt"}
     (loki,) = (image for image in data["images"] if "/loki:" in image["image"])
-    assert loki == {"image": "docker.io/grafana/loki:3.7.6", "digest": None, "needed_by": ["standalone/loki"]}
+    assert loki == {"image": "docker.io/grafana/loki:3.7.6", "digest": None, "needed_by": ["standalone/loki"], "by_tag": []}
 
 
 def test_a_chart_that_was_never_read_makes_the_list_incomplete(
