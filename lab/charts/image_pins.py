@@ -2,7 +2,7 @@
 
 Every key whose name can mean an image, a tag or a digest is set, one after another, to what a digest would be there, and
 the chart is rendered by Helm. A key counts where images get that digest, each as a whole reference, and nothing else of
-the rendering changes, except a label with the version whose new value is a valid one. A chart that writes a tag with its
+the rendering changes, except a version label whose new value is valid, and a field for the digest. A chart that writes a tag with its
 digest into a label, or reads a version from it, has no such key. In the end all keys of an image are set together, and
 every place that names it must have the digest once. `facts.py` writes what is found.
 """
@@ -95,7 +95,7 @@ class _Shape:
         changed = {
             place
             for place in {*made, *self._plain}
-            if made.get(place) != self._plain.get(place) and not (place in made and _plain_label(place, made[place]))
+            if made.get(place) != self._plain.get(place) and not (place in made and _harmless(place, made[place]))
         } - self._random
         if any(place not in self.images or place not in made for place in changed):
             return None
@@ -117,8 +117,10 @@ class _Shape:
         return found is not None and set(found) == places
 
 
-def _plain_label(place: Place, value: Any) -> bool:
-    """Whether `value` is that of a label which nothing selects by, and may be one."""
+def _harmless(place: Place, value: Any) -> bool:
+    """Whether `value` is a valid one of a label that nothing selects by, or the digest in a field for it beside an image."""
+    if place[-1] == "sha":
+        return value == PROBE.removeprefix("sha256:")
     inside = len(place) > 1 and place[-2] == "labels"
     return inside and place[-1] == "app.kubernetes.io/version" and bool(_LABEL.fullmatch(str(value)))
 

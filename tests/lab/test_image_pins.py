@@ -87,6 +87,15 @@ def test_a_version_label_that_stays_valid_does_no_harm(tmp_path: Path) -> None:
     assert found(tmp_path, {"image": {"digest": ""}}, render) == {TRAEFIK: {"image.digest": "digest"}}
 
 
+def test_a_field_for_the_digest_beside_the_image_does_no_harm(tmp_path: Path) -> None:
+    def render(values: Any) -> list[Object]:
+        sha = values["image"]["sha"]
+        one = pod("a", f"{TRAEFIK}@sha256:{sha}" if sha else TRAEFIK)
+        return [{**one, "spec": {**one["spec"], **({"sha": sha} if sha else {})}}]
+
+    assert found(tmp_path, {"image": {"sha": ""}}, render) == {TRAEFIK: {"image.sha": "hex"}}
+
+
 def test_a_key_of_two_images_is_the_key_of_none(tmp_path: Path) -> None:
     keys = {"image": {"tag": "v3"}}
     assert (
