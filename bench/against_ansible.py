@@ -23,8 +23,8 @@ from bench.ansible_inventory import Material, inventory
 from bench.engine import ROOT, WITHOUT_SAVING, artifact, without_tools
 from bench.lab import BenchLab
 from bench.profile import Profile
-from config.load import from_stack_file
-from plan.plan import Plan, build
+from plan.plan import Plan
+from plan.stack_file import of_stack_file
 
 _PLAYBOOK = ROOT / "bench/ansible/site.yaml"
 _TARGETS = {"first": 1 / 2, "unchanged": 1 / 50, "one machine": 1 / 10}
@@ -149,7 +149,7 @@ def _tasks(profile: Profile) -> Iterator[str]:
 
 
 def _plan(lab: BenchLab) -> Plan:
-    return build(from_stack_file(lab.file), f"opstella/{lab.stack}")
+    return of_stack_file(lab.file, f"opstella/{lab.stack}")
 
 
 def _changed_node(plan: Plan) -> tuple[str, str]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from bench.engine import ROOT
 from bench.lab import BenchLab
-from config.load import from_stack_file
-from plan.plan import build
+from plan.stack_file import of_stack_file
 
 _STACK = "standalone"
 _SESSIONS = 200
@@ -24,9 +23,7 @@ def figures() -> Iterator[str]:
     lab = BenchLab(_STACK)
     try:
         lab.start(ROOT / f"Pulumi.{_STACK}.yaml")
-        hosts = [
-            h.name for h in build(from_stack_file(lab.file), f"opstella/{_STACK}").topology.hosts if h.role != "bastion"
-        ]
+        hosts = [h.name for h in of_stack_file(lab.file).topology.hosts if h.role != "bastion"]
         targets = " ".join(hosts[number % len(hosts)] for number in range(_SESSIONS))
         for many in _AT_A_TIME:
             each = f"printf '%s\\n' {targets} | xargs -P {many} -n 1 bash -c '{_SESSION}' {lab.folder}/ssh_config"

@@ -12,8 +12,7 @@ import yaml
 
 from bench.engine import ROOT
 from bench.lab import BenchLab
-from config.load import from_stack_file
-from plan.plan import build
+from plan.stack_file import of_stack_file
 from plan.tools.waves import critical_path, waves
 
 _STACK = "standalone"
@@ -29,7 +28,7 @@ def figures() -> Iterator[str]:
         start = time.monotonic()
         lab.start(ROOT / f"Pulumi.{_STACK}.yaml")
         file = lab.file
-        hosts = [host.name for host in build(from_stack_file(file), f"opstella/{_STACK}").topology.hosts]
+        hosts = [host.name for host in of_stack_file(file).topology.hosts]
         yield f"lab of {len(hosts)} hosts, from nothing to SSH          {time.monotonic() - start:6.1f} s"
         line, output = _up(lab, "first up, bare hosts to tools", hosts)
         yield line
@@ -53,7 +52,7 @@ def figures() -> Iterator[str]:
 
 def _waves(file: Path, output: str) -> Iterator[str]:
     """The waves of tools, and the chain of needs that took longest, by the seconds that the engine printed."""
-    for cluster, releases in build(from_stack_file(file), f"opstella/{_STACK}").releases.items():
+    for cluster, releases in of_stack_file(file).releases.items():
         took = dict.fromkeys((r.name for r in releases), 0.0)
         for name, minutes, seconds in _TOOK.findall(output):
             tool = name.removeprefix(f"{cluster}-tools-")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from config.load import from_stack_file
 from docs.generated import write
 from plan import haproxy
-from plan.plan import Plan, build
+from plan.plan import Plan
+from plan.stack_file import of_stack_file
 from plan.topology import Host
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +193,7 @@ def _line(points: Iterable[tuple[int, int]], *, dash: bool = False) -> str:
 
 def drawn() -> str:
     """The picture as the committed stack file has it."""
-    return svg(build(from_stack_file(ROOT / "Pulumi.standalone.yaml"), "opstella/standalone"))
+    return svg(of_stack_file(ROOT / "Pulumi.standalone.yaml"))
 
 
 if __name__ == "__main__":

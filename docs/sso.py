@@ -13,6 +13,7 @@ from pathlib import Path
 from config.load import from_stack_file
 from config.services import OpstellaApp, OpstellaPart
 from docs.generated import write
+from plan.checks import problems_beside
 from plan.plan import Plan, build
 from plan.tools import externals, keycloak
 from plan.tools.inputs import tool_inputs
@@ -199,7 +200,7 @@ def rows(plan: Plan) -> list[Row]:
 def reference() -> Plan:
     """The standalone architecture, with Opstella's own services, whose images a stack has to name."""
     part = OpstellaPart(image="registry.example.com/opstella:1.0.0")
-    settings = from_stack_file(ROOT / "Pulumi.standalone.yaml")
+    settings = from_stack_file(ROOT / "Pulumi.standalone.yaml", beyond=problems_beside)
     named = settings.model_copy(update={"opstella": OpstellaApp(ui=part, core=part, clear_session=part)})
     return build(named, "opstella/standalone")
 

@@ -15,6 +15,7 @@ from config.model import Settings
 from docs.generated import cell, write
 from lab.charts.key_lists import ROOM, key_list
 from plan import images, versions
+from plan.checks import problems_beside
 from plan.plan import Plan, build
 from plan.tools import chart_facts
 from plan.tools.catalogue import NAMES
@@ -61,7 +62,8 @@ SUPPORT = """\
 
 def plans(change: Callable[[Settings], Settings] = lambda settings: settings) -> list[Plan]:
     """The reference's two architectures, as their files say or changed by `change`."""
-    return [build(change(from_stack_file(ROOT / f"Pulumi.{name}.yaml")), f"opstella/{name}") for name in STACKS]
+    files = {name: from_stack_file(ROOT / f"Pulumi.{name}.yaml", beyond=problems_beside) for name in STACKS}
+    return [build(change(settings), f"opstella/{name}") for name, settings in files.items()]
 
 
 def with_metrics_server(settings: Settings) -> Settings:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from config.load import from_stack_file
 from docs.generated import write
 from plan.contract.zones_picture import svg
-from plan.plan import build
+from plan.stack_file import of_stack_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {name: ROOT / f"docs/zones-{name}.svg" for name in ("standalone", "multicluster")}
@@ -19,7 +18,7 @@ FILES = {name: ROOT / f"docs/zones-{name}.svg" for name in ("standalone", "multi
 
 def drawn(stack: str) -> str:
     """The picture as the committed stack file has it."""
-    return svg(build(from_stack_file(ROOT / f"Pulumi.{stack}.yaml"), f"opstella/{stack}").contract)
+    return svg(of_stack_file(ROOT / f"Pulumi.{stack}.yaml").contract)
 
 
 if __name__ == "__main__":

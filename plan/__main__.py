@@ -9,10 +9,9 @@ import sys
 from datetime import UTC, datetime
 
 from config.errors import ConfigurationError
-from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
-from plan.checks import problems_beside
-from plan.plan import as_data, build
+from plan.plan import as_data
+from plan.stack_file import of_stack_file
 
 
 def main() -> int:
@@ -20,10 +19,8 @@ def main() -> int:
     add_arguments(parser)
     given = parser.parse_args()
     try:
-        file = stack_file(given)
-        stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        settings = from_stack_file(file, beyond=problems_beside)
-        json.dump(as_data(build(settings, f"opstella/{stack}", datetime.now(UTC).date())), sys.stdout, indent=2)
+        plan = of_stack_file(stack_file(given), today=datetime.now(UTC).date())
+        json.dump(as_data(plan), sys.stdout, indent=2)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

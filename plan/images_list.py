@@ -12,11 +12,10 @@ import signal
 import sys
 
 from config.errors import ConfigurationError
-from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import images, media
 from plan.checks import own_values
-from plan.plan import build
+from plan.stack_file import of_stack_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,9 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON, with the tools that need each image")
     given = parser.parse_args(arguments)
     try:
-        file = stack_file(given)
-        stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        plan = build(from_stack_file(file), f"opstella/{stack}")
+        plan = of_stack_file(stack_file(given))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from config.errors import ConfigurationError
 from config.load import from_pulumi
+from plan.checks import problems_beside
 from plan.plan import as_data, build
 from plan.tools.model import Release
 
@@ -51,7 +52,7 @@ def read(name: str, config_file: str | None) -> Stack:
     values = {key: entry.get("value") for key, entry in given.items()}
     secret = {key for key, entry in given.items() if entry.get("secret")}
     try:
-        settings = from_pulumi(values, secret, f"configuration of stack '{name}'")
+        settings = from_pulumi(values, secret, f"configuration of stack '{name}'", problems_beside)
         plan = build(settings, f"opstella/{name}")
     except ConfigurationError as error:
         raise StackUnreadable(str(error)) from None

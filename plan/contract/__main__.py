@@ -14,15 +14,14 @@ import sys
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from config.errors import ConfigurationError
-from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan import network
-from plan.checks import problems_beside
 from plan.contract import cilium, export, firewalls, need_table, zones_picture
 from plan.contract.contract import Contract
 from plan.contract.flow import flows, short, why
 from plan.contract.rule import Rule
-from plan.plan import Plan, build
+from plan.plan import Plan
+from plan.stack_file import of_stack_file
 from plan.tools import flow_table
 from plan.topology import Host, Topology
 
@@ -65,8 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         add_arguments(command, default=False)
     given = parser.parse_args(arguments)
     try:
-        settings = from_stack_file(stack_file(given), beyond=problems_beside)
-        stack = build(settings, "opstella/network")
+        stack = of_stack_file(stack_file(given), "opstella/network")
         if given.command == "why":
             return _why(given.source, given.target, given.port, stack.contract)
         if given.command == "needs":
