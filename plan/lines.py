@@ -6,16 +6,16 @@ The plan reads no clock: `today` comes from whoever asks. The versions that the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 
 from config.errors import key
 from config.model import Settings
 from plan import versions
+from plan.tool_lines import gitlab_end, parts, past_its_end
 from plan.tools.catalogue import TOOLS
 from plan.tools.model import Release
-from plan.version import Chart
+from plan.version import Chart, Version
 
 # kubernetes.io, Patch Releases: 14 months from a minor version's first release. By minor version of Kubernetes 1.
 KUBERNETES = {
@@ -27,16 +27,6 @@ KUBERNETES = {
     35: date(2027, 2, 28),
     36: date(2027, 6, 28),
 }
-# docs.gitlab.com, Maintenance policy: a minor version on each third Thursday, x.0 in May, twelve to a major version;
-# security fixes for the newest three.
-_GITLAB_MAJOR, _GITLAB_YEAR, _GITLAB_KEPT = 18, 2025, 3
-
-
-def gitlab_end(major: int, minor: int) -> date:
-    """The day on which GitLab `major.minor` gets its last security fixes: that of the third minor version after it."""
-    months = (major - _GITLAB_MAJOR) * 12 + minor + _GITLAB_KEPT + 4  # after January of the year of 18.0
-    first = date(_GITLAB_YEAR + months // 12, months % 12 + 1, 1)
-    return first + timedelta(days=(3 - first.weekday()) % 7 + 14)
 
 
 def pinned_past_their_end(settings: Settings, releases: dict[str, tuple[Release, ...]], today: date) -> Iterator[str]:
@@ -62,35 +52,65 @@ def pinned_past_their_end(settings: Settings, releases: dict[str, tuple[Release,
                 f"gitlab.version: GitLab {major}.{minor} gets no more security fixes since {end}; this program's own choice is "
                 f"{versions.GITLAB.version}, and the required stops on the way are in GitLab's upgrade path"
             )
-    yield from _older_charts(settings, releases)
+    yield from _older_charts(settings, releases, today)
 
 
 def _until(minor: int) -> str:
     return f" (until {KUBERNETES[minor]})" if minor in KUBERNETES else ""
 
 
-def _older_charts(settings: Settings, releases: dict[str, tuple[Release, ...]]) -> Iterator[str]:
-    """Charts older than the ones chosen: vendors keep up the newest line, and values are read by the chosen one's keys."""
-    charts = {chart.name: chart for chart in versions.CHARTS}
-    deployed = {r.name: charts.get(r.chart) for of_cluster in releases.values() for r in of_cluster}
+def _older_charts(settings: Settings, releases: dict[str, tuple[Release, ...]], today: date) -> Iterator[str]:
+    """Charts past their line's end, and older than the ones chosen: vendors keep up the newest line, and values are read by
+    the chosen one's keys."""
+    deployed = _charts(releases)
     for tool in TOOLS:
         override, chart = settings.tools.get(tool.name), deployed.get(tool.name)
         pinned = override.version if override is not None else None
-        if pinned is not None and chart is not None and _line(pinned) < _line(chart.version):
+        if pinned is None or chart is None:
+            continue
+        where = _setting("tools", tool.name, "version")
+        if ended := past_its_end(chart.name, pinned, today):
+            yield f"{where}: the chart {pinned} {ended}. This program's own choice is {chart.version} ({chart.app_version})"
+        elif parts(pinned)[:2] < parts(chart.version)[:2]:
             yield (
-                f"{key('tools', tool.name, 'version').partition(':')[2]}: the chart {pinned} is older than {chart.version}, which "
+                f"{where}: the chart {pinned} is older than {chart.version}, which "
                 f"this program chose on {chart.chosen}; its vendor keeps up: {chart.support}"
             )
 
 
-def _line(version: str) -> tuple[int, ...]:
-    """Major and minor version."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+def _charts(releases: dict[str, tuple[Release, ...]]) -> dict[str, Chart]:
+    """Tool to the row of its chart, of the tools that are deployed."""
+    charts = {chart.name: chart for chart in versions.CHARTS}
+    return {r.name: charts[r.chart] for of_cluster in releases.values() for r in of_cluster if r.chart in charts}
 
 
-def chosen_past_their_end(today: date) -> Iterator[str]:
-    """One sentence for each of the program's own versions whose end is known and over."""
+def _setting(*path: str) -> str:
+    """The path of a setting without its namespace, as warnings name it."""
+    return key(*path).partition(":")[2]
+
+
+def chosen_past_their_end(settings: Settings, releases: dict[str, tuple[Release, ...]], today: date) -> Iterator[str]:
+    """One sentence for each of the program's own versions that is used and whose end is known and over."""
+    deployed = {chart.name: tool for tool, chart in _charts(releases).items()}
     for row in versions.ALL:
-        if row.end_of_life is not None and today > row.end_of_life:
-            what = f"{row.name} {row.version}" + (f" ({row.app_version})" if isinstance(row, Chart) else "")
-            yield f"versions: {what}, chosen on {row.chosen}, reached its end on {row.end_of_life}"
+        if row.end_of_life is None or today <= row.end_of_life:
+            continue
+        where, pinned = _chosen_by(settings, row, deployed)
+        if pinned is not None or isinstance(row, Chart) and row.name not in deployed:
+            continue
+        what = f"{row.name} {row.version}" + (f" ({row.app_version})" if isinstance(row, Chart) else "")
+        instead = f"; pin a later version by {where} as soon as there is one" if where else ""
+        yield f"versions: {what}, chosen on {row.chosen}, reached its end on {row.end_of_life}{instead}"
+
+
+def _chosen_by(settings: Settings, row: Version, deployed: dict[str, str]) -> tuple[str, str | None]:
+    """The setting that takes another version than `row`, empty where there is none, and what it is set to."""
+    if row is versions.RKE2:
+        return _setting("kubernetes", "version"), settings.kubernetes.version
+    if row is versions.GITLAB:
+        return _setting("gitlab", "version"), settings.gitlab.version
+    tool = deployed.get(row.name)
+    if tool is None:
+        return "", None
+    override = settings.tools.get(tool)
+    return _setting("tools", tool, "version"), override.version if override is not None else None

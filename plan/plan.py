@@ -99,7 +99,8 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
 def _past_their_end(draft: Draft, today: date | None) -> tuple[str, ...]:
     if today is None:
         return ()
-    return (*lines.pinned_past_their_end(draft.settings, draft.releases, today), *lines.chosen_past_their_end(today))
+    given = (draft.settings, draft.releases, today)
+    return (*lines.pinned_past_their_end(*given), *lines.chosen_past_their_end(*given))
 
 
 def missing(plan: Plan) -> list[str]:

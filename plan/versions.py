@@ -1,7 +1,7 @@
 """Every version this project installs, in one place.
 
 A row says what was chosen, when, and where it was read; `end_of_life` is a date where the vendor names one,
-`support` the vendor's rule where it names only that; what a user may pin, by release line, is in `plan.lines`.
+`support` the vendor's rule where it names only that; what a user may pin, by release line, is in `plan.lines` and `plan.tool_lines`.
 Renewing a row: read the new chart's keys with `lab/charts/read_keys.py`, run the tests, then change the date.
 """
 
@@ -42,6 +42,7 @@ RKE2 = Version(
     released=date(2026, 8, 1),
     source="https://github.com/rancher/rke2/releases/tag/v1.36.3%2Brke2r1",
     support="as long as Kubernetes 1.36: 14 months from its first release",
+    end_of_life=date(2027, 6, 28),
 )
 GITLAB = Version(
     name="gitlab",
@@ -49,6 +50,7 @@ GITLAB = Version(
     released=date(2026, 8, 20),
     source="tag 19.3.0+ce.0 of https://gitlab.com/gitlab-org/omnibus-gitlab",
     support="bug fixes until 19.4, security fixes until 19.6; one minor version a month",
+    end_of_life=date(2026, 11, 19),
 )
 
 TRAEFIK = Chart(
@@ -104,6 +106,7 @@ KEYCLOAK = Chart(
     repository="https://codecentric.github.io/helm-charts",
     source="https://github.com/codecentric/helm-charts, tag keycloakx-7.1.11",
     support="the newest minor version of Keycloak",
+    end_of_life=date(2026, 4, 8),
 )
 ARGO_CD = Chart(
     name="argo-cd",
@@ -212,7 +215,8 @@ GRAFANA = Chart(
     released=date(2026, 8, 19),
     repository="https://grafana-community.github.io/helm-charts",
     source="https://github.com/grafana-community/helm-charts, tag grafana-12.11.1",
-    support="the newest minor version",
+    support="nine months from its first release",
+    end_of_life=date(2027, 5, 18),
 )
 MIMIR = Chart(
     name="mimir-distributed",
@@ -267,6 +271,7 @@ GITLAB_RUNNER = Chart(
     repository="https://charts.gitlab.io",
     source="https://gitlab.com/gitlab-org/charts/gitlab-runner: the chart of GitLab's own minor version",
     support="as GitLab: the runner's minor version is not newer than GitLab's",
+    end_of_life=date(2026, 11, 19),
 )
 
 CHARTS: tuple[Chart, ...] = (

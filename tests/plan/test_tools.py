@@ -301,12 +301,17 @@ def test_merge_takes_every_leaf_of_the_upper_and_keeps_the_rest(base: dict[str, 
         assert merged[key] == base[key]
 
 
+# No later line of these could be read when the rows were chosen; every run warns of them (plan.lines).
+ENDED = {"gitlab", "gitlab-runner", "keycloakx"}
+
+
 def test_every_version_says_where_it_comes_from() -> None:
     assert len({v.name for v in versions.ALL}) == len(versions.ALL)
     for version in versions.ALL:
         assert version.source and version.support
         assert version.released is None or version.released <= version.chosen
-        assert version.end_of_life is None or version.end_of_life > version.chosen
+        ended = version.end_of_life is not None and version.end_of_life <= version.chosen
+        assert ended == (version.name in ENDED), version.name
     foreign = [release for release in catalogue(INPUTS) if release.repository]
     assert {release.chart for release in foreign} == {chart.name for chart in versions.CHARTS}
     for release in foreign:

@@ -6,6 +6,7 @@ import json
 import runpy
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pulumi
@@ -81,6 +82,7 @@ def test_warnings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: told.append(message))
     program(GOOD)
-    from tests.support.platform import plan_of
+    from plan.plan import build
+    from tests.support.platform import settings_of
 
-    assert told == list(plan_of().warnings)
+    assert told == list(build(settings_of("standalone"), "opstella/standalone", datetime.now(UTC).date()).warnings)
