@@ -121,9 +121,17 @@ class DefectDojo:
                 last_name=about["last_name"],
                 is_superuser="platform-admins" in about["groups"],
             )
-            for group in about["groups"]:
-                self.api.post("/dojo_group_members/", {"group": groups[group], "user": user, "role": reader})
+            joined = self.joined(user)
+            wanted = {groups[group] for group in about["groups"]}
+            for group in sorted(wanted - set(joined)):
+                self.api.post("/dojo_group_members/", {"group": group, "user": user, "role": reader})
+            for group in sorted(set(joined) - wanted):
+                self.api.delete(f"/dojo_group_members/{joined[group]}/")
             self.report.did(f"user {name}: made, in {', '.join(about['groups'])}")
+
+    def joined(self, user: int) -> dict[int, int]:
+        """Each group that the user is in, and the number of the membership. A new user is in the default group."""
+        return {one["group"]: one["id"] for one in self.listed("/dojo_group_members/", user_id=str(user))}
 
     def user(self, name: str, password: str, **more: Any) -> int:
         made = self.api.post("/users/", {"username": name, "password": hide(password), "is_active": True, **more})
@@ -147,6 +155,10 @@ class DefectDojo:
             if role.get("user") == number:
                 self.api.delete(f"/global_roles/{role['id']}/")
                 self.report.did(f"user {name}: a role over everything taken")
+        # A group's role over everything is its members'.
+        for membership in self.joined(number).values():
+            self.api.delete(f"/dojo_group_members/{membership}/")
+            self.report.did(f"user {name}: taken out of a group")
         self.member(kind, number)
         return token_of(Client(self.where, headers={"X-Forwarded-Proto": "https"}), name, password)
 

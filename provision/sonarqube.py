@@ -158,12 +158,18 @@ class SonarQube:
         now = {group["name"]: set(group["permissions"]) for group in found}
         for name, permissions in self.config["groups"].items():
             wanted, has = set(permissions), now.get(name, set())
-            for verb, several in (("add_group", wanted - has), ("remove_group", has - wanted)):
-                for permission in sorted(several):
-                    self.api.request(
-                        "POST", f"/api/permissions/{verb}", form={"groupName": name, "permission": permission}
-                    )
-                    self.report.did(f"group {name}: {permission} {'given' if verb == 'add_group' else 'taken'}")
+            self.permit("add_group", name, wanted - has)
+            self.permit("remove_group", name, has - wanted)
+        also = self.config["also"]
+        for name, permissions in also["give"].items():
+            self.permit("add_group", name, set(permissions) - now.get(name, set()))
+        for name, permissions in also["take"].items():
+            self.permit("remove_group", name, set(permissions) & now.get(name, set()))
+
+    def permit(self, verb: str, name: str, several: set[str]) -> None:
+        for permission in sorted(several):
+            self.api.request("POST", f"/api/permissions/{verb}", form={"groupName": name, "permission": permission})
+            self.report.did(f"group {name}: {permission} {'given' if verb == 'add_group' else 'taken'}")
 
     # ---- projects
 

@@ -65,12 +65,15 @@ SonarQube's own gate: nobody can loosen it, and it stays right when SonarQube re
 """
 LABELS = {"app": NAME, "release": NAME}
 CPU, MEMORY, MEMORY_LIMIT = "250m", "2Gi", "3Gi"
-# Group to SonarQube's own permissions; nobody else has any but to browse what is public.
+# Group to SonarQube's own permissions; nobody else has any but to browse what is public (ALSO).
 PERMISSIONS = {
     "platform-admins": ("admin", "gateadmin", "profileadmin", "provisioning", "scan"),
     "developers": ("provisioning", "scan"),
     "viewers": (),
 }
+# What differs from a new SonarQube for its own groups: everybody who logs in is in sonar-users. Its first administrator had
+# the right to analyse from there, without which no token for analyses is made.
+ALSO = {"give": {"sonar-administrators": ("scan",)}, "take": {"sonar-users": ("provisioning", "scan")}}
 
 
 def _values(inputs: ToolInputs) -> Values:
@@ -128,6 +131,7 @@ def _configuration(inputs: ToolInputs, host: str) -> Values:
         },
         "descriptor": f"{realm}/protocol/saml/descriptor",
         "groups": {group: list(permissions) for group, permissions in PERMISSIONS.items()},
+        "also": {verb: {group: list(several) for group, several in of.items()} for verb, of in ALSO.items()},
         "gate": QUALITY_GATE,
         "tokens": {"namespace": NAMESPACE, "secret": TOKENS_SECRET},
     }

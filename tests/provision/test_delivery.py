@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from plan.tools import defectdojo, sonarqube
 from plan.tools.model import Release
-from tests.support.delivery_doubles import Cluster, DefectDojo, Double, SonarQube, serving
+from tests.support.defectdojo_double import DefectDojo
+from tests.support.delivery_doubles import Cluster, Double, SonarQube, serving
 from tests.support.gitlab_ci_double import CiGitLab
 from tests.support.gitlab_double import AccessToken
 from tests.support.platform import plan_of
@@ -172,6 +175,50 @@ def test_sonarqube_whose_database_waits_for_a_person_says_so(sonar: Place) -> No
     assert "open /setup in a browser" in sonar.refused()
 
 
+def test_whoever_logs_in_to_sonarqube_may_do_no_more_than_their_groups(sonar: Place) -> None:
+    """Everybody is in sonar-users, which may make projects and analyse them in every new SonarQube."""
+    sonar.applied()
+    double = sonar.double
+    assert isinstance(double, SonarQube)
+    assert double.permissions["sonar-users"] == set()
+    # Without it, the administrator could make no token for analyses again.
+    assert "scan" in double.permissions["sonar-administrators"]
+    double.tokens.clear()
+    assert "token opstella-ci: made" in sonar.applied()
+
+
+SONAR_REFUSES = [
+    ("/api/permissions/add_group", {"groupName": "sonar-users", "permission": "portfoliocreator"}, 400),
+    ("/api/permissions/add_group", {"groupName": "nobody", "permission": "scan"}, 404),
+    ("/api/permissions/remove_group", {"groupName": "sonar-administrators", "permission": "admin"}, 400),
+    ("/api/settings/set", {"key": "sonar.auth.saml.user.name", "value": " "}, 400),
+    ("/api/settings/set", {"key": "sonar.forceAuthentication", "value": "yes"}, 400),
+    ("/api/settings/set", {"key": "sonar.auth.saml.user.name", "value": "x" * 4001}, 400),
+    ("/api/settings/set", {"key": "sonar.auth.saml.user.name"}, 400),
+    ("/api/user_tokens/generate", {"login": "admin", "name": "x", "type": "PROJECT"}, 400),
+    ("/api/user_tokens/generate", {"login": "admin", "name": "x" * 101, "type": "USER_TOKEN"}, 400),
+    ("/api/alm_settings/create_gitlab", {"key": "x", "url": "https://gitlab.example.com/api/v4"}, 400),
+    ("/api/v2/authorizations/groups", {"name": "x", "description": "a form, where JSON is taken"}, 415),
+]
+
+
+@pytest.mark.parametrize(("path", "form", "status"), SONAR_REFUSES)
+def test_the_double_refuses_what_sonarqube_does(path: str, form: dict[str, str], status: int) -> None:
+    double = SonarQube()
+    login = base64.b64encode(b"admin:admin").decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"}
+    assert double.answer("POST", path, headers, urlencode(form).encode())[0] == status
+    assert not double.complaints and not double.changes
+
+
+def test_a_setting_that_sonarqube_would_keep_and_never_read_is_complained_of() -> None:
+    double = SonarQube()
+    login = base64.b64encode(b"admin:admin").decode()
+    form = {"key": "sonar.auth.saml.providername", "value": "x"}
+    assert double.answer("POST", "/api/settings/set", {"Authorization": f"Basic {login}"}, urlencode(form).encode())[0] == 400
+    assert double.complaints
+
+
 def test_defectdojo_knows_groups_people_ci_and_sonarqube(dojo: Place) -> None:
     dojo.applied()
     assert isinstance(dojo.double, DefectDojo)
@@ -214,7 +261,7 @@ def test_defectdojo_says_when_sonarqubes_token_is_not_there(dojo: Place) -> None
 
 def test_a_user_of_cis_name_that_is_somebody_elses_is_refused(dojo: Place) -> None:
     assert isinstance(dojo.double, DefectDojo)
-    dojo.double.add("users", {"username": defectdojo.CI_USER, "password": "x", "last_name": "Smith"})
+    dojo.double.insert("users", {"username": defectdojo.CI_USER, "password": "x", "last_name": "Smith"})
     done = dojo.run()
     assert done.returncode == 1 and f"a user {defectdojo.CI_USER} that was not made by this stack" in done.stderr
 
@@ -306,15 +353,81 @@ def test_the_user_of_ci_has_rights_in_its_product_type_alone(dojo: Place) -> Non
     (user,) = (user for user in double.tables["users"] if user["username"] == defectdojo.CI_USER)
     assert not user.get("is_superuser")
     (reader,) = (role["id"] for role in double.tables["roles"] if role["name"] == "Reader")
-    double.add("global_roles", {"user": user["id"], "group": None, "role": reader})
-    double.tables["product_type_members"][0]["role"] = reader
-    assert dojo.applied().endswith("2 changes\n")
+    double.insert("global_roles", {"user": user["id"], "group": None, "role": reader})
+    next(one for one in double.tables["product_type_members"] if one["user"] == user["id"])["role"] = reader
+    double.insert("dojo_group_members", {"group": double.number("dojo_groups", "name", "developers"), "user": user["id"], "role": reader})
+    assert dojo.applied().endswith("3 changes\n")
     assert roles_of_ci(double) == ([], [("GitLab", "Maintainer")])
+    assert groups_of(double, defectdojo.CI_USER) == set()
+
+
+def groups_of(double: DefectDojo, username: str) -> set[str]:
+    user = double.number("users", "username", username)
+    members = [one["group"] for one in double.tables["dojo_group_members"] if one["user"] == user]
+    assert len(members) == len(set(members))
+    return {group["name"] for group in double.tables["dojo_groups"] if group["id"] in members}
+
+
+def test_a_new_user_is_in_the_groups_of_the_settings_alone(dojo: Place) -> None:
+    """DefectDojo lets whoever is made join its default group, whose role over everything is its members'."""
+    people = {
+        "ada": {"email": "ada@example.net", "groups": ["viewers", "developers"]},
+        "bob": {"email": "bob@example.net", "groups": ["developers", "platform-admins"]},
+    }
+    plan = plan_of("standalone", {"identity": {"users": people}})
+    dojo.release = next(release for release in plan.releases["standalone"] if release.name == "defectdojo")
+    dojo.applied()
+    double = dojo.double
+    assert isinstance(double, DefectDojo)
+    assert groups_of(double, "ada") == {"viewers", "developers"}
+    assert groups_of(double, "bob") == {"developers", "platform-admins"}
+    assert groups_of(double, defectdojo.CI_USER) == set()
+    double.insert("dojo_group_members", {"group": double.number("dojo_groups", "name", "viewers"),
+                                         "user": double.number("users", "username", "bob"), "role": 1})  # fmt: skip
+    assert dojo.applied() == "nothing to change\n"  # people are made once and never touched again
+    assert groups_of(double, "bob") == {"viewers", "developers", "platform-admins"}
+
+
+REFUSED = [
+    ("POST", "users", {"username": "eve", "email": "eve@example.net"}, "non_field_errors"),
+    ("POST", "users", {"username": "eve", "email": "eve@localhost", "password": "Strong-password-1"}, "email"),
+    ("POST", "users", {"username": "eve", "email": "eve@example.net", "password": "Only1Letters"}, "password"),
+    ("POST", "users", {"username": "eve", "email": "eve@example.net", "password": "Aa1!" * 13}, "password"),
+    ("POST", "users", {"username": "e v", "email": "eve@example.net", "password": "Strong-password-1"}, "username"),
+    ("POST", "users", {"username": "admin", "email": "a@example.net", "password": "Strong-password-1"}, "username"),
+    ("POST", "dojo_groups", {"description": "x"}, "name"),
+    ("POST", "dojo_groups", {"name": "x", "social_provider": "Keycloak"}, "social_provider"),
+    ("POST", "dojo_groups", {"name": "x" * 256}, "name"),
+    ("POST", "global_roles", {"user": None, "group": None, "role": 1}, "non_field_errors"),
+    ("POST", "global_roles", {"user": None, "group": 999, "role": 1}, "group"),
+    ("POST", "dojo_group_members", {"group": 999, "user": 7, "role": "Reader"}, "role"),
+    ("POST", "tool_types", {"name": None}, "name"),
+    ("POST", "tool_configurations", {"name": "x", "tool_type": 1, "authentication_type": "Token"}, "authentication_type"),
+    ("PATCH", "system_settings/6", {"default_group": None, "default_group_role": 1}, "non_field_errors"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "data", "name"), REFUSED)
+def test_the_double_refuses_what_defectdojo_does(method: str, path: str, data: dict[str, object], name: str) -> None:
+    double = DefectDojo(PASSWORD)
+    headers = {"Authorization": f"Token {DefectDojo.of('admin')}", "Content-Type": "application/json"}
+    before = json.dumps(double.tables)
+    status, answer = double.answer(method, f"/api/v2/{path}/", headers, json.dumps(data).encode())
+    assert status == 400 and name in answer and not double.complaints
+    assert json.dumps(double.tables) == before
+
+
+@pytest.mark.parametrize("request_line", ["POST /api/v2/roles/", "PATCH /api/v2/dojo_group_members/1/", "GET /api/v2/groups/"])
+def test_the_double_has_no_other_requests(request_line: str) -> None:
+    double = DefectDojo(PASSWORD)
+    method, path = request_line.split()
+    assert double.answer(method, path, {"Authorization": f"Token {DefectDojo.of('admin')}"}, b"")[0] == 400
+    assert double.complaints
 
 
 def test_a_product_type_of_somebody_elses_is_refused(dojo: Place) -> None:
     assert isinstance(dojo.double, DefectDojo)
-    dojo.double.add("product_types", {"name": "GitLab", "description": "our projects"})
+    dojo.double.insert("product_types", {"name": "GitLab", "description": "our projects"})
     done = dojo.run()
     assert done.returncode == 1 and "a product type GitLab that was not made by this stack" in done.stderr
     assert not any(user["username"] == defectdojo.CI_USER for user in dojo.double.tables["users"])

@@ -1,8 +1,8 @@
-"""Doubles of SonarQube's and DefectDojo's APIs, and of Secrets in the Kubernetes API, as far as the provisioning uses them.
+"""Doubles of SonarQube's API, and of Secrets in the Kubernetes API, as far as the provisioning uses them.
 
-Strict: an unknown request, parameter or field is answered with 400 and kept in `complaints`. Names are those of the real
-services (SonarQube Community Build 26, DefectDojo 2.58). They do not prove that the services take the values, nor that a
-login works.
+Strict: an unknown request, parameter or field is answered with 400 and kept in `complaints`. Names, enumerations and lengths
+are those of SonarQube's definitions (server/sonar-webserver-webapi: permission/ws, setting/ws, usertoken/ws, almsettings/ws;
+what a new one has: PopulateInitialSchema; the settings: sonar-auth-saml, SamlSettings). They do not prove that a login works.
 """
 
 from __future__ import annotations
@@ -61,6 +61,29 @@ class Double:
         return 400, {"errors": [{"msg": text}]}
 
 
+# Of the Community Build; the paid editions have more.
+PERMISSIONS = {"admin", "gateadmin", "profileadmin", "provisioning", "scan"}
+# A token for any project is made for whoever is logged in alone, who has the permission scan.
+TOKEN_TYPES = {"USER_TOKEN", "GLOBAL_ANALYSIS_TOKEN"}
+GROUPS_OF_ADMIN = ("sonar-administrators", "sonar-users")
+SAML = {
+    *(f"sonar.auth.saml.{name}" for name in ("applicationId", "providerName", "providerId", "loginUrl", "certificate.secured")),
+    *(f"sonar.auth.saml.{name}" for name in ("user.login", "user.name", "user.email", "group.name")),
+}
+SWITCHES = {"sonar.auth.saml.enabled", "sonar.forceAuthentication"}
+SETTINGS = {"sonar.core.serverBaseURL", *SAML, *SWITCHES}
+# Parameter to its greatest length, by request.
+LENGTHS = {
+    "POST /api/settings/set": {"value": 4000},
+    "POST /api/v2/authorizations/groups": {"name": 255, "description": 200},
+    "POST /api/alm_settings/create_gitlab": {"key": 200, "url": 2000, "personalAccessToken": 2000},
+    "POST /api/alm_settings/update_gitlab": {"key": 200, "newKey": 200, "url": 2000, "personalAccessToken": 2000},
+    "POST /api/user_tokens/generate": {"name": 100},
+}
+GREATEST = {"GET /api/v2/authorizations/groups": {"pageSize": 500}, "GET /api/permissions/groups": {"ps": 100}}
+OPTIONAL = {"newKey", "login", "description", "pageSize", "ps", "keys", "type"}
+
+
 class SonarQube(Double):
     """A SonarQube whose administrator still has the password of every new one."""
 
@@ -68,8 +91,14 @@ class SonarQube(Double):
         super().__init__()
         self.password, self.status = "admin", "UP"
         self.values: dict[str, str] = {}
-        self.groups = [{"name": "sonar-administrators", "description": "System administrators"}]
-        self.permissions: dict[str, set[str]] = {"sonar-administrators": {"admin"}}
+        self.groups = [
+            {"name": "sonar-administrators", "description": "System administrators"},
+            {"name": "sonar-users", "description": "Every authenticated user automatically belongs to this group"},
+        ]
+        self.permissions: dict[str, set[str]] = {
+            "sonar-administrators": PERMISSIONS - {"scan"} | {"applicationcreator", "portfoliocreator"},
+            "sonar-users": {"scan", "provisioning"},
+        }
         self.tokens: dict[str, str] = {}
         self.gitlabs: dict[str, dict[str, str]] = {}
         self.gates = ["Sonar way"]
@@ -96,6 +125,26 @@ class SonarQube(Double):
             "POST /api/user_tokens/revoke": ({"login", "name"}, lambda d, h: (204, self.tokens.pop(d["name"]) and None)),
         }  # fmt: skip
 
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        split = urlsplit(target)
+        route = f"{method} {split.path}"
+        text = split.query if method == "GET" else body.decode()
+        json_body = headers.get("Content-Type") == "application/json"
+        # Only what is below /api/v2 takes JSON, and takes nothing else.
+        if body and json_body != split.path.startswith("/api/v2/"):
+            return 415, {"message": f"Content-Type '{headers.get('Content-Type')}' is not supported"}
+        given = json.loads(body) if json_body else dict(parse_qsl(text, keep_blank_values=True))
+        for name, most in LENGTHS.get(route, {}).items():
+            if len(str(given.get(name, ""))) > most:
+                return refused(f"'{name}' length ({len(given[name])}) is longer than the maximum authorized ({most})")
+        for name, most in GREATEST.get(route, {}).items():
+            if not 1 <= int(given.get(name, most)) <= most:
+                return refused(f"'{name}' value ({given[name]}) must be between 1 and {most}")
+        names = self.routes.get(route, (set(), None))[0]
+        if lacking := sorted(names - set(given) - OPTIONAL - ({"personalAccessToken"} if "update_gitlab" in route else set())):
+            return refused(f"The '{lacking[0]}' parameter is missing")
+        return super().answer(method, target, headers, body)
+
     def knows(self, headers: Mapping[str, str]) -> bool:
         login = base64.b64encode(f"admin:{self.password}".encode()).decode()
         given = headers.get("Authorization", "")
@@ -119,6 +168,12 @@ class SonarQube(Double):
         return 200, {"settings": shown, "setSecuredSettings": secured}
 
     def set(self, data: dict[str, str], _: Any) -> Answer:
+        if data["key"] not in SETTINGS:  # the real one keeps it, and nobody reads it
+            return self.complain(f"no setting {data['key']}")
+        if not data["value"].strip():
+            return refused("A non empty value must be provided")
+        if data["key"] in SWITCHES and data["value"] not in ("true", "false"):
+            return refused(f"'{data['value']}' is not a boolean")
         if data["key"] == "sonar.auth.saml.enabled" and "sonar.auth.saml.certificate.secured" not in self.values:
             return 400, {"errors": [{"msg": "SAML without a certificate"}]}
         self.values[data["key"]] = data["value"]
@@ -132,14 +187,28 @@ class SonarQube(Double):
         return 200, {"groups": [{"name": n, "permissions": sorted(p)} for n, p in self.permissions.items()]}
 
     def give(self, data: dict[str, str], _: Any) -> Answer:
-        if data["groupName"] not in {group["name"] for group in self.groups}:
-            return 404, {"errors": [{"msg": "no group"}]}
+        if wrong := self.unfit(data):
+            return wrong
         self.permissions.setdefault(data["groupName"], set()).add(data["permission"])
         return 204, None
 
     def take(self, data: dict[str, str], _: Any) -> Answer:
-        self.permissions[data["groupName"]].remove(data["permission"])
+        if wrong := self.unfit(data):
+            return wrong
+        if data["permission"] == "admin" and not any(
+            "admin" in given for name, given in self.permissions.items() if name != data["groupName"]
+        ):
+            return refused("Last group with permission 'admin'. Permission cannot be removed.")
+        self.permissions[data["groupName"]].discard(data["permission"])
         return 204, None
+
+    def unfit(self, data: dict[str, str]) -> Answer | None:
+        if data["permission"] not in PERMISSIONS:
+            known = ", ".join(sorted(PERMISSIONS))
+            return refused(f"The 'permission' parameter for global permissions must be one of {known}. '{data['permission']}' was passed.")
+        if data["groupName"] not in {group["name"] for group in self.groups}:
+            return 404, {"errors": [{"msg": f"No group with name '{data['groupName']}'"}]}
+        return None
 
     def platforms(self, *_: Any) -> Answer:
         of_gitlab = [{"key": key, "url": one["url"]} for key, one in self.gitlabs.items()]
@@ -172,98 +241,19 @@ class SonarQube(Double):
         return 204, None
 
     def token(self, data: dict[str, str], _: Any) -> Answer:
-        if data["name"] in self.tokens or data["type"] not in ("USER_TOKEN", "GLOBAL_ANALYSIS_TOKEN"):
-            return 400, {"errors": [{"msg": "token"}]}
+        if data["type"] not in TOKEN_TYPES:
+            return refused(f"Value of parameter 'type' ({data['type']}) must be one of: {sorted(TOKEN_TYPES)}")
+        if data["name"] in self.tokens:
+            return refused(f"A user token for login '{data['login']}' and name '{data['name']}' already exists")
+        if data["type"] == "GLOBAL_ANALYSIS_TOKEN" and not any("scan" in self.permissions[group] for group in GROUPS_OF_ADMIN):
+            return 403, {"errors": [{"msg": "Insufficient privileges"}]}
         self.made += 1
         self.tokens[data["name"]] = f"sqtoken{self.made:033d}"
         return 200, {"token": self.tokens[data["name"]]}
 
 
-class DefectDojo(Double):
-    """A DefectDojo after its initializer: roles, the administrator, and one page of settings."""
-
-    FIELDS = {
-        "dojo_groups": {"name", "description"},
-        "global_roles": {"user", "group", "role"},
-        "dojo_group_members": {"group", "user", "role"},
-        "users": {"username", "password", "email", "first_name", "last_name", "is_active", "is_superuser"},
-        "product_types": {"name", "description"},
-        "product_type_members": {"product_type", "user", "role"},
-        "tool_types": {"name", "description"},
-        "tool_configurations": {"name", "description", "url", "tool_type", "authentication_type", "api_key"},
-    }
-    # Filter to the field that it is of.
-    FILTERS = {
-        "dojo_groups": {"name": "name"},
-        "users": {"username": "username"},
-        "global_roles": {"user": "user"},
-        "product_types": {"name": "name"},
-        "product_type_members": {"product_type_id": "product_type", "user_id": "user"},
-        "tool_types": {"name": "name"},
-        "tool_configurations": {"name": "name"},
-    }
-    HIDDEN = {"password", "api_key"}
-
-    def __init__(self, password: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.FIELDS}
-        self.tables["roles"] = [
-            {"id": number + 1, "name": name}
-            for number, name in enumerate(("API_Importer", "Writer", "Maintainer", "Owner", "Reader"))
-        ]
-        self.tables["system_settings"] = [{"id": 1, "default_group": None, "default_group_role": None}]
-        self.add("users", {"username": "admin", "password": password, "is_superuser": True})
-        page = {"limit", "offset"}
-        self.routes["POST /api/v2/api-token-auth/"] = ({"username", "password"}, self.token)
-        for name in self.tables:
-            filters = set(self.FILTERS.get(name, ()))
-            fields = self.FIELDS.get(name, {"default_group", "default_group_role"})
-            self.routes[f"GET /api/v2/{name}/"] = (page | filters, lambda d, h, n=name: self.listed(n, d))
-            if name in self.FIELDS:
-                self.routes[f"POST /api/v2/{name}/"] = (fields, lambda d, h, n=name: (201, self.add(n, d)))
-                self.routes[f"PUT /api/v2/{name}/{{}}/"] = (fields, lambda i, d, h, n=name: self.change(n, i, d))
-        self.routes["DELETE /api/v2/global_roles/{}/"] = (set(), lambda i, d, h: self.remove("global_roles", i))
-        self.routes["PATCH /api/v2/system_settings/{}/"] = (
-            {"default_group", "default_group_role"}, lambda i, d, h: self.change("system_settings", i, d),
-        )  # fmt: skip
-
-    @staticmethod
-    def of(username: str) -> str:
-        return f"token-of-{username}-000000"
-
-    def allowed(self, path: str, headers: Mapping[str, str]) -> bool:
-        return path.endswith("api-token-auth/") or headers.get("Authorization") == f"Token {self.of('admin')}"
-
-    def token(self, data: dict[str, str], _: Any) -> Answer:
-        good = any(
-            u["username"] == data["username"] and u["password"] == data["password"] for u in self.tables["users"]
-        )
-        return (200, {"token": self.of(data["username"])}) if good else (400, {"non_field_errors": ["no"]})
-
-    def add(self, table: str, data: dict[str, Any]) -> dict[str, Any]:
-        made = {"id": len(self.tables[table]) + 1, **data}
-        self.tables[table].append(made)
-        return {key: value for key, value in made.items() if key not in self.HIDDEN}
-
-    def change(self, table: str, number: int, data: dict[str, Any]) -> Answer:
-        found = next(one for one in self.tables[table] if one["id"] == number)
-        found |= data
-        return 200, {key: value for key, value in found.items() if key not in self.HIDDEN}
-
-    def remove(self, table: str, number: int) -> Answer:
-        self.tables[table] = [one for one in self.tables[table] if one["id"] != number]
-        return 204, None
-
-    def listed(self, table: str, data: dict[str, str]) -> Answer:
-        def fits(given: str, value: Any) -> bool:
-            return given in value if isinstance(value, str) else given == str(value)
-
-        asked = {field: data[name] for name, field in self.FILTERS.get(table, {}).items() if name in data}
-        rows = [one for one in self.tables[table] if all(fits(given, one[field]) for field, given in asked.items())]
-        start = int(data["offset"])
-        page = rows[start : start + int(data["limit"])]
-        shown = [{k: v for k, v in one.items() if k not in self.HIDDEN} for one in page]
-        return 200, {"count": len(rows), "results": shown}
+def refused(text: str) -> Answer:
+    return 400, {"errors": [{"msg": text}]}
 
 
 class Cluster(Double):
