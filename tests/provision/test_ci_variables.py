@@ -125,3 +125,25 @@ def test_a_gitlab_that_is_away_is_named(place: Place) -> None:
     page = place.refused()
     assert "the service cannot be reached for 1 s: GitLab" in page
     assert "gitlab-ctl status" in page and "http://127.0.0.1:1/api/v4/admin/ci/variables/VAULT_ADDR" in page
+
+
+HEADERS = {"PRIVATE-TOKEN": TOKEN, "Content-Type": "application/json"}
+REFUSED = [
+    ("/admin/ci/variables", {"key": "A", "value": "x", "variable_type": "var"}, "variable_type"),
+    ("/admin/ci/variables", {"key": "A-B", "value": "x"}, "letters, digits"),
+    ("/admin/ci/variables", {"key": "A", "value": "x", "description": "x" * 256}, "maximum is 255"),
+    ("/admin/ci/variables", {"key": "A", "value": "x" * 10_001}, "maximum is 10000"),
+    ("/groups", {"name": "a", "path": "a", "visibility": "secret"}, "visibility"),
+    ("/groups", {"name": "a", "path": "a", "project_creation_level": "maintainers"}, "project_creation_level"),
+    ("/groups", {"name": "a", "path": "a b"}, "path"),
+    ("/user/runners", {"runner_type": "instance"}, "runner_type"),
+    ("/user/runners", {"runner_type": "instance_type", "tag_list": ",".join(map(str, range(51)))}, "limit the number of tags to 50"),
+]
+
+
+@pytest.mark.parametrize(("path", "data", "why"), REFUSED)
+def test_the_double_refuses_what_gitlab_does(path: str, data: dict[str, str], why: str) -> None:
+    gitlab = CiGitLab({TOKEN: ADMINISTRATOR})
+    status, answer = gitlab.answer("POST", f"/api/v4{path}", HEADERS, json.dumps(data).encode())
+    assert status == 400 and why in json.dumps(answer)
+    assert not gitlab.changes and not gitlab.variables and not gitlab.groups and not gitlab.runners

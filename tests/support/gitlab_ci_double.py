@@ -1,7 +1,8 @@
 """A double of GitLab's API that also has CI variables, of the instance and of groups, as provision/ci_variables.py sets them.
 
 Strict as its base: an unknown field, a wrong type or an unknown key of the path is answered as GitLab does, or with 400 and
-kept in `complaints`. Which values it masks are GitLab's own two rules. It does not prove what a pipeline sees.
+kept in `complaints`. Which values it masks are GitLab's own two rules; words and lengths are those of lib/api/admin/ci/variables.rb,
+lib/api/helpers/groups_helpers.rb, Ci::InstanceVariable and Gitlab::Access. It does not prove what a pipeline sees.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ _KINDS = {
 _EXPANDED, _RAW = re.compile(r"[a-zA-Z0-9_+=/@:.~-]{8,}"), re.compile(r"\S{8,}")
 
 
+VARIABLE_TYPES = ("env_var", "file")
+VALUE_LENGTH, DESCRIPTION_LENGTH = 10_000, 255
+GROUP_WORDS = {
+    "visibility": ("private", "internal", "public"),
+    "project_creation_level": ("noone", "owner", "maintainer", "developer", "administrator"),
+}
+GROUP_PATH = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,253}(?<![.-])")
 _GROUP = {"name": str, "path": str, "visibility": str, "project_creation_level": str, "description": str}
 
 
@@ -59,6 +67,11 @@ class CiGitLab(GitLab):
             return self.complain(f"{method} group {path}: {sorted(data)}")
 
         def made(token: AccessToken) -> Answer:
+            for name, words in GROUP_WORDS.items():
+                if data.get(name, words[0]) not in words:
+                    return 400, {"error": f"{name} does not have a valid value"}
+            if not GROUP_PATH.fullmatch(data["path"]):
+                return 400, {"message": "Failed to save group {:path=>[\"can contain only letters, digits, '_', '-' and '.'\"]}"}
             if data["path"] in self.groups:
                 return 400, {"message": "Failed to save group {:path=>[\"has already been taken\"]}"}
             self.groups[data["path"]] = {}
@@ -98,7 +111,12 @@ class CiGitLab(GitLab):
             return 204, None
         if method == "POST" and data["key"] in there:
             return 400, {"message": {"key": [f"({data['key']}) has already been taken"]}}
-        if not re.fullmatch(r"[a-zA-Z0-9_]{1,255}", data.get("key", key)) or len(data.get("description", "")) > 255:
+        if data.get("variable_type", VARIABLE_TYPES[0]) not in VARIABLE_TYPES:
+            return 400, {"error": "variable_type does not have a valid value"}
+        for name, most in (("value", VALUE_LENGTH), ("description", DESCRIPTION_LENGTH)):
+            if len(data.get(name, "")) > most:
+                return 400, {"message": {name: [f"is too long (maximum is {most} characters)"]}}
+        if not re.fullmatch(r"[a-zA-Z0-9_]{1,255}", data.get("key", key)):
             return 400, {"message": {"key": ["can contain only letters, digits and '_'."]}}
         first = {"description": None, "variable_type": "env_var", "masked": False, "protected": False, "raw": False}
         wanted = {**there.get(key, first), **data}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tests.support.delivery_doubles import Answer, Double
 
+MOST_TAGS = 50  # Ci::Runner, TAG_LIST_MAX_LENGTH
 UNAUTHORIZED: Answer = (401, {"message": "401 Unauthorized"})
 FORBIDDEN: Answer = (403, {"message": "403 Forbidden"})
 _KINDS = {
@@ -69,8 +70,13 @@ class GitLab(Double):
     def make(self, data: dict[str, Any], headers: Mapping[str, str]) -> Answer:
         def made(found: AccessToken) -> Answer:
             wrong = [name for name, value in data.items() if not isinstance(value, _KINDS[name])]
-            if wrong or data.get("runner_type") not in ("instance_type", "group_type", "project_type"):
+            if wrong:
                 return self.complain(f"POST /user/runners: {data}")
+            # A runner of a group or of a project needs its number as well, which nobody here gives.
+            if data.get("runner_type") != "instance_type":
+                return 400, {"error": "runner_type does not have a valid value"}
+            if len(data.get("tag_list", "").split(",")) > MOST_TAGS:
+                return 400, {"message": f"400 Bad request - Tags list Too many tags specified. Please limit the number of tags to {MOST_TAGS}"}
             if not found.administrator:
                 return 403, {"message": "403 Forbidden - Insufficient permissions"}
             if not data.get("run_untagged", True) and not data.get("tag_list"):
