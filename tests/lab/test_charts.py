@@ -7,9 +7,9 @@ import functools
 import hashlib
 import http.server
 import io
-import re
 import tarfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from lab.charts.doubled_facts import doubled
 from lab.charts.facts import facts_of
 from lab.charts.key_lists import allows, key_list, schema
 from lab.charts.package import definition_places, files, package
-from plan import versions
+from plan import images, versions
 from plan.tools.catalogue import catalogue
 from plan.tools.inputs import tool_inputs
+from plan.tools.model import CA_BUNDLE, Release
 from tests.support import charts
 from tests.support.api_server import artifact
 from tests.support.charts import WORKLOADS, Refused, found, helm, pods, render
@@ -134,22 +135,9 @@ class TestCatalogue:
     def test_what_a_pod_refers_to_is_there(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
         objects = render(repository, release)
-        secrets = {secret.name: set(secret.data) for secret in release.secrets}
-        secrets |= {n: {*o.get("data", {}), *o.get("stringData", {})} for n, o in found(objects, "Secret").items()}
-        # What comes after the release is made only when its pods are ready.
-        own = [m.body for m in release.before]
-        maps = {*found(objects, "ConfigMap"), *found(own, "ConfigMap"), release.ca_bundle}
-        maps |= {config_map.name for config_map in release.config_maps}
-        accounts = {*found(objects, "ServiceAccount"), *found(own, "ServiceAccount"), "default"}
+        assert missing(release, objects) == []
         for pod in pods(objects):
-            assert pod.get("serviceAccountName", "default") in accounts
-            volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
-            assert {v["configMap"]["name"] for v in volumes.values() if "configMap" in v} <= maps
-            for container in pod["containers"]:
-                assert container["resources"]["requests"], container["name"]
-                for variable in container.get("env", []):
-                    reference = variable.get("valueFrom", {}).get("secretKeyRef")
-                    assert reference is None or reference["key"] in secrets[reference["name"]]
+            assert all(container["resources"]["requests"] for container in pod["containers"])
 
     def test_the_double_is_no_kinder_than_the_real_chart(self, name: str, repository: Path) -> None:
         release = RELEASES[name]
@@ -207,6 +195,46 @@ class TestCatalogue:
                     assert any(
                         p.get("name") == wanted.get("name", p) or p["port"] == wanted.get("number") for p in ports
                     )
+
+
+def missing(release: Release, objects: list[dict[str, Any]]) -> list[str]:
+    """What pods of `objects` refer to and nobody makes before they are ready."""
+    secrets = {secret.name: set(secret.data) for secret in release.secrets}
+    secrets |= {n: {*o.get("data", {}), *o.get("stringData", {})} for n, o in found(objects, "Secret").items()}
+    # What comes after the release is made only when its pods are ready.
+    own = [m.body for m in release.before]
+    maps = {*found(objects, "ConfigMap"), *found(own, "ConfigMap"), release.ca_bundle}
+    maps |= {config_map.name for config_map in release.config_maps}
+    accounts = {*found(objects, "ServiceAccount"), *found(own, "ServiceAccount"), "default"}
+    # Others make these: the operator of databases, cert-manager, and Jobs that come before the release.
+    others = {f"{database.name}-ca" for database in release.databases}
+    others |= {certificate["spec"]["secretName"] for certificate in found([*objects, *own], "Certificate").values()}
+    others |= {name for job in release.jobs if job.before for rule in job.rules for name in rule.get("resourceNames", ())}
+    lacking = []
+    for pod in pods(objects):
+        account = pod.get("serviceAccountName", "default")
+        lacking += [f"ServiceAccount/{account}"] if account not in accounts else []
+        for kind, reference in required(pod):
+            name = reference.get("name") or reference["secretName"]
+            keys = {*([reference["key"]] if "key" in reference else []), *(item["key"] for item in reference.get("items", ()))}
+            if kind == "ConfigMap":
+                there = name in maps
+            else:
+                there = name in others or (name in secrets and keys <= secrets[name])
+            lacking += [] if there else [f"{kind}/{name}: {sorted(keys)}"]
+    return lacking
+
+
+def required(pod: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and source of each ConfigMap and Secret that the kubelet does not start the pod without."""
+    words = {"configMap": "ConfigMap", "configMapRef": "ConfigMap", "configMapKeyRef": "ConfigMap",
+             "secret": "Secret", "secretRef": "Secret", "secretKeyRef": "Secret"}  # fmt: skip
+    places = list(pod.get("volumes", []))
+    places += [source for volume in places for source in volume.get("projected", {}).get("sources", [])]
+    for container in (*pod["containers"], *pod.get("initContainers", [])):
+        places += container.get("envFrom", []) + [variable.get("valueFrom", {}) for variable in container.get("env", [])]
+    for place in places:
+        yield from ((words[word], source) for word, source in place.items() if word in words and not source.get("optional"))
 
 
 def hosts_of_the_plan() -> set[str]:
@@ -322,13 +350,19 @@ def test_every_shape_of_the_inputs_renders(repository: Path) -> None:
     cluster = PLAN.topology.clusters[0]
     inputs = replace(
         tool_inputs(PLAN.settings, PLAN.topology, cluster),
-        replicas=2, database_instances=3, certificate="provided", ca_bundle=None, load_balancer=None,
+        replicas=2, database_instances=3, certificate="provided", ca_bundle=f"{CA_BUNDLE}-0123abcd", load_balancer=None,
         trusted_proxies=("10.0.0.0/8",),
     )  # fmt: skip
     for release in catalogue(inputs):
-        for pod in pods(render(repository, release)):
-            for container in pod["containers"]:
-                assert re.fullmatch(r"\S+:\S+", container["image"]), container["image"]
+        objects = render(repository, release)
+        rendered = {(o["kind"], o["metadata"]["name"]): o["spec"].get("replicas", 1) for o in objects if o["kind"] in WORKLOADS}
+        assert rendered == {(w.kind, w.name): 1 if w.kind == "DaemonSet" else w.replicas for w in release.workloads}, release.name
+        assert missing(release, objects) == [], release.name
+        # None that the list for an air gap lacks.
+        listed = images.of_release(release)
+        for pod in pods(objects):
+            for container in (*pod["containers"], *pod.get("initContainers", [])):
+                assert images.complete(container["image"]) in listed, release.name
 
 
 @pytest.mark.toolchain

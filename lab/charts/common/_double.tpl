@@ -36,7 +36,8 @@ opstella.lab/double: "true"
 {{- $volumes := .volumes | default list }}
 {{- $mounts := list }}
 {{- range $number, $reference := $facts.references }}
-{{- if not (contains (printf "%q" $reference.name) $text) }}
+{{- /* With further certificates in the settings, what holds them has a name of their digest. */}}
+{{- if not (regexMatch (printf "\"%s(-[0-9a-f]{8})?\"" $reference.name) $text) }}
 {{- $volume := printf "fact-%d" $number }}
 {{- $source := ternary (dict "secret" (dict "secretName" $reference.name)) (dict "configMap" (dict "name" $reference.name)) (eq $reference.kind "Secret") }}
 {{- $volumes = append $volumes (merge (dict "name" $volume) $source) }}
