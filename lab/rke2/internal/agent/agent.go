@@ -239,6 +239,7 @@ func (n *Node) run(ctx context.Context) error {
 	if err := n.startKubelet(); err != nil {
 		return err
 	}
+	go holdPods(ctx, n.client, s.NodeName)
 	if err := settings.Retry(ctx.Done(), 500*time.Millisecond, waiting("the node to become Ready"), func() error { return n.ready(ctx) }); err != nil {
 		return err
 	}
@@ -350,9 +351,29 @@ func writeStages(from, to string) error {
 	if len(kept) == 0 {
 		return fmt.Errorf("%s holds no stage for nodes or pods", from)
 	}
-	kept = append(kept, readyAgain)
-	return pki.WriteFile(to, []byte(strings.Join(kept, "\n---\n")), 0o644)
+	text := strings.Join(append(kept, readyAgain), "\n---\n")
+	if strings.Count(text, startsPods) != 1 {
+		return fmt.Errorf("%s: the stage pod-ready does not begin as it did; pods would start without what they refer to", from)
+	}
+	return pki.WriteFile(to, []byte(strings.Replace(text, startsPods, startsPods+onlyStartable, 1)), 0o644)
 }
+
+// startsPods is the beginning of KWOK's stage that makes a new pod Running; onlyStartable makes it wait for holdPods.
+const (
+	startsPods = `  name: pod-ready
+spec:
+  resourceRef:
+    apiGroup: v1
+    kind: Pod
+  selector:
+    matchExpressions:
+`
+	onlyStartable = `    - key: '.status.conditions.[] | select( .type == "` + startable + `" ) | .status'
+      operator: 'In'
+      values:
+      - 'True'
+`
+)
 
 // readyAgain brings back the pods of a node that was away: Kubernetes marks them not Ready when the
 // node stops reporting, and KWOK's own stages only look at pods that have never run.

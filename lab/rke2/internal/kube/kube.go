@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,9 @@ import (
 
 // Object is a Kubernetes object.
 type Object = map[string]any
+
+// Strategic is a body that is patched in by the rules of Kubernetes' own types: conditions by their type.
+type Strategic Object
 
 // Client is an authenticated connection to one API server.
 type Client struct {
@@ -78,7 +82,7 @@ func New(base, caFile, certBase string) (*Client, error) {
 }
 
 // Do sends body (marshalled unless nil) and decodes the answer into out
-// (unless nil). PATCH bodies are sent as merge patches.
+// (unless nil). PATCH bodies are sent as merge patches, a Strategic one as such.
 func (c *Client) Do(ctx context.Context, method, path string, body, out any) error {
 	var reader io.Reader
 	if body != nil {
@@ -96,6 +100,9 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 	if method == http.MethodPatch {
 		kind = "application/merge-patch+json"
 	}
+	if _, strategic := body.(Strategic); strategic {
+		kind = "application/strategic-merge-patch+json"
+	}
 	request.Header.Set("Content-Type", kind)
 	request.Header.Set("Accept", "application/json")
 	answer, err := c.http.Do(request)
@@ -108,16 +115,54 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 		return err
 	}
 	if answer.StatusCode/100 != 2 {
-		var status struct{ Message string }
-		if json.Unmarshal(data, &status) != nil || status.Message == "" {
-			status.Message = strings.TrimSpace(string(data[:min(len(data), 300)]))
-		}
-		return &StatusError{Code: answer.StatusCode, Message: status.Message}
+		return refusal(answer.StatusCode, data)
 	}
 	if out == nil {
 		return nil
 	}
 	return json.Unmarshal(data, out)
+}
+
+func refusal(code int, data []byte) error {
+	var status struct{ Message string }
+	if json.Unmarshal(data, &status) != nil || status.Message == "" {
+		status.Message = strings.TrimSpace(string(data[:min(len(data), 300)]))
+	}
+	return &StatusError{Code: code, Message: status.Message}
+}
+
+// Watch calls each with the type and object of every change under path (a list's, with watch=true) until the
+// server ends the answer, which is nil, or until each or the connection fails. Only ctx bounds its time.
+func (c *Client) Watch(ctx context.Context, path string, each func(kind string, object json.RawMessage) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Accept", "application/json")
+	answer, err := (&http.Client{Transport: c.http.Transport}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode/100 != 2 {
+		data, _ := io.ReadAll(answer.Body)
+		return refusal(answer.StatusCode, data)
+	}
+	decoder := json.NewDecoder(answer.Body)
+	for {
+		var event struct {
+			Type   string          `json:"type"`
+			Object json.RawMessage `json:"object"`
+		}
+		if err := decoder.Decode(&event); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := each(event.Type, event.Object); err != nil {
+			return err
+		}
+	}
 }
 
 // Get reads an object.

@@ -111,7 +111,8 @@ func TestSecretsOfOthersAreLeftAlone(t *testing.T) {
 	if err := w.o.Client.List(context.Background(), &list); err != nil {
 		t.Fatal(err)
 	}
-	if len(list.Items) != 1 || string(list.Items[0].Data["password"]) != "p" || len(list.Items[0].OwnerReferences) != 0 {
+	// The authority's is the operator's own; it sorts first.
+	if len(list.Items) != 2 || string(list.Items[1].Data["password"]) != "p" || len(list.Items[1].OwnerReferences) != 0 {
 		t.Fatalf("secrets: %+v", list.Items)
 	}
 	if len(w.pods()) != 1 {
@@ -139,5 +140,32 @@ func TestAMissingOrForeignSecretHoldsTheClusterBack(t *testing.T) {
 		if s := w.round(); s.Phase != apiv1.PhaseFirstPrimary || !strings.HasSuffix(s.PhaseReason, want) || len(w.pods()) != 0 {
 			t.Errorf("phase %q, reason %q, want one ending in %q; pods %v", s.Phase, s.PhaseReason, want, w.pods())
 		}
+	}
+}
+
+func TestAClusterHasAnAuthorityUnlessOneIsNamed(t *testing.T) {
+	w := newWorld(t, cluster(1, "mine"), basicAuth())
+	w.round()
+	ca := func() *corev1.Secret {
+		var found corev1.Secret
+		if err := w.o.Client.Get(context.Background(), client.ObjectKey{Namespace: "n", Name: "db-ca"}, &found); err != nil {
+			t.Fatal(err)
+		}
+		return &found
+	}
+	first := ca()
+	if !strings.HasPrefix(string(first.Data["ca.crt"]), "-----BEGIN CERTIFICATE-----") || len(first.OwnerReferences) != 1 {
+		t.Fatalf("%+v", first)
+	}
+	w.round()
+	if string(ca().Data["ca.crt"]) != string(first.Data["ca.crt"]) {
+		t.Error("another one with each round")
+	}
+	named := cluster(1, "mine")
+	named.Spec.Certificates = &apiv1.CertificatesConfiguration{ServerCASecret: "given"}
+	w = newWorld(t, named, basicAuth())
+	w.round()
+	if err := w.o.Client.Get(context.Background(), client.ObjectKey{Namespace: "n", Name: "db-ca"}, &corev1.Secret{}); err == nil {
+		t.Error("one was made beside the named one")
 	}
 }
