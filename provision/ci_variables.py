@@ -9,12 +9,11 @@ carry the mark is somebody else's: it is refused before anything is changed. A s
 this and gives them to `publish`; run by itself, it publishes those that its file holds.
 
 Environment: `GITLAB_URL`; `VARIABLES_FILE` (/opstella/ci_variables.json, plan/tools/ci.py makes it). Secret:
-`gitlab-ci` (token), an administrator's with the scope api.
+`gitlab-ci` (token), an administrator's with the scope api; those that variables name as `secret` (password).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -78,24 +77,18 @@ class Variables:
         groups = self.wanted[key].get("groups")
         return [INSTANCE] if groups is None else [of_group(group) for group in groups]
 
-    def value(self, key: str) -> str | None:
-        """What GitLab has; None for nothing, and for what others than the wanted groups have or had."""
-        found = [self.now.get((place, key)) for place in self.places(key)]
-        if key in self.former or not found:
-            return None
-        about = self._about(key)
-        values = {one["value"] if one and one.get("description") == about else None for one in found}
-        return values.pop() if len(values) == 1 else None
-
     def publish(self, values: Mapping[str, str] | None = None) -> None:
-        """Brings every variable about: with the value of the file, or of `values` where that has none."""
+        """Brings every variable about: with the value of the file or of the Secret that it names, else of `values`."""
         self._make_groups()
         for key, wanted in self.wanted.items():
             for place in self.places(key):
-                self._publish(place, key, wanted, wanted.get("value") or (values or {})[key])
+                self._publish(place, key, wanted, self._value(wanted) or (values or {})[key])
             if key in self.former:
                 self._ask("DELETE", f"{INSTANCE}/{key}")
                 self.report.did(f"CI variable {key}: of the instance no more")
+
+    def _value(self, wanted: Mapping[str, Any]) -> str | None:
+        return secret(wanted["secret"], "password") if wanted.get("secret") else wanted.get("value")
 
     def _publish(self, place: str, key: str, wanted: Mapping[str, Any], value: str) -> None:
         if wanted["masked"] and not MASKABLE.fullmatch(hide(value)):
@@ -107,7 +100,7 @@ class Variables:
             )
         data = {
             "value": value,
-            "description": self._about(key),
+            "description": f"{wanted['about']} ({MARK})",
             "variable_type": "env_var",
             "masked": wanted["masked"],
             "protected": wanted["protected"],
@@ -120,15 +113,6 @@ class Variables:
         elif changed := [name for name, wish in data.items() if now.get(name) != wish]:
             self._ask("PUT", f"{place}/{key}", data=data)
             self.report.did(f"CI variable {key}: {', '.join(changed)}")
-
-    def _about(self, key: str) -> str:
-        """The description. That of groups' variables tells for which groups the value is: others make it another one."""
-        groups = self.wanted[key].get("groups")
-        for_whom = ""
-        if groups is not None:
-            digest = hashlib.sha256("\n".join(sorted(groups)).encode()).hexdigest()[:12]
-            for_whom = f", for {len(groups)} groups {digest}"
-        return f"{self.wanted[key]['about']}{for_whom} ({MARK})"
 
     def _make_groups(self) -> None:
         for group in self.missing:

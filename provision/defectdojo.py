@@ -5,7 +5,7 @@ a user or a product type of a wanted name that this stack did not make is refuse
 again, so the Secret of the tokens keeps a fingerprint of the one that was set last.
 
 Environment: `DEFECTDOJO_URL`, `CONFIG_FILE` (/opstella/defectdojo.json, plan/tools/defectdojo.py makes it). Secrets:
-`admin` (DD_ADMIN_PASSWORD), `ci` (password); where there is a GitLab, what ci_variables.py reads.
+`admin` (DD_ADMIN_PASSWORD), `ci` (password); if it sets the variables of pipelines, what ci_variables.py reads.
 """
 
 from __future__ import annotations
@@ -216,6 +216,19 @@ def text(record: dict[str, Any] | None, key: str) -> str | None:
     return None if found is None else hide(base64.b64decode(found).decode())
 
 
+def made(record: dict[str, Any] | None, place: dict[str, str], key: str) -> str:
+    """A token that SonarQube's Job made. Raises Failure when it is not there."""
+    token = text(record, key)
+    if token is None:
+        raise Failure(
+            "SonarQube's token is not there",
+            f"Secret {place['secret']} in the namespace {place['namespace']}, key {key}",
+            "SonarQube's own Job makes it",
+            "look at the log of the Job sonarqube-settings",
+        )
+    return token
+
+
 def run(report: Report) -> None:
     config = json.loads(Path(environment("CONFIG_FILE", "/opstella/defectdojo.json")).read_text(encoding="utf-8"))
     namespace, name = config["tokens"]["namespace"], config["tokens"]["secret"]
@@ -226,21 +239,16 @@ def run(report: Report) -> None:
     defectdojo = DefectDojo(environment("DEFECTDOJO_URL"), config, report)
     defectdojo.people(defectdojo.groups())
     token = defectdojo.ci("defectdojo.local")
+    tokens = {"DEFECTDOJO_TOKEN": token}
     if "sonarqube" in config:
         place = config["sonarqube"]
-        theirs = text(kubernetes.read(place["namespace"], place["secret"]), "defectdojo")
-        if theirs is None:
-            raise Failure(
-                "SonarQube's token for DefectDojo is not there",
-                f"Secret {place['secret']} in the namespace {place['namespace']}, key defectdojo",
-                "SonarQube's own Job makes it",
-                "look at the log of the Job sonarqube-settings",
-            )
-        annotations[FINGERPRINT] = defectdojo.sonarqube(theirs, before.get(FINGERPRINT))
+        theirs = kubernetes.read(place["namespace"], place["secret"])
+        annotations[FINGERPRINT] = defectdojo.sonarqube(made(theirs, place, "defectdojo"), before.get(FINGERPRINT))
+        tokens["SONAR_TOKEN"] = made(theirs, place, "ci")
     if text(record, "ci") != token or annotations != before:
         keep(kubernetes, namespace, name, annotations, {"ci": token})
     if "GITLAB_URL" in os.environ:
-        Variables(report).publish({"DEFECTDOJO_TOKEN": token})
+        Variables(report).publish(tokens)
 
 
 if __name__ == "__main__":

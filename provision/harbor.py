@@ -2,12 +2,13 @@
 
 Idempotent: compares, changes what differs, says what it changed. A registry, a project or a robot of a wanted name that
 this stack did not make is refused. Harbor never shows the client's secret again, so a global label keeps a fingerprint
-of the one that was set last; and never the robot's, so GitLab's variable is the one that keeps it: one that Harbor no
-longer takes is made anew.
+of the one that was set last; and never the robot's: whether that is the one of the stack, it tells by a login.
 
 Environment: `HARBOR_URL`, `OIDC_ENDPOINT` (the realm's URL), `OIDC_CLIENT`, `ADMIN_GROUP`, `PROXIED` (registries,
-separated by spaces), `MEMBERS` (group=role pairs of the project library); where there is a GitLab, `ROBOT` (the name of
-the robot), `UNTIL` (the ISO date at which it expires), and what ci_variables.py reads. Secrets: `admin` (HARBOR_ADMIN_PASSWORD), `oidc` (clientSecret).
+separated by spaces), `MEMBERS` (group=role pairs of the project library); where groups of a GitLab push, `ROBOT` (the
+robot's name, as Harbor calls it) and `UNTIL` (the ISO date at which it expires), where none does, `FORMER_ROBOT`. If it
+sets the variables of pipelines, what ci_variables.py reads. Secrets: `admin` (HARBOR_ADMIN_PASSWORD), `oidc`
+(clientSecret), with `ROBOT` also `harbor-robot` (password).
 """
 
 from __future__ import annotations
@@ -236,15 +237,10 @@ class Harbor:
 
     # ---- pipelines
 
-    def robot(self, name: str, known: str | None) -> tuple[str, str]:
-        """The login by which pipelines push to the project library: its whole name, and its secret.
-
-        `known` is the secret as pipelines have it.
-        """
-        project = self.api.get(f"/projects/{SHARED}", headers=BY_NAME)["project_id"]
-        of_project = {"q": f"Level=project,ProjectID={project}", **PAGE}
-        robots = self.api.get("/robots", query=of_project) or []
-        now = next((one for one in robots if one["name"].endswith(f"{SHARED}+{name}")), None)
+    def robot(self, whole: str, password: str) -> None:
+        """The login by which pipelines push to the project library: Harbor calls it `whole`, its secret is `password`."""
+        name = whole.rpartition("+")[2]
+        now = self.found(name)
         access = [{"resource": "repository", "action": action} for action in PUSH]
         permissions = [{"kind": "project", "namespace": SHARED, "access": access}]
         until = date.fromisoformat(environment("UNTIL"))
@@ -253,33 +249,43 @@ class Harbor:
         days = max((until - made_on).days, 1)
         wanted = {"level": "project", "description": MARK, "duration": days, "disable": False, "permissions": permissions}
         if now is None:
-            made = self.api.post("/robots", {"name": name, **wanted})
-            self.report.did(f"robot {made['name']}: made")
-            return made["name"], hide(made["secret"])
-        if now.get("description") != MARK:
+            now = self.api.post("/robots", {"name": name, **wanted})
+            hide(now["secret"])  # of Harbor's own making, and not kept
+            self.report.did(f"robot {now['name']}: made")
+        else:
+            if now.get("description") != MARK:
+                raise Failure(
+                    f"the robot {now['name']} exists and was not made by this stack",
+                    f"{self.where}/robots/{now['id']}, there since {now.get('creation_time', 'some time')}",
+                    f"its description is not '{MARK}', and somebody uses its secret",
+                    "remove it; or hand it over, and its secret will be made anew: give it that description",
+                )
+            if now["duration"] != days or now.get("disable") or rights(now) != rights(wanted):
+                self.api.put(f"/robots/{now['id']}", {"name": now["name"], **wanted})
+                self.report.did(f"robot {now['name']}: its rights, until {until}")
+        if not self.lets_in(now["name"], password):
+            self.api.request("PATCH", f"/robots/{now['id']}", data={"secret": password})
+            self.report.did(f"robot {now['name']}: its secret set")
+        if now["name"] != whole:
             raise Failure(
-                f"the robot {now['name']} exists and was not made by this stack",
-                f"{self.where}/robots/{now['id']}, there since {now.get('creation_time', 'some time')}",
-                f"its description is not '{MARK}', and somebody uses its secret",
-                "remove it; or hand it over, and its secret will be made anew: give it that description",
+                f"Harbor calls the robot of pipelines {now['name']}, and they are told {whole}",
+                f"{self.where}/configurations, robot_name_prefix",
+                "somebody changed the prefix of robots' names",
+                "set it back (Administration, Configuration, System Settings, Robot Name Prefix), then run the Job again",
             )
-        if now["duration"] != days or now.get("disable") or rights(now) != rights(wanted):
-            self.api.put(f"/robots/{now['id']}", {"name": now["name"], **wanted})
-            self.report.did(f"robot {now['name']}: its rights, until {until}")
-        if known and self.lets_in(now["name"], known):
-            return now["name"], known
-        fresh = self.api.request("PATCH", f"/robots/{now['id']}", data={"secret": ""}).json()
-        self.report.did(f"robot {now['name']}: its secret made anew")
-        return now["name"], hide(fresh["secret"])
 
-    def dismiss(self, name: str) -> None:
-        """Removes the robot of this stack, by whose secret somebody might still push: no group is to have it."""
+    def found(self, name: str) -> dict[str, Any] | None:
+        """The robot `name` of the project library, with whatever prefix."""
         project = self.api.get(f"/projects/{SHARED}", headers=BY_NAME)["project_id"]
         robots = self.api.get("/robots", query={"q": f"Level=project,ProjectID={project}", **PAGE}) or []
-        for one in robots:
-            if one["name"].endswith(f"{SHARED}+{name}") and one.get("description") == MARK:
-                self.api.delete(f"/robots/{one['id']}")
-                self.report.did(f"robot {one['name']}: removed, no group of GitLab pushes")
+        return next((one for one in robots if one["name"].endswith(f"{SHARED}+{name}")), None)
+
+    def dismiss(self, whole: str) -> None:
+        """Removes the robot of this stack, by whose secret somebody might still push: no group is to have it."""
+        one = self.found(whole.rpartition("+")[2])
+        if one is not None and one.get("description") == MARK:
+            self.api.delete(f"/robots/{one['id']}")
+            self.report.did(f"robot {one['name']}: removed, no group of GitLab pushes")
 
     def lets_in(self, username: str, password: str) -> bool:
         """Whether `docker login` would work."""
@@ -311,14 +317,14 @@ def run(report: Report) -> None:
     for pair in environment("MEMBERS", "").split():
         group, _, role = pair.partition("=")
         harbor.member(group, role)
+    # What is somebody else's there is refused before the robot gets another secret.
+    variables = Variables(report) if "GITLAB_URL" in os.environ else None
     if "ROBOT" in os.environ:
-        variables = Variables(report)
-        if variables.places("HARBOR_PASSWORD"):
-            name, password = harbor.robot(environment("ROBOT"), variables.value("HARBOR_PASSWORD"))
-            variables.publish({"HARBOR_USERNAME": name, "HARBOR_PASSWORD": password})
-        else:
-            harbor.dismiss(environment("ROBOT"))
-            variables.publish()
+        harbor.robot(environment("ROBOT"), secret("harbor-robot", "password"))
+    elif "FORMER_ROBOT" in os.environ:
+        harbor.dismiss(environment("FORMER_ROBOT"))
+    if variables:
+        variables.publish()
 
 
 if __name__ == "__main__":

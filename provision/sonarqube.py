@@ -5,7 +5,8 @@ again, so the Secret of the tokens keeps them, with fingerprints of the certific
 last. A group of a wanted name, and a GitLab, that this stack did not make are refused.
 
 Environment: `SONARQUBE_URL`, `CONFIG_FILE` (/opstella/sonarqube.json, plan/tools/sonarqube.py makes it). Secrets:
-`admin` (password). Where there is a GitLab: `gitlab` (token), and what ci_variables.py reads.
+`admin` (password). Where there is a GitLab: `gitlab` (token). If it is the one that sets the variables of pipelines: what
+ci_variables.py reads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import sys
 import time
 import urllib.parse
@@ -258,7 +260,7 @@ def run(report: Report) -> None:
     tokens = sonarqube.tokens(kept)  # last: a run that ends before they are kept makes them again
     if tokens != kept or annotations != after:
         keep(kubernetes, namespace, name, after, tokens)
-    if "gitlab" in config:
+    if "GITLAB_URL" in os.environ:
         Variables(report).publish({"SONAR_TOKEN": tokens["ci"]})
 
 

@@ -47,8 +47,6 @@ SECRET, EXTRA_SECRET = NAME, f"{NAME}-extrasecrets"  # both names are fixed in t
 CI_SECRET, CI_USER = "defectdojo-ci", "opstella-ci"
 TOKENS_SECRET = "defectdojo-tokens"
 """What the Job makes: the token (`ci`) by which pipelines hand in reports."""
-PRODUCT_TYPE = "GitLab"
-"""Where pipelines make a product for each project of GitLab; the user of CI sees nothing outside of it."""
 ADMIN_PASSWORD = "defectdojo-admin"
 ROLES = {"platform-admins": "Owner", "developers": "Writer", "viewers": "Reader"}
 # Component: cpu, memory, limit of memory.
@@ -162,7 +160,7 @@ def _configuration(inputs: ToolInputs) -> Values:
             for name, user in sorted(inputs.identity.users.items())
         },
         "ci": CI_USER,
-        "product_type": PRODUCT_TYPE,
+        "product_type": ci.PRODUCT_TYPE,
         "tokens": {"namespace": NAMESPACE, "secret": TOKENS_SECRET},
     }
     if sonarqube.NAME in inputs.present:
@@ -174,16 +172,7 @@ def _configuration(inputs: ToolInputs) -> Values:
     return found
 
 
-def _variables(host: str) -> dict[str, ci.Variable]:
-    # Not protected: what is found in a branch is to be known before it is merged.
-    return {
-        "DEFECTDOJO_URL": ci.Variable(about="DefectDojo", value=f"https://{host}"),
-        "DEFECTDOJO_PRODUCT_TYPE": ci.Variable(about="Where DEFECTDOJO_TOKEN makes products", value=PRODUCT_TYPE),
-        "DEFECTDOJO_TOKEN": ci.Variable(about="Hands in reports to DefectDojo", masked=True),
-    }
-
-
-def _provisioning(inputs: ToolInputs, host: str) -> Job:
+def _provisioning(inputs: ToolInputs) -> Job:
     beside = sonarqube.NAME in inputs.present
     reading = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": [sonarqube.TOKENS_SECRET]}
     job = Job(
@@ -206,7 +195,7 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
         needs=(sonarqube.NAME,) if beside else (),
         timeout_seconds=900,
     )
-    return ci.publishing(job, inputs, _variables(host))
+    return ci.publishing(NAME, job, inputs)
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -246,8 +235,8 @@ def release(inputs: ToolInputs) -> Release:
         databases=(DATABASE,),
         caches=(CACHE,),
         clients=(client,),
-        gitlab=ci.access(inputs),
-        jobs=(_provisioning(inputs, host),),
+        gitlab=ci.access(NAME, inputs),
+        jobs=(_provisioning(inputs),),
         secrets=(
             Secret(
                 name=SECRET,
@@ -258,6 +247,7 @@ def release(inputs: ToolInputs) -> Release:
                 },
             ),
             Secret(name=CI_SECRET, namespace=NAMESPACE, data={"password": Generated(password=CI_SECRET)}),
+            *ci.secrets(NAME, NAMESPACE, inputs),
         ),
         passwords=(
             # DefectDojo wants letters of both cases, a digit and a special character, and at most 48 of them.

@@ -266,8 +266,8 @@ def release(inputs: ToolInputs) -> Release:
             ),
         ),
         clients=(client,),
-        gitlab=ci.access(inputs),
-        jobs=(harbor_job.provisioning(inputs, host),),
+        gitlab=ci.access(NAME, inputs),
+        jobs=(harbor_job.provisioning(inputs),),
         flows=(
             Flow(peer=ITSELF, ports=(5000, 8080, METRICS), why="its parts: core, registry, job service, scanner"),
             Flow(peer=OUTSIDE, ports=_ways_out(inputs), why="registries it hands on, Trivy's databases"),

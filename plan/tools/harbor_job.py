@@ -11,24 +11,12 @@ from plan.tools.model import ToolInputs
 from plan.tools.needs import ITSELF, Flow, Job
 
 CLIENT_SECRET = "harbor-oidc"
-PROJECT, ROBOT = "library", "opstella-ci"
-"""The project that every Harbor has, and the robot account by which pipelines push there."""
 
 
-def _variables(inputs: ToolInputs, host: str) -> dict[str, ci.Variable]:
-    groups = inputs.gitlab_runner.push_groups
-    return {
-        "HARBOR_HOST": ci.Variable(about="Harbor, as images are named", value=host),
-        "HARBOR_PROJECT": ci.Variable(about="Where HARBOR_USERNAME pushes", value=PROJECT),
-        # What is pushed gets deployed, so it comes from groups that were chosen for it, and there from branches and tags
-        # that not every member may write.
-        "HARBOR_USERNAME": ci.Variable(about="A robot account of Harbor", protected=True, groups=groups),
-        "HARBOR_PASSWORD": ci.Variable(about="Its secret", masked=True, protected=True, groups=groups),
-    }
-
-
-def provisioning(inputs: ToolInputs, host: str) -> Job:
+def provisioning(inputs: ToolInputs) -> Job:
     """Harbor's own settings, once it is up: login, the mirror's projects, the groups' roles, the robot of pipelines."""
+    pushed = ci.robot_password(inputs) is not None
+    robot = {"ROBOT" if pushed else "FORMER_ROBOT": ci.ROBOT} if ci.there(inputs) else {}
     job = Job(
         name="harbor-provisioning",
         image=PYTHON_IMAGE,
@@ -41,13 +29,17 @@ def provisioning(inputs: ToolInputs, host: str) -> Job:
             "ADMIN_GROUP": "platform-admins",
             "PROXIED": " ".join(PROXIED if inputs.nodes_mirror else ()),
             "MEMBERS": "developers=developer viewers=guest",
-            **({"ROBOT": ROBOT} if ci.there(inputs) else {}),
+            **robot,
         },
-        secret_files={"admin": ADMIN_SECRET, "oidc": CLIENT_SECRET},
+        secret_files={
+            "admin": ADMIN_SECRET,
+            "oidc": CLIENT_SECRET,
+            **({ci.ROBOT_SECRET: ci.ROBOT_SECRET} if pushed else {}),
+        },
         flows=(Flow(peer=ITSELF, ports=(8080,), why="sets Harbor up by its API"),),
-        until=ci.there(inputs),
+        until=pushed,
     )
-    return ci.publishing(job, inputs, _variables(inputs, host))
+    return ci.publishing(NAME, job, inputs)
 
 
 def missing(inputs: ToolInputs) -> tuple[str, ...]:

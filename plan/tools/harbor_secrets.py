@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plan.tools import cert_manager, valkey
+from plan.tools import cert_manager, ci, valkey
 from plan.tools.common import beside_bundle
 from plan.tools.model import Bcrypt, CaBundle, Composed, Generated, Manifest, Password, Secret, ToolInputs
 from plan.tools.needs import Cache
@@ -44,7 +44,13 @@ def secrets(inputs: ToolInputs) -> tuple[tuple[Secret, ...], tuple[Password, ...
     }
     made = tuple(Secret(name=name, namespace=NAMESPACE, data=data) for name, data in given.items())
     passwords = tuple(Password(name=internal[key], length=length) for key, length in lengths.items())
-    return (*made, _addresses()), (*passwords, Password(name="harbor-admin"), Password(name=registry))
+    # Harbor wants letters of both cases and a digit in a robot's secret, and at most 128 characters.
+    robot = ci.robot_password(inputs)
+    robots = (Password(name=robot, length=40, special=True),) if robot else ()
+    return (
+        (*made, _addresses(), *ci.robot_secret(NAMESPACE, inputs)),
+        (*passwords, Password(name="harbor-admin"), Password(name=registry), *robots),
+    )
 
 
 def token_key() -> tuple[Manifest, ...]:

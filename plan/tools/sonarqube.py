@@ -140,17 +140,9 @@ def _configuration(inputs: ToolInputs, host: str) -> Values:
     return found
 
 
-def _variables(host: str) -> dict[str, ci.Variable]:
-    # Not protected: branches are to be analysed before they are merged.
-    return {
-        "SONAR_HOST_URL": ci.Variable(about="SonarQube", value=f"https://{host}"),
-        "SONAR_TOKEN": ci.Variable(about="Analyses projects in SonarQube, and does nothing else", masked=True),
-    }
-
-
 def _gitlab(inputs: ToolInputs) -> tuple[GitLabAccess, ...]:
     own = GitLabAccess(purpose="sonarqube", secret=GITLAB_SECRET)
-    return (own, *ci.access(inputs)) if ci.there(inputs) else ()
+    return (own, *ci.access(NAME, inputs)) if ci.there(inputs) else ()
 
 
 def _provisioning(inputs: ToolInputs, host: str) -> Job:
@@ -172,9 +164,10 @@ def _provisioning(inputs: ToolInputs, host: str) -> Job:
             Flow(peer=ITSELF, ports=(PORT,), why="sets SonarQube up by its API"),
             Flow(peer=PUBLIC, ports=(443,), why="Keycloak's certificate for SAML"),
         ),
+        needs=(GITLAB,) if ci.there(inputs) else (),
         timeout_seconds=900,
     )
-    return ci.publishing(job, inputs, _variables(host))
+    return ci.publishing(NAME, job, inputs)
 
 
 def release(inputs: ToolInputs) -> Release:
@@ -207,6 +200,7 @@ def release(inputs: ToolInputs) -> Release:
             Secret(
                 name=MONITORING_SECRET, namespace=NAMESPACE, data={"passcode": Generated(password=MONITORING_PASSCODE)}
             ),
+            *ci.secrets(NAME, NAMESPACE, inputs),
             *(
                 (Secret(name=beside_bundle(CA_SECRET, inputs), namespace=NAMESPACE, data={"ca-{number}.crt": EachCa()}),)
                 if inputs.ca_bundle

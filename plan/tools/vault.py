@@ -256,10 +256,10 @@ def release(inputs: ToolInputs) -> Release:
             *closed(inputs, "vault-emergency-closed", NAMESPACE, host, paths=CLOSED, backend=("vault-active", PORT)),
         ),
         after=after(inputs),
-        gitlab=ci.access(inputs),
+        gitlab=ci.access(NAME, inputs),
         jobs=(
             _job(inputs, host),
-            *ci.job("vault-ci-variables", inputs, {"VAULT_ADDR": ci.Variable(about="Vault", value=f"https://{host}")}),
+            *ci.job(NAME, "vault-ci-variables", inputs),
         ),
         clients=(
             OidcClient(

@@ -1,4 +1,4 @@
-"""CI variables of GitLab's instance, by the Job that does nothing else, against a double of GitLab's API."""
+"""CI variables of GitLab's instance, by the Job that does nothing else, where Vault stands alone; against a double of GitLab's API."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from tests.support.gitlab_ci_double import CiGitLab
 from tests.support.gitlab_double import AccessToken
 from tests.support.platform import plan_of
 
+OFF = {tool: {"enabled": False} for tool in ("defectdojo", "sonarqube", "harbor")}
 (JOB,) = (
-    job for release in plan_of().releases["standalone"] for job in release.jobs if job.name == "vault-ci-variables"
+    job
+    for release in plan_of(changes={"tools": OFF, "kubernetes": {"registryMirror": "none"}}).releases["standalone"]
+    for job in release.jobs
+    if job.name == "vault-ci-variables"
 )
 TOKEN, ADDRESS = "glci-of-an-administrator", "https://vault.devops.example.com"
 ADMINISTRATOR = AccessToken(scopes=frozenset({"api"}))
@@ -112,6 +116,13 @@ def test_a_token_that_may_not_is_named_as_the_reason(place: Place, token: Access
     page = place.refused()
     assert "GitLab does not let this stack's token at the CI variables" in page and answer in page
     assert "an administrator's, with the scope api" in page
+
+
+def test_a_variable_that_names_a_secret_has_what_is_in_it(place: Place) -> None:
+    (place.folder / "secrets/harbor-robot").mkdir(parents=True)
+    (place.folder / "secrets/harbor-robot/password").write_text("of-the-Secret-1")
+    assert place.run(VAULT_ADDR={"value": None, "secret": "harbor-robot", "masked": True}).returncode == 0
+    assert place.gitlab.variables["VAULT_ADDR"]["value"] == "of-the-Secret-1"
 
 
 @pytest.mark.parametrize("value", ["short", "two words of text", "two\nlines-of-text"])

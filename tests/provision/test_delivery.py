@@ -22,8 +22,14 @@ from tests.support.gitlab_ci_double import CiGitLab
 from tests.support.gitlab_double import AccessToken
 from tests.support.platform import plan_of
 
-RELEASES = {release.name: release for release in plan_of("standalone").releases["standalone"]}
-PASSWORD, CI_PASSWORD = "Strong-password-0123456789", "Ci-password-0123456789"
+GROUPS = {"gitlabRunner": {"pushGroups": ["shop"]}}
+RELEASES = {release.name: release for release in plan_of("standalone", changes=GROUPS).releases["standalone"]}
+(WITHOUT_DOJO,) = (  # where it is SonarQube that sets the variables of all
+    release
+    for release in plan_of("standalone", changes={**GROUPS, "tools": {"defectdojo": {"enabled": False}}}).releases["standalone"]
+    if release.name == "sonarqube"
+)
+PASSWORD, CI_PASSWORD, ROBOT = "Strong-password-0123456789", "Ci-password-0123456789", "Robot-secret-0123456789"
 CI_TOKEN, READ_TOKEN = "glci-of-an-administrator", "glread-of-a-reader"
 MARK = "made by the Opstella stack"
 
@@ -59,14 +65,16 @@ class Place:
         environment = {
             f"{name.upper()}_URL": self.url, "KUBERNETES_API": self.api, "SERVICE_ACCOUNT": str(self.folder / "account"),
             "SECRETS": str(self.folder / "secrets"), "CONFIG_FILE": str(self.folder / f"{name}.json"), "PATIENCE": "2",
-            "GITLAB_URL": self.gitlab_url, "VARIABLES_FILE": str(self.folder / "ci_variables.json"), "PATH": os.environ["PATH"],
+            "PATH": os.environ["PATH"],
         }  # fmt: skip
-        assert {f"{name.upper()}_URL", "GITLAB_URL"} <= set(job.environment) and "gitlab" in job.needs
+        assert f"{name.upper()}_URL" in job.environment and "gitlab" in job.needs
+        if "GITLAB_URL" in job.environment:
+            environment |= {"GITLAB_URL": self.gitlab_url, "VARIABLES_FILE": str(self.folder / "ci_variables.json")}
         done = subprocess.run(
             [sys.executable, str(self.folder / f"{name}.py")],
             env=environment, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
-        for secret in (PASSWORD, CI_PASSWORD, "sqtoken", "token-of", CI_TOKEN, READ_TOKEN):
+        for secret in (PASSWORD, CI_PASSWORD, "sqtoken", "token-of", CI_TOKEN, READ_TOKEN, ROBOT):
             assert secret not in done.stdout + done.stderr
         return done
 
@@ -91,18 +99,22 @@ def gitlab() -> CiGitLab:
 @pytest.fixture
 def sonar(tmp_path: Path, gitlab: CiGitLab) -> Iterator[Place]:
     double, cluster = SonarQube(), Cluster()
-    secrets = {"admin": {"password": PASSWORD}, "gitlab": {"token": READ_TOKEN}, "gitlab-ci": {"token": CI_TOKEN}}
+    secrets = {
+        "admin": {"password": PASSWORD}, "gitlab": {"token": READ_TOKEN}, "gitlab-ci": {"token": CI_TOKEN},
+        "harbor-robot": {"password": ROBOT},
+    }  # fmt: skip
     with serving(double) as url, serving(cluster) as api, serving(gitlab) as there:
-        yield Place(double, RELEASES["sonarqube"], url, cluster, api, gitlab, there, tmp_path / "sonar", secrets)
+        yield Place(double, WITHOUT_DOJO, url, cluster, api, gitlab, there, tmp_path / "sonar", secrets)
 
 
 @pytest.fixture
 def dojo(tmp_path: Path, gitlab: CiGitLab) -> Iterator[Place]:
     double, cluster = DefectDojo(PASSWORD), Cluster()
     theirs = f"/api/v1/namespaces/{sonarqube.NAMESPACE}/secrets/{sonarqube.TOKENS_SECRET}"
-    cluster.secrets[theirs] = {"metadata": {"resourceVersion": "1"}, "data": {"defectdojo": "c3F0b2tlbi1vZi1kb2pv"}}
+    cluster.secrets[theirs] = {"metadata": {"resourceVersion": "1"}, "data": {"defectdojo": "c3F0b2tlbi1vZi1kb2pv", "ci": "c3F0b2tlbi1vZi1jaQ=="}}
     secrets = {
         "admin": {"DD_ADMIN_PASSWORD": PASSWORD}, "ci": {"password": CI_PASSWORD}, "gitlab-ci": {"token": CI_TOKEN},
+        "harbor-robot": {"password": ROBOT},
     }  # fmt: skip
     with serving(double) as url, serving(cluster) as api, serving(gitlab) as there:
         yield Place(double, RELEASES["defectdojo"], url, cluster, api, gitlab, there, tmp_path / "dojo", secrets)
@@ -256,7 +268,7 @@ def test_defectdojo_with_another_password_is_refused(dojo: Place) -> None:
 def test_defectdojo_says_when_sonarqubes_token_is_not_there(dojo: Place) -> None:
     dojo.cluster.secrets.clear()
     done = dojo.run()
-    assert done.returncode == 1 and "SonarQube's token for DefectDojo is not there" in done.stderr
+    assert done.returncode == 1 and "SonarQube's token is not there" in done.stderr
 
 
 def test_a_user_of_cis_name_that_is_somebody_elses_is_refused(dojo: Place) -> None:
@@ -269,20 +281,54 @@ def test_a_user_of_cis_name_that_is_somebody_elses_is_refused(dojo: Place) -> No
 # --- what they tell one another ---
 
 
-def test_pipelines_find_sonarqube_and_defectdojo_with_tokens_that_work(sonar: Place, dojo: Place) -> None:
-    sonar.applied()
-    dojo.applied()
-    assert isinstance(sonar.double, SonarQube)
-    there = sonar.gitlab.variables
-    assert {key: one["value"] for key, one in there.items()} == {
+def test_the_one_that_sets_variables_sets_those_of_all_with_secrets_that_work(sonar: Place, dojo: Place) -> None:
+    stated = {
         "SONAR_HOST_URL": f"https://{RELEASES['sonarqube'].host}",
-        "SONAR_TOKEN": sonar.double.tokens["opstella-ci"],
+        "HARBOR_HOST": RELEASES["harbor"].host,
+        "HARBOR_PROJECT": "library",
+        "VAULT_ADDR": f"https://{RELEASES['vault'].host}",
+    }
+    of_groups = {"HARBOR_USERNAME": "robot$library+opstella-ci", "HARBOR_PASSWORD": ROBOT}
+
+    def found(place: Place) -> dict[str, str]:
+        place.gitlab.variables.clear()
+        place.gitlab.groups.clear()
+        place.applied()
+        assert {key: one["value"] for key, one in place.gitlab.groups["shop"].items()} == of_groups
+        there = [*place.gitlab.variables.values(), *place.gitlab.groups["shop"].values()]
+        assert all(one["raw"] and MARK in one["description"] for one in there)
+        masked = {one["key"] for one in there if one["masked"]}
+        assert masked == {one["key"] for one in there if "TOKEN" in one["key"] or "PASSWORD" in one["key"]}
+        assert {one["key"] for one in there if one["protected"]} == set(of_groups)
+        return {key: one["value"] for key, one in place.gitlab.variables.items()}
+
+    alone = found(sonar)
+    assert isinstance(sonar.double, SonarQube)
+    assert alone == {**stated, "SONAR_TOKEN": sonar.double.tokens["opstella-ci"]}
+    assert found(dojo) == {
+        **stated,
+        "SONAR_TOKEN": "sqtoken-of-ci",
         "DEFECTDOJO_URL": f"https://{RELEASES['defectdojo'].host}",
         "DEFECTDOJO_PRODUCT_TYPE": "GitLab",
         "DEFECTDOJO_TOKEN": DefectDojo.of(defectdojo.CI_USER),
     }
-    assert {key for key, one in there.items() if one["masked"]} == {"SONAR_TOKEN", "DEFECTDOJO_TOKEN"}
-    assert all(one["raw"] and not one["protected"] and MARK in one["description"] for one in there.values())
+
+
+def test_with_defectdojo_beside_it_sonarqube_makes_its_token_and_asks_nothing_of_gitlab(sonar: Place) -> None:
+    sonar.release = RELEASES["sonarqube"]
+    del sonar.secrets["gitlab-ci"], sonar.secrets["harbor-robot"]
+    sonar.gitlab_url = "http://127.0.0.1:1"
+    sonar.applied()
+    assert isinstance(sonar.double, SonarQube)
+    assert sonar.cluster.value(sonarqube.NAMESPACE, sonarqube.TOKENS_SECRET, "ci") == sonar.double.tokens["opstella-ci"]
+
+
+def test_defectdojo_hands_on_sonarqubes_new_token(dojo: Place) -> None:
+    dojo.applied()
+    (secret,) = (s for path, s in dojo.cluster.secrets.items() if path.endswith(sonarqube.TOKENS_SECRET))
+    secret["data"]["ci"] = "c3F0b2tlbi10d28="
+    assert dojo.applied() == "changed: CI variable SONAR_TOKEN: value\n1 changes\n"
+    assert dojo.gitlab.variables["SONAR_TOKEN"]["value"] == "sqtoken-two"
 
 
 def test_the_tools_own_settings_stand_before_gitlab_is_asked(sonar: Place) -> None:
@@ -294,7 +340,7 @@ def test_the_tools_own_settings_stand_before_gitlab_is_asked(sonar: Place) -> No
     kept = sonar.cluster.value(sonarqube.NAMESPACE, sonarqube.TOKENS_SECRET, "ci")
     assert kept == sonar.double.tokens["opstella-ci"]
     sonar.gitlab.tokens[CI_TOKEN] = AccessToken(scopes=frozenset({"api"}))
-    assert sonar.applied().endswith("2 changes\n")
+    assert "CI variable SONAR_TOKEN: made" in sonar.applied()
     assert sonar.gitlab.variables["SONAR_TOKEN"]["value"] == kept
 
 
