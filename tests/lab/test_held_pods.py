@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (folder / "ca.crt").write_bytes((folder / "certs/apiserver.crt").read_bytes())
         with (folder / "held.log").open("wb") as log:
             given = {
-                "OPSTELLA_API_SERVER": f"https://localhost:{cluster.port}", "OPSTELLA_FOLDER": str(folder),
+                "OPSTELLA_API_SERVER": f"https://127.0.0.1:{cluster.port}", "OPSTELLA_FOLDER": str(folder),
                 "OPSTELLA_STAGES": str(kwok / "stages.yaml"), "PATH": os.environ["PATH"],
             }  # fmt: skip
             held = [folder / "held", "-test.run", "^TestPodsOfARealServer$", "-test.timeout", "10m"]
