@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 from components.chart_archives import digest_of, download
 from config.errors import ConfigurationError, Fault
-from config.load import from_stack_file
 from config.stack_choice import add_arguments, stack_file
 from plan.chart_sources import ChartSource
-from plan.plan import build
+from plan.stack_file import of_stack_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON, with version, repository and the pinned digest")
     given = parser.parse_args(arguments)
     try:
-        file = stack_file(given)
-        stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        plan = build(from_stack_file(file), f"opstella/{stack}")
+        plan = of_stack_file(stack_file(given))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
