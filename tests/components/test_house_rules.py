@@ -12,7 +12,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from tests.support.platform import ARCHITECTURES, deployed, plan_of, reference
+from tests.support.platform import RECORDED, deployed, four_clusters, plan_of, reference
 from tests.support.stack import STACK, Recording, run
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_what_a_command_printed_is_read_in_host_only() -> None:
         assert not read or path.name == "host.py", f"{path.name}:{read[0].lineno}"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", RECORDED)
 def test_what_is_deleted_is_deleted_before_it_is_made_again(preview: bool, architecture: str) -> None:
     """The engine's default is the reverse: a replacement would install on a machine and then uninstall there."""
     deleted = [r for r in whole(preview, architecture).commands if "delete" in r.inputs]
@@ -160,7 +160,7 @@ def whole(preview: bool, architecture: str) -> Recording:
     return reference(architecture, preview)
 
 
-@pytest.mark.parametrize("architecture", ["standalone", pytest.param("multicluster", marks=pytest.mark.toolchain)])
+@pytest.mark.parametrize("architecture", RECORDED)
 def test_every_component_has_children_named_after_it(preview: bool, architecture: str) -> None:
     found = whole(preview, architecture)
     assert {c.type.rpartition(":")[2] for c in found.components} == set(COMPONENTS)
@@ -171,7 +171,7 @@ def test_every_component_has_children_named_after_it(preview: bool, architecture
             assert child.name.startswith(f"{one.name}-"), f"{child.name} in {one.name}"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", RECORDED)
 def test_nothing_but_components_stands_at_the_top(preview: bool, architecture: str) -> None:
     found = whole(preview, architecture)
     top = [r for r in found.resources if r.parent == found.stack]
@@ -180,12 +180,13 @@ def test_nothing_but_components_stands_at_the_top(preview: bool, architecture: s
     assert not [r.name for r in found.resources if r.type != STACK and r.parent not in urns]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", RECORDED)
 def test_every_component_declares_outputs(preview: bool, architecture: str) -> None:
     found = whole(preview, architecture)
     assert not [c.name for c in found.components if not found.declared.get(c.urn)]
 
 
+@four_clusters
 def test_names_are_unique_by_type() -> None:
     found = reference("multicluster")
     urns = [r.urn for r in found.resources]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from plan.tools.needs import GITLAB
-from tests.support.platform import deployed, plan_of, reference
+from tests.support.platform import RECORDED, deployed, four_clusters, plan_of, reference
 from tests.support.stack import Recording, Registered
 
 HELM = "kubernetes:helm.sh/v3:Release"
 
 
 # Four clusters are recorded for seconds.
-@pytest.fixture(params=["standalone", pytest.param("multicluster", marks=pytest.mark.toolchain)])
+@pytest.fixture(params=RECORDED)
 def architecture(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -91,6 +91,7 @@ def test_a_cluster_joins_through_the_load_balancer_that_it_shares() -> None:
     assert found.exports["kubernetes_api"]["one"] == "https://10.2.0.9:6443"
 
 
+@four_clusters
 def test_clusters_do_not_wait_for_each_other() -> None:
     found = reference("multicluster")
     names = [c.name for c in plan_of("multicluster").topology.clusters]
@@ -102,6 +103,7 @@ def test_clusters_do_not_wait_for_each_other() -> None:
                 assert not found.before(first, last), (one, two)
 
 
+@four_clusters
 def test_a_tool_waits_for_another_cluster_only_where_it_needs_it(preview: bool) -> None:
     found = reference("multicluster", preview)
     realm = found.named("devsecops-tools-keycloak-keycloak-realm", "kubernetes:batch/v1:Job")
@@ -114,6 +116,7 @@ def test_a_tool_waits_for_another_cluster_only_where_it_needs_it(preview: bool) 
             assert not found.before(found.named(f"{other}-nodes-kubeconfig"), found.named(f"dev-tools-{tool}", HELM))
 
 
+@four_clusters
 def test_only_what_verifies_other_clusters_waits_for_their_first_server(preview: bool) -> None:
     found = reference("multicluster", preview)
     setup = found.named("devsecops-tools-vault-vault-setup", "kubernetes:batch/v1:Job")

@@ -10,7 +10,7 @@ import pytest
 from plan import cilium
 from plan.tools.catalogue import NAMES
 from tests.config import material
-from tests.support.platform import ARCHITECTURES, airgap, deployed, plan_of, provided, reference
+from tests.support.platform import RECORDED, airgap, deployed, four_clusters, plan_of, provided, reference
 from tests.support.sent import sent
 from tests.support.stack import CERTIFICATE, UNKNOWN, Recording, Secret, bare, kubeconfig
 
@@ -22,7 +22,7 @@ OUTPUTS = {
 }  # fmt: skip
 TOOLS = {release.name for release in plan_of().releases["standalone"]}
 
-architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
+architectures = pytest.mark.parametrize("architecture", RECORDED)
 both = pytest.mark.parametrize("preview", [False, True], ids=["update", "preview"])
 
 
@@ -42,6 +42,7 @@ def test_standalone_is_ten_machines(preview: bool) -> None:
     assert {r.name for r in reference("standalone", preview).of_type(HELM)} == {f"standalone-tools-{t}" for t in TOOLS}
 
 
+@four_clusters
 @both
 def test_multicluster_is_thirty_six_machines(preview: bool) -> None:
     found = reference("multicluster", preview)
@@ -245,6 +246,7 @@ def protected(found: Recording) -> set[str]:
     return {resource.name for resource in found.resources if resource.request.protect}
 
 
+@four_clusters
 @both
 def test_what_holds_a_clusters_data_is_protected_and_nothing_else(preview: bool) -> None:
     """Its first server and its share; a worker, a tool or a load balancer may go."""
@@ -256,6 +258,7 @@ def test_what_holds_a_clusters_data_is_protected_and_nothing_else(preview: bool)
     }
 
 
+@four_clusters
 def test_a_removable_cluster_is_not_protected() -> None:
     found = deployed(plan_of("multicluster", {"clusters": {"prd": {"removable": True}}}))
     assert protected(found) == {n for n in protected(reference("multicluster")) if not n.startswith("prd-")}

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.config import material
-from tests.support.platform import ARCHITECTURES, deployed, plan_of, reference, ssh_key
+from tests.support.platform import RECORDED, deployed, four_clusters, plan_of, reference, ssh_key
 from tests.support.sent import decoded
 from tests.support.stack import Recording, Secret, answers, bare, clear_texts, kubeconfig
 
@@ -56,7 +56,7 @@ def made_up(found: Recording) -> list[str]:
     return hidden
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", RECORDED)
 def test_no_secret_stands_in_clear(architecture: str) -> None:
     found = deployed(plan_of(architecture), answer=answering)
     canaries = [MARK, *lines_of(ssh_key()), *made_up(found)]
@@ -118,6 +118,7 @@ def test_every_command_that_hides_its_input_hides_its_answer() -> None:
             assert {"stdout", "stderr"} <= set(resource.request.additionalSecretOutputs), resource.name
 
 
+@four_clusters
 def test_nothing_of_a_secret_stands_in_a_command_line() -> None:
     """Command lines show in a process list; they name a phase and a time, and nothing else."""
     lines = {r.inputs[k] for r in reference("multicluster").commands for k in ("create", "update", "delete") if k in r.inputs}  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -24,6 +25,10 @@ from tests.support.stack import Answers, Recording, answers, run
 
 DOMAIN = "devops.example.com"
 ARCHITECTURES = ("standalone", "multicluster")
+four_clusters = pytest.mark.toolchain
+"""Of a test that records the deployment of multicluster: it takes ten seconds, which the quick tests have not."""
+RECORDED = ("standalone", pytest.param("multicluster", marks=four_clusters))
+"""The same, for tests that record their deployment."""
 
 
 @cache
