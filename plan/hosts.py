@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import collapse_addresses
+from ipaddress import IPv4Network, collapse_addresses
 
 from config.model import Settings
 from plan import access, chrony, dns, gitlab, haproxy, media, network, nfs, nftables, proxies, rke2
@@ -119,16 +119,18 @@ def _sysctls(host: Host) -> Mapping[str, str | int]:
 
 def _ssh_from(host: Host, contract: Contract) -> tuple[str, ...]:
     """The networks that SSH is let in from; empty for anyone."""
-    port = contract.settings.ssh.port
-    found = [o.networks for o in network.openings(host, contract) if o.rule.opens("tcp", port)]
-    return () if () in found else tuple(str(n) for n in collapse_addresses(n for networks in found for n in networks))
+    return () if () in _ssh_openings(host, contract) else administrators_from(host, contract)
 
 
 def administrators_from(host: Host, contract: Contract) -> tuple[str, ...]:
-    """The networks that somebody is named for who opens SSH to `host`; what is open to anyone is no administrators' way."""
+    """The networks from which rules let SSH to `host` in. A rule that lets in anyone names no network, and adds none."""
+    return tuple(str(n) for n in collapse_addresses(n for networks in _ssh_openings(host, contract) for n in networks))
+
+
+def _ssh_openings(host: Host, contract: Contract) -> list[tuple[IPv4Network, ...]]:
+    """The networks of each rule that opens SSH to `host`; none for anyone."""
     port = contract.settings.ssh.port
-    found = [o.networks for o in network.openings(host, contract) if o.rule.opens("tcp", port)]
-    return tuple(str(n) for n in collapse_addresses(n for networks in found for n in networks))
+    return [o.networks for o in network.openings(host, contract) if o.rule.opens("tcp", port)]
 
 
 def _passing(host: Host, settings: Settings) -> tuple[str, ...]:
