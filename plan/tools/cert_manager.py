@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from plan import versions
 from plan.tools import certificate_policy, vault_issuer
 from plan.tools.common import replicas_of, resources
@@ -12,7 +15,26 @@ NAME = NAMESPACE = "cert-manager"
 CA_SECRET = "opstella-ca"
 WEBHOOK_PORT, WEBHOOK = 10250, {"app.kubernetes.io/component": "webhook"}
 CONTROLLER = {"app.kubernetes.io/component": "controller"}
-LEAF_DURATION, LEAF_RENEW_BEFORE = "720h", "240h"
+
+
+def certificate(name: str, namespace: str, names: Sequence[str], inputs: ToolInputs, **spec: Any) -> Manifest:
+    """A server's Certificate for the DNS `names`, signed by the stack's ClusterIssuer into the Secret `name`. `spec`: what
+    else its specification has, or has otherwise."""
+    body: Values = {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "secretName": name,
+            "dnsNames": list(names),
+            "duration": "720h",
+            "renewBefore": "240h",
+            "usages": ["digital signature", "key encipherment", "server auth"],
+            "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
+            **spec,
+        },
+    }
+    return Manifest(name=name, namespace=namespace, needs=(NAME,), wait_for="condition=Ready", body=body)
 
 
 def _values(inputs: ToolInputs) -> Values:

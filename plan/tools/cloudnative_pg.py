@@ -105,27 +105,9 @@ def authorities(database: Database, namespace: str, inputs: ToolInputs) -> Secre
 
 def certificate(database: Database, namespace: str, inputs: ToolInputs) -> Manifest:
     """The server's certificate, signed by the stack's intermediate."""
-    name = _server_secret(database)
-    return Manifest(
-        name=name,
-        namespace=namespace,
-        needs=(cert_manager.NAME,),
-        wait_for="condition=Ready",
-        body={
-            "apiVersion": "cert-manager.io/v1",
-            "kind": "Certificate",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {
-                "secretName": name,
-                "secretTemplate": {"labels": dict(RELOAD)},
-                "dnsNames": [host(database, namespace)],
-                "usages": ["digital signature", "key encipherment", "server auth"],
-                "duration": cert_manager.LEAF_DURATION,
-                "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
-                "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
-            },
-        },
-    )
+    labels = {"labels": dict(RELOAD)}
+    names = [host(database, namespace)]
+    return cert_manager.certificate(_server_secret(database), namespace, names, inputs, secretTemplate=labels)
 
 
 def _backup(archive: Archive) -> Values:

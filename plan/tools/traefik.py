@@ -95,26 +95,8 @@ def _values(inputs: ToolInputs) -> Values:
 
 
 def _certificate(inputs: ToolInputs) -> Manifest:
-    return Manifest(
-        name=TLS_SECRET,
-        namespace=NAMESPACE,
-        needs=(cert_manager.NAME,),
-        wait_for="condition=Ready",
-        body={
-            "apiVersion": "cert-manager.io/v1",
-            "kind": "Certificate",
-            "metadata": {"name": TLS_SECRET, "namespace": NAMESPACE},
-            "spec": {
-                "secretName": TLS_SECRET,
-                "dnsNames": [inputs.domain, f"*.{inputs.domain}"],
-                "duration": cert_manager.LEAF_DURATION,
-                "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
-                "privateKey": {"algorithm": "RSA", "size": 2048, "rotationPolicy": "Always"},
-                "usages": ["digital signature", "key encipherment", "server auth"],
-                "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
-            },
-        },
-    )
+    key = {"algorithm": "RSA", "size": 2048, "rotationPolicy": "Always"}
+    return cert_manager.certificate(TLS_SECRET, NAMESPACE, [inputs.domain, f"*.{inputs.domain}"], inputs, privateKey=key)
 
 
 def release(inputs: ToolInputs) -> Release:

@@ -14,18 +14,15 @@ LABELS = {"app.kubernetes.io/name": "vault", "app.kubernetes.io/instance": NAME,
 def _certificate(inputs: ToolInputs) -> Manifest:
     services = [f"{name}.{NAMESPACE}.svc" for name in ("vault", "vault-active")]
     pods = ["*.vault-internal", f"*.vault-internal.{NAMESPACE}.svc"]
-    spec = {
-        "secretName": TLS_SECRET,
-        "dnsNames": [*services, *pods, "localhost"],
-        "ipAddresses": ["127.0.0.1"],
-        "duration": cert_manager.LEAF_DURATION,
-        "renewBefore": cert_manager.LEAF_RENEW_BEFORE,
-        "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-        "usages": ["digital signature", "server auth", "client auth"],
-        "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": inputs.cluster_issuer},
-    }
-    return _manifest("cert-manager.io/v1", "Certificate", TLS_SECRET, NAMESPACE, (cert_manager.NAME,),
-                     "condition=Ready", spec=spec)  # fmt: skip
+    return cert_manager.certificate(
+        TLS_SECRET,
+        NAMESPACE,
+        [*services, *pods, "localhost"],
+        inputs,
+        ipAddresses=["127.0.0.1"],
+        privateKey={"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+        usages=["digital signature", "server auth", "client auth"],
+    )
 
 
 def _manifest(
