@@ -37,7 +37,7 @@ where that is. It may be deleted at any time."""
 _LIMIT = 100 * 2**20  # bytes; Helm takes no larger chart
 _SECONDS = 60
 _AT_ONCE = 8
-# Every scalar is text: a version such as 1.10 is no number.
+# Every scalar is text: a version such as 1.10 is not a number.
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _REACH = (
     "check that this machine reaches it: the proxy (https_proxy, no_proxy) and the certificate authorities (the system's, or "
