@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Comes over a new connection after `prepare`: that it came at all proves that the new rules let the
-# operator in. Stops the roll-back and makes the rules last.
+# operator in; where they were rolled back before it came, its own packets prove it. Stops the roll-back and makes the rules last.
 
 main() {
   local confirmed=$STATE/firewall.nft candidate=$STATE/firewall-candidate.nft wanted
@@ -38,14 +38,23 @@ firewall_again() {
   : >/run/opstella/firewall/pending
   rm -f /run/opstella/firewall/listing
   bash /run/opstella/firewall/rollback.sh
+  systemctl stop opstella-firewall-rollback.timer 2>/dev/null || true
 }
 
-# The preparation does not run again by itself when its values are the same, so the candidate is put in
-# force here once more, with a longer time: running again is then enough.
+# After a run that died between the two, the engine does not run the preparation again: its values are the same. So the candidate is
+# put in force here once more, and this connection, which came while it was not, is tried on its rules.
 try_again() {
+  local connection
+  connection=$(ssh_connection)
+  if [[ -z $connection ]]; then
+    firewall_try "$1" 180
+    die "the firewall had already been rolled back, or the host restarted: no confirmation came in time" \
+      "the rules are in force again: run again within 3 minutes, over a new connection" 75
+  fi
+  undo_by firewall_again
   firewall_try "$1" 180
-  die "the firewall had already been rolled back, or the host restarted: no confirmation came in time" \
-    "the rules are in force again: run again within 3 minutes. If this host cannot be reached then, they lock you out; it opens by itself afterwards: correct them" 75
+  firewall_admits "$connection" || die "the new rules would lock you out of this host: they do not let in this connection, which comes from ${connection%% *}; those that were confirmed before are in force again" \
+    "$LET_OPERATOR_IN"
 }
 
 install_unit() {

@@ -719,19 +719,26 @@ ipv4_number() {
   printf '%s' $(((first << 24) + (second << 16) + (third << 8) + fourth))
 }
 
-# ssh_client: where this run was dialled from. sudo takes that from our environment, so it is sought in those above us.
-ssh_client() {
+# ssh_connection: the SSH connection of this run: client, its port, our address, our port; nothing when there is none. sudo takes
+# that from our environment, so it is sought in those above us.
+ssh_connection() {
   local pid=$$ entry
   while [[ -n $pid ]] && ((pid > 1)); do
     while IFS= read -r -d '' entry; do
       [[ $entry == SSH_CONNECTION=* ]] || continue
       entry=${entry#*=}
-      entry=${entry%% *}
-      printf '%s' "${entry#::ffff:}"
+      printf '%s' "${entry//::ffff:/}"
       return
     done <"/proc/$pid/environ"
     pid=$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status")
   done
+}
+
+# ssh_client: where this run was dialled from.
+ssh_client() {
+  local connection
+  connection=$(ssh_connection)
+  printf '%s' "${connection%% *}"
 }
 
 # fetch_verified URL PATH SHA256: sets DID; a file that is already right is not loaded again.
@@ -1076,6 +1083,9 @@ trust_store_install() {
 
 # ---- firewall ---------------------------------------------------------------------------------
 
+# shellcheck disable=SC2034 # the phases `prepare` and `confirm` say it
+LET_OPERATOR_IN="on the bastion, add the network that you come from to opstella:firewall.operatorNetworks; behind it, opstella:bastion.address must be the address that the machines see"
+
 # firewall_lock: the roll-back takes the same lock, so that a confirmation and a roll-back never cross.
 firewall_lock() {
   folder /run/opstella/firewall 0700
@@ -1108,6 +1118,46 @@ firewall_try() {
   : >/run/opstella/firewall/pending
   firewall_text "$candidate" | nft -f -
   changed "firewall in force; it rolls back in $seconds s unless it is confirmed"
+}
+
+# firewall_admits CONNECTION: whether the rules in force let in the packets of this SSH connection without knowing it, as they
+# would those of a new one. For a moment they are not tracked, so no rule for what is established holds for them: when the other
+# end acknowledges a line of ours all the same, its packet came by the rule that lets SSH in.
+firewall_admits() {
+  local client port address own before try family=ip done=1
+  read -r client port address own <<<"$1"
+  [[ $client != *:* ]] || family=ip6
+  undo_by firewall_tracks_all
+  firewall_tracks_all
+  nft -f - <<<"table inet opstella_untracked {
+    chain in {
+      type filter hook prerouting priority raw;
+      $family saddr $client tcp sport $port $family daddr $address tcp dport $own notrack
+    }
+    chain out {
+      type filter hook output priority raw;
+      $family daddr $client tcp dport $port $family saddr $address tcp sport $own notrack
+    }
+  }"
+  sleep 1 # what was under way came by the old rules
+  before=$(acknowledged "$client" "$port")
+  say "the firewall's rules are tried on this connection"
+  for ((try = 0; try < 20; try++)); do
+    if (($(acknowledged "$client" "$port") > before)); then
+      done=0
+      break
+    fi
+    sleep 0.5
+  done
+  firewall_tracks_all
+  return "$done"
+}
+
+firewall_tracks_all() { nft -f - <<<$'add table inet opstella_untracked\ndelete table inet opstella_untracked'; }
+
+# acknowledged CLIENT PORT: bytes that the other end of an SSH connection has acknowledged.
+acknowledged() {
+  ss -H -n -t -i dst "$1" and dport = ":$2" | awk 'match($0, /bytes_acked:[0-9]+/) { bytes = substr($0, RSTART + 12, RLENGTH - 12) } END { print bytes + 0 }'
 }
 
 firewall_rollback_program() {

@@ -392,7 +392,7 @@ operator_stays_in() {
     done
   fi
   die "the new rules would lock you out of ${V[hostname]}: this connection comes from $client, and they let SSH in from ${LIST[*]} only; the firewall stays as it is" \
-    "on the bastion, add the network that you come from to opstella:firewall.operatorNetworks; behind it, opstella:bastion.address must be the address that the machines see"
+    "$LET_OPERATOR_IN"
 }
 
 # No ruleset means no firewall of ours: one from before goes, now and at the next boot.

@@ -174,19 +174,36 @@ def test_who_dialled_lately_is_no_change_of_the_rules(host: Container, authority
     assert prepare(host, authority, OPEN).changed == []
 
 
-def test_a_confirmation_that_comes_too_late_is_told_so_and_can_come_again(host: Container, authority: str) -> None:
+def test_a_confirmation_that_comes_too_late_proves_the_rules_by_its_own_packets(host: Container, authority: str) -> None:
+    """As after a run that died between the two: the engine sends the confirmation only, once."""
     wider = rules(22, 80, 111, NFSD, MOUNTD, 8080)
     assert prepare(host, authority, wider, rollback_seconds=2).status == 0
     time.sleep(4)
     assert "8080" not in host.ssh("nft list table inet opstella").stdout
     late = confirm(host, wider)
-    assert late.status == 75
-    assert "had already been rolled back" in late.stderr and "run again within" in late.stderr
-    assert confirm(host, wider).status == 0
+    assert late.status == 0 and "firewall confirmed" in late.changed, late.stderr
     assert host.ssh("systemctl list-timers --no-legend opstella-firewall-rollback.timer").stdout == ""
     assert "8080" in host.ssh("nft list table inet opstella").stdout
+    assert "untracked" not in host.ssh("nft list ruleset").stdout
+    assert confirm(host, wider).changed == []
     assert prepare(host, authority, OPEN).status == 0
     assert confirm(host, OPEN).status == 0
+
+
+def test_a_late_confirmation_of_rules_that_lock_the_operator_out_is_refused(host: Container, authority: str) -> None:
+    assert prepare(host, authority, LOCKED, rollback_seconds=2).status == 0
+    time.sleep(4)
+    late = confirm(host, LOCKED)
+    assert late.status == 1
+    assert f"they do not let in this connection, which comes from {OPERATOR}" in late.stderr
+    assert "what to do: on the bastion, add the network" in late.stderr
+    rest = host.ssh("nft list ruleset; systemctl list-timers --no-legend opstella-firewall-rollback.timer")
+    assert rest.returncode == 0 and "tcp dport { 22, 80" in rest.stdout
+    assert "2222" not in rest.stdout and "untracked" not in rest.stdout and "rollback" not in rest.stdout
+    assert host.ssh("sha256sum /etc/opstella/firewall.nft").stdout.startswith(digest(OPEN))
+    # The next preparation drops them.
+    assert prepare(host, authority, OPEN).status == 0
+    assert host.ssh("ls /etc/opstella/firewall-candidate.nft").returncode != 0
 
 
 def test_a_confirmed_firewall_outlives_its_timer_and_the_table_is_put_back_when_it_was_flushed(host: Container, authority: str) -> None:
