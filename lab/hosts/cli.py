@@ -378,8 +378,7 @@ def down(names: Names, quiet: bool = False) -> None:
         shutil.rmtree(names.folder, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(names.owner)
-    if not any(Path("/run").glob("*-lab.json")):
-        limits.give_back()
+    limits.give_back(unless=lambda: any(Path("/run").glob("*-lab.json")))
     left = {kind: items for kind, items in leftovers(names).items() if items}
     if left:
         lines = "\n".join(f"  {kind}: {', '.join(items)}" for kind, items in left.items())

@@ -57,9 +57,11 @@ def test_each_lab_gets_room_of_its_own_and_the_last_one_gives_it_back(tmp_path: 
     assert int(limit.read_text()) == 128 + 36 * limits.PER_HOST
     limits.make_room(2, limit, before)
     assert int(limit.read_text()) == 128 + 38 * limits.PER_HOST
-    limits.give_back(limit, before)
+    limits.give_back(lambda: True, limit, before)
+    assert int(limit.read_text()) == 128 + 38 * limits.PER_HOST
+    limits.give_back(lambda: False, limit, before)
     assert (limit.read_text(), before.exists()) == ("128\n", False)
     # Nothing was raised: nothing is set, whatever somebody else has set meanwhile.
     limit.write_text("512\n")
-    limits.give_back(limit, before)
+    limits.give_back(lambda: False, limit, before)
     assert limit.read_text() == "512\n"
