@@ -62,7 +62,7 @@ lab-down: ## stop the lab and leave nothing of it behind
 	@lab/lab down $(ARGS)
 
 test: setup ## every test: unit, then toolchain, then the lab end to end
-	@lab/toolchain/run-tests unit toolchain lab
+	@lab/toolchain/run-tests unit toolchain lab quiet
 
 test-unit: engine ## settings, plan and components without an engine (under two minutes)
 	@lab/toolchain/run-tests unit
@@ -71,7 +71,7 @@ test-toolchain: setup ## the built engine, providers, doubles and host scripts
 	@lab/toolchain/run-tests toolchain
 
 test-lab: setup ## standalone end to end in the lab (needs root)
-	@lab/toolchain/run-tests lab
+	@lab/toolchain/run-tests lab quiet
 
 lint: setup ## shellcheck, ruff, gofmt and go vet
 	@lab/toolchain/lint

@@ -26,7 +26,7 @@ from plan.hosts import Values
 from plan.plan import Plan, build
 from plan.topology import Host, LoadBalancerHosts
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.quiet]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = f"f{os.getpid() % 100000}"
