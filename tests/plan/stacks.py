@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -24,7 +26,17 @@ def read(architecture: str = "standalone", **sections: Any) -> Settings:
 
 
 def plan(architecture: str = "standalone", **sections: Any) -> Plan:
-    return build(read(architecture, **sections), f"opstella/{architecture}")
+    """A plan is made once for the same settings: tests only read it."""
+    written = json.dumps(sections, default=str)
+    # A file may hold something else the next time.
+    if "file:" in written:
+        return build(read(architecture, **sections), f"opstella/{architecture}")
+    return _planned(architecture, written)
+
+
+@lru_cache(maxsize=64)
+def _planned(architecture: str, sections: str) -> Plan:
+    return build(read(architecture, **json.loads(sections)), f"opstella/{architecture}")
 
 
 def as_written(architecture: str = "standalone", **sections: Any) -> Plan:

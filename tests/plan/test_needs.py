@@ -152,7 +152,7 @@ def test_a_component_that_declares_more_is_given_it(monkeypatch: pytest.MonkeyPa
         target="nfs", source="worker", ports=(20048,), protocols=("udp",), purpose="locks", by="NFS", why="locks", origin="derived"
     )
     monkeypatch.setattr(nfs, "FLOWS", (*nfs.FLOWS, extra))
-    stack = plan()
+    stack = build(read(), "opstella/standalone")
     server, worker = stack.topology.clusters[0].nfs, stack.topology.clusters[0].workers[0]
     rule = network.allows(network.openings(server, stack.contract), IPv4Network(worker.address), "udp", 20048)
     assert rule and rule.reason == "derived, NFS: locks"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import json
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,17 @@ def settings_of(architecture: str = "standalone", changes: dict[str, Any] | None
 
 
 def plan_of(architecture: str = "standalone", changes: dict[str, Any] | None = None) -> Plan:
-    return build(settings_of(architecture, changes), f"opstella/{architecture}")
+    """A plan is made once for the same settings: tests only read it."""
+    written = json.dumps(changes or {}, default=str)
+    # A file may hold something else the next time.
+    if "file:" in written:
+        return build(settings_of(architecture, changes), f"opstella/{architecture}")
+    return _planned(architecture, written)
+
+
+@lru_cache(maxsize=64)
+def _planned(architecture: str, changes: str) -> Plan:
+    return build(settings_of(architecture, json.loads(changes)), f"opstella/{architecture}")
 
 
 def images() -> dict[str, Any]:
