@@ -50,7 +50,7 @@ chaos: setup ## break what stands in the lab, and measure what clients notice (n
 	@STACK=$(STACK) $(PYTHON) -m chaos $(ARGS)
 
 prove-kernel: setup ## run the host phases on virtual machines with kernels of their own (needs root, an hour)
-	@$(PYTHON) -m lab.kernel --write docs/kernel.md $(ARGS)
+	@$(PYTHON) -m lab.kernel --write docs/kernel $(ARGS)
 
 lab: setup ## start the lab's data centre without deploying anything
 	@lab/lab up $(ARGS)

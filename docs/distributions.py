@@ -16,7 +16,7 @@ from docs.generated import write
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docs/distributions.md"
-KERNEL = ROOT / "docs/kernel.md"
+KERNEL = ROOT / "docs/kernel"
 ROUNDS = ("first run", "second run", "after a reboot")
 SYSTEMS = ("Debian 12", "Debian 13", "Ubuntu 22.04", "Ubuntu 24.04", "RHEL 9 family")
 
@@ -24,7 +24,7 @@ MACHINE, CONTAINER, TOOLS, STANDIN = "machine", "container", "tools", "stand-in"
 WAYS = MappingProxyType(
     {
         MACHINE: "the whole phase on a virtual machine with the system's own kernel, in the rounds that are named: from nothing, "
-        "again at once, after a reboot ([results](kernel.md), written by the run itself)",
+        "again at once, after a reboot (`docs/kernel`, a page for each system, written by the run itself)",
         CONTAINER: "the whole phase, twice, in a booted container of the system (`tests/scripts/test_hosts.py`, `lab`)",
         TOOLS: "the phase's commands with the real programs (apt, rpm, dnf, NetworkManager, cloud-init, journald), as Debian "
         "packages them, in a root of their own; for the RHEL family not that family's builds",
@@ -127,9 +127,9 @@ def page() -> str:
 
 
 def kernel_runs() -> Mapping[tuple[str, str], tuple[str, ...]]:
-    """System and phase to the rounds in which docs/kernel.md says that it ended well on every machine that it was run on."""
+    """System and phase to the rounds in which the pages of docs/kernel say that it ended well on every machine that it was run on."""
     found: dict[tuple[str, str], list[str]] = {}
-    text = KERNEL.read_text(encoding="utf-8") if KERNEL.exists() else ""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(KERNEL.glob("*.md")))
     for system, phase, *outcomes in re.findall(r"^\| (debian-\d+) \| ([a-z-]+) \| \S+ \| (.*?) \| (.*?) \| (.*?) \| ", text, re.MULTILINE):
         well = [name for name, outcome in zip(ROUNDS, outcomes, strict=True) if outcome.strip() not in ("", "failed")]
         key = (system.replace("debian-", "Debian "), phase)

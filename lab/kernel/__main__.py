@@ -1,8 +1,8 @@
-"""`python -m lab.kernel`: boots the machines, runs every phase thrice, looks, writes docs/kernel.md when asked to.
+"""`python -m lab.kernel`: boots the machines, runs every phase thrice, looks, writes a page for each system when asked to.
 
     python -m lab.kernel                          Debian 12 and Debian 13, one after the other
     python -m lab.kernel --system debian-12 --machines bastion,nfs,worker-1
-    python -m lab.kernel --write docs/kernel.md
+    python -m lab.kernel --write docs/kernel
 
 Ends with 1 when a phase or check failed, or when a later run changed anything. Needs root.
 """
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--machines", help="names, separated by commas; the bastion always (default: all five)")
     parser.add_argument("--cloud-init", default="worker-1", help="the machine that cloud-init sets up (default: worker-1; none: no machine)")
     parser.add_argument("--together", action="store_true", help="boot the machines side by side")
-    parser.add_argument("--write", type=Path, help="the page to write")
+    parser.add_argument("--write", type=Path, help="the folder of the pages, SYSTEM.md")
     options = parser.parse_args(arguments)
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
     if os.geteuid() or missing:
@@ -54,22 +54,27 @@ def main(arguments: Sequence[str]) -> int:
         print(f"lab.kernel: {what}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    faults = [fault for system in options.system or SYSTEMS for fault in proven(system, options)]
+    return 1 if faults else 0
+
+
+def proven(system: str, options: argparse.Namespace) -> list[str]:
+    """The faults of one system's run, which is told and written whatever happens."""
     report = Report()
     try:
-        for system in options.system or SYSTEMS:
-            image = Path(run(str(ROOT / "lab/toolchain/build"), f"machine-{system}", seconds=3600).strip())
-            try:
-                one_system(system, image, options, report)
-            except (MachineError, NetworkError, subprocess.TimeoutExpired) as error:
-                report.faults.append(f"{system}: {error}")
+        image = Path(run(str(ROOT / "lab/toolchain/build"), f"machine-{system}", seconds=3600).strip())
+        one_system(system, image, options, report)
+    except (MachineError, NetworkError, subprocess.TimeoutExpired) as error:
+        report.faults.append(f"{system}: {error}")
     except (SystemExit, KeyboardInterrupt):
         report.faults.append("the run was ended before its end: what has no result was not run")
         raise
     finally:
         if options.write:
-            options.write.write_text(page(report, time.strftime("%Y-%m-%d", time.gmtime()), NOT_RUN))
+            text = page(report, time.strftime("%Y-%m-%d", time.gmtime()), NOT_RUN)
+            (options.write / f"{system}.md").write_text(text)
         print("\n".join(["", *report.lines(), "", *(f"fault: {fault}" for fault in report.faults)]))
-    return 1 if report.faults else 0
+    return report.faults
 
 
 def one_system(system: str, image: Path, options: argparse.Namespace, report: Report) -> None:

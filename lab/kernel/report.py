@@ -1,4 +1,4 @@
-"""What each run did, as a table: on the terminal while it goes on, and as the page docs/kernel.md at the end."""
+"""What each run did, as a table: on the terminal while it goes on, and as a page of docs/kernel at the end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Report:
 
 
 def page(report: Report, date: str, not_run: Mapping[str, str]) -> str:
-    """docs/kernel.md: what was run, on which kernels, when, and what was not."""
+    """docs/kernel/SYSTEM.md: what was run, on which kernels, when, and what was not."""
     systems = [f"| {name} | {what} |" for name, what in report.systems.items()]
     faults = [f"- {fault}" for fault in report.faults] or ["None."]
     left_out = [f"| {what} | {why} |" for what, why in not_run.items()]

@@ -39,9 +39,10 @@ def test_virtual_machines_are_named_where_their_last_run_ended_well(tmp_path: Pa
         "| debian-12 | nfs | nfs | failed |  |  | 9 / – / – |",
         "| debian-13 | confirm | nfs | 2 changed | unchanged | unchanged | 9 / 3 / 3 |",
     ]
-    monkeypatch.setattr(distributions, "KERNEL", tmp_path / "kernel.md")
+    monkeypatch.setattr(distributions, "KERNEL", tmp_path)
     assert distributions.kernel_runs() == {} and "machine (" not in distributions.page()
-    (tmp_path / "kernel.md").write_text("\n".join(rows))
+    (tmp_path / "debian-12.md").write_text("\n".join(rows[:3]))
+    (tmp_path / "debian-13.md").write_text(rows[3])
     assert distributions.kernel_runs() == {
         ("Debian 12", "prepare"): ("first run",),
         ("Debian 13", "confirm"): ("first run", "second run", "after a reboot"),

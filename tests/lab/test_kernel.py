@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from components.host import REPLY
+from lab.kernel import __main__ as command
 from lab.kernel import network, seed, site
 from lab.kernel.__main__ import NOT_RUN
 from lab.kernel.machine import Machine, Result, new_key
@@ -123,6 +125,21 @@ def test_a_phase_that_failed_is_a_fault_with_its_reason() -> None:
     text = page(report, "2026-12-01", {"rke2": "not to be had"})
     for told in (*report.faults, "Run of 2026-12-01", "| debian-13 | NFS | worker-1 | failed |  |  | 2 / – / – |", "| rke2 | not to be had |"):
         assert told in text
+
+
+def test_each_system_has_a_page_of_its_own_and_a_run_that_breaks_is_told_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_system(system: str, _image: Path, _options: object, report: Report) -> None:
+        report.phase(system, "prepare", "nfs", "first", result(0, "changed: a"))
+        if system == "debian-13":
+            raise command.MachineError("nfs does not boot")
+
+    monkeypatch.setattr(command, "one_system", one_system)
+    monkeypatch.setattr(command, "run", lambda *_, **__: "/image\n")
+    options = argparse.Namespace(write=tmp_path)
+    assert [command.proven(system, options) for system in command.SYSTEMS] == [[], ["debian-13: nfs does not boot"]]
+    good, broken = ((tmp_path / f"{system}.md").read_text() for system in command.SYSTEMS)
+    assert "| debian-12 | prepare | nfs | 1 changed |" in good and "None." in good and "debian-13" not in good
+    assert "| debian-13 | prepare | nfs | 1 changed |" in broken and "- debian-13: nfs does not boot" in broken
 
 
 # --- what a machine finds at its first boot ---
