@@ -335,12 +335,14 @@ def leftovers(names: Names) -> dict[str, list[str]]:
 
 
 def lab_namespaces(names: Names) -> list[str]:
-    """Network namespaces of this lab: the operator's, its hosts' and, without a plan, all of its prefix."""
+    """Network namespaces of this lab: the operator's, its hosts' and, without a plan, all of its prefix but other labs'."""
     found = kernel.namespaces(f"{names.name}-")
     with contextlib.suppress(LabError, SiteError):
         mine = {names.operator, *(names.namespace(h.name) for h in site_that_is_up(names).hosts)}
         return [name for name in found if name in mine]
-    return found
+    others = (path.name.removesuffix("-lab.json") for path in Path(names.owner).parent.glob(f"{names.name}-*-lab.json"))
+    theirs = tuple(f"{other}-" for other in others)
+    return [name for name in found if not name.startswith(theirs)]
 
 
 def down(names: Names, quiet: bool = False) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-PREFIX = "opstella-kernel-"
+PREFIX = "prove-kernel-"
 OPERATOR = IPv4Address("192.168.72.1")
 """Where the operator sits, and the machines' gateway."""
 SERVICES = IPv4Address("198.18.0.1")

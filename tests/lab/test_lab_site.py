@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.hosts import overlay
+from lab.hosts import cli, overlay
 from lab.hosts.site import (
     SERVICES_ADDRESS,
     Names,
@@ -103,6 +104,20 @@ def test_names_keep_two_labs_apart() -> None:
     assert (one.operator, one.folder) == ("opstella-lab", "/var/lib/opstella-lab")
     assert (other.operator, other.folder) == ("two-lab", "/var/lib/two-lab")
     assert not {one.operator, one.cgroup, one.lock, one.owner} & {other.operator, other.cgroup, other.lock, other.owner}
+
+
+def test_a_lab_without_a_plan_claims_no_namespace_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ["opstella-lab", "opstella-two-lab", "opstella-two-worker-1", "opstella-worker-1"]
+    spaces = tmp_path / "netns"
+    spaces.mkdir()
+    monkeypatch.setattr(cli.kernel, "NETNS", spaces)
+    monkeypatch.setattr(Names, "owner", property(lambda self: str(tmp_path / f"{self.name}-lab.json")))
+    for name in there:
+        (spaces / name).touch()
+    names = Names(name="opstella", folder=str(tmp_path / "lab"))
+    assert cli.lab_namespaces(names) == there
+    (tmp_path / "opstella-two-lab.json").write_text("{}")
+    assert cli.lab_namespaces(names) == ["opstella-lab", "opstella-worker-1"]
 
 
 @pytest.mark.parametrize(

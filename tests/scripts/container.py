@@ -18,8 +18,8 @@ from tests.scripts.sender import Result, Values, send
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPERATOR, SERVICES, OTHER = "192.168.72.1", "198.18.0.1", "192.168.72.50"
 ADDRESS = "192.168.72.11"
-# Several may be up at once.
-PREFIX = f"opstella-{os.getpid()}"
+# Several may be up at once; a lab's `down` takes what begins with the lab's name.
+PREFIX = f"host-{os.getpid()}"
 
 
 def run(*command: str, check: bool = True) -> str:
