@@ -1122,10 +1122,12 @@ firewall_try() {
 
 # firewall_admits CONNECTION: whether the rules in force let in the packets of this SSH connection without knowing it, as they
 # would those of a new one. For a moment they are not tracked, so no rule for what is established holds for them: when the other
-# end acknowledges a line of ours all the same, its packet came by the rule that lets SSH in.
+# end acknowledges a line of ours all the same, its packet came by the rule that lets SSH in. Whoever asks by `||` has the shell
+# go on after a failure, so each command that the proof stands on says itself what its failure means.
 firewall_admits() {
-  local client port address own before try family=ip done=1
+  local client port address own before now try family=ip done=1
   read -r client port address own <<<"$1"
+  client=${client%%%*} address=${address%%%*} # one of a link has its interface behind it, which nft and ss do not read
   [[ $client != *:* ]] || family=ip6
   undo_by firewall_tracks_all
   firewall_tracks_all
@@ -1138,12 +1140,13 @@ firewall_admits() {
       type filter hook output priority raw;
       $family daddr $client tcp dport $port $family saddr $address tcp sport $own notrack
     }
-  }"
+  }" || firewall_unproven "nft does not leave its packets untracked"
   sleep 1 # what was under way came by the old rules
-  before=$(acknowledged "$client" "$port")
+  before=$(acknowledged "$client" "$port") || firewall_unproven "ss does not show it"
   say "the firewall's rules are tried on this connection"
   for ((try = 0; try < 20; try++)); do
-    if (($(acknowledged "$client" "$port") > before)); then
+    now=$(acknowledged "$client" "$port") || break # it has ended
+    if ((now > before)); then
       done=0
       break
     fi
@@ -1153,11 +1156,18 @@ firewall_admits() {
   return "$done"
 }
 
+firewall_unproven() {
+  die "whether the new rules let in this connection cannot be told: $1; those that were confirmed before are in force again" \
+    "replace this host's preparation and its confirmation both (docs/operations.md, Machines changed by hand): what comes in time needs no such proof"
+}
+
 firewall_tracks_all() { nft -f - <<<$'add table inet opstella_untracked\ndelete table inet opstella_untracked'; }
 
-# acknowledged CLIENT PORT: bytes that the other end of an SSH connection has acknowledged.
+# acknowledged CLIENT PORT: bytes that the other end of an SSH connection has acknowledged; fails where there is no such connection.
 acknowledged() {
-  ss -H -n -t -i dst "$1" and dport = ":$2" | awk 'match($0, /bytes_acked:[0-9]+/) { bytes = substr($0, RSTART + 12, RLENGTH - 12) } END { print bytes + 0 }'
+  local client=$1
+  [[ $client != *:* ]] || client="[$client]"
+  ss -H -n -t -i dst "$client" and dport = ":$2" | awk 'match($0, /bytes_acked:[0-9]+/) { bytes = substr($0, RSTART + 12, RLENGTH - 12) } END { if (!NR) exit 1; print bytes + 0 }'
 }
 
 firewall_rollback_program() {

@@ -367,3 +367,45 @@ def test_a_bastion_whose_slice_takes_too_few_processes_is_refused(limit: str, se
         assert "systemctl set-property user-1000.slice TasksMax=180" in done.stdout
     else:
         assert done.stdout == ""
+
+
+# ---- firewall ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_the_other_end_acknowledged_is_read_of_both_families(address: str) -> None:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+        with socket.create_connection(server.getsockname()[:2]) as client:
+            served, _ = server.accept()
+            with served:
+                served.sendall(b"twelve bytes")
+                assert client.recv(100)
+                port = client.getsockname()[1]
+                done = bash(f"acknowledged {address} {port}")
+    assert (done.status, done.stdout) == (0, "12\n"), done.stderr
+    gone = bash(f"acknowledged {address} {port}")
+    assert gone.status != 0
+
+
+# Stands in for nft, by what it is told, and for ss, whose count grows or does not.
+TRIED = """
+undo_by() { :; }
+sleep() { :; }
+nft() { local rules; rules=$(</dev/stdin); printf '%s\\n' "$rules"; [[ $rules != *notrack* ]] || NFT; }
+ss() { printf 'ESTAB\\n\\tcubic bytes_acked:%s\\n' "$(date +%N | sed 's/^0*//')"; }
+if firewall_admits 'CONNECTION'; then echo admitted; else echo refused; fi
+"""
+
+
+def test_rules_are_not_proven_where_the_packets_stay_tracked() -> None:
+    """What answers then is let in as a connection that is known."""
+    done = bash(TRIED.replace("NFT", "false").replace("CONNECTION", "192.0.2.1 50000 192.0.2.2 22"))
+    assert done.status == 1
+    assert "admitted" not in done.stdout
+    assert "cannot be told: nft does not leave its packets untracked" in done.stderr
+    assert "what to do: replace this host's preparation" in done.stderr
+
+
+def test_the_interface_of_an_address_of_a_link_is_left_out_of_the_rules() -> None:
+    done = bash(TRIED.replace("NFT", "true").replace("CONNECTION", "fe80::1%eth0 50000 fe80::2%eth0 22"))
+    assert "%" not in done.stdout and "ip6 saddr fe80::1 tcp sport 50000 ip6 daddr fe80::2" in done.stdout, done.stderr
