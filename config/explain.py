@@ -121,10 +121,10 @@ def _typed(kind: str, value: Any) -> tuple[str, Any]:
     """What to write in place of a value of the wrong type, in words and as data; None: that is for the user to know."""
     noun = _NOUNS[kind]
     if noun == "a whole number":
-        digits = re.match(r"\s*(\d+)", value) if isinstance(value, str) else None
+        digits = re.match(r"\s*0*([1-9]\d{0,17})(?!\d)", value) if isinstance(value, str) else None
         if digits:
             return f"write the number alone, without quotes or unit: {int(digits[1])}", int(digits[1])
-        if isinstance(value, float):
+        if isinstance(value, float) and math.isfinite(value):
             return f"write a whole number: {math.ceil(value)}", math.ceil(value)
         return "write a whole number, such as 3", 3
     if noun == "true or false":
