@@ -25,6 +25,10 @@ _SEMVER = (
     rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 )
 _SYSTEM = frozenset(("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "root", "run", "sbin", "sys", "tmp", "usr"))
+_SYSTEM_VAR = (
+    *(f"/var/{name}" for name in ("backups", "cache", "lock", "log", "run", "spool", "tmp")),
+    *(f"/var/lib/{name}" for name in ("apt", "dpkg", "nfs", "rancher", "rpm", "systemd")),
+)
 _KUBERNETES_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)\Z")
 
 
@@ -196,8 +200,8 @@ def _absolute(value: str) -> str:
     path = PurePosixPath(value)
     if not re.fullmatch(r"/[A-Za-z0-9._/-]+", value) or ".." in path.parts or len(path.parts) < 2 or value[1] == "/":
         raise Fault(f"{shown(value)} is not an absolute path of plain characters", "write one such as /srv/nfs")
-    if path.parts[1] in _SYSTEM or str(path) in ("/home", "/opt", "/var"):
-        # Every node may write there as root.
+    if path.parts[1] in _SYSTEM or str(path) in ("/home", "/opt", "/var", "/var/lib") or any(map(path.is_relative_to, _SYSTEM_VAR)):
+        # Every node may write there as root; some of it is emptied at each boot, or by age.
         raise Fault(f"{shown(value)} is the system's own", "write a folder for nothing else, such as /srv/nfs")
     return str(path)
 
