@@ -53,7 +53,9 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         if "PRIVATE KEY" in value:
             return "a private key"
-        text = re.sub(r"//[^/\s]*@", "//…@", " ".join(value.split()))
+        # A blank at an end is often all that is wrong.
+        inside, before, after = " ".join(value.split()), " " * value[:1].isspace(), " " * value[-1:].isspace()
+        text = re.sub(r"//[^/\s]*@", "//…@", f"{before}{inside}{after}")
         return f"'{text[:57]}…'" if len(text) > 60 else f"'{text}'"
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -83,6 +85,9 @@ def _dns_name(value: str) -> str:
         raise Fault(
             f"{shown(value)} is not a domain name", "write lower-case labels joined by dots, such as devops.example.com"
         )
+    if labels[-1] == "localhost" or labels[-2:] == ["cluster", "local"]:
+        whose = "every machine takes for itself" if labels[-1] == "localhost" else "every cluster answers for itself, from its own Services"
+        raise Fault(f"{shown(value)} is a domain that {whose}", "write one of your own, such as devops.example.com")
     return value
 
 
