@@ -73,7 +73,7 @@ def read_key(pem: str, *, ssh: bool = False) -> Any:
         or (ssh and isinstance(key, ed25519.Ed25519PrivateKey))
     ):
         what = f"RSA key of {key.key_size} bits" if isinstance(key, rsa.RSAPrivateKey) else "key of its kind"
-        raise NotReadable(f"{'the engine' if ssh else 'not every TLS client'} accepts no {what}", f"give a key of {kinds}")
+        raise NotReadable(f"{'the engine accepts' if ssh else 'some TLS clients accept'} no {what}", f"give a key of {kinds}")
     return key
 
 

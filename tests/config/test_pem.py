@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from config import pem
+from config.certificates import NotReadable, read_key
 from config.load import from_values
 from config.model import Settings
 from tests.config.material import CANARY
@@ -88,3 +91,10 @@ def test_a_block_with_headers_keeps_them() -> None:
     text = f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {CANARY}\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
     assert [block.headers for block in pem.blocks(text)] == [True]
     assert pem.strict(text, "PRIVATE KEY") == text
+
+
+def test_a_kind_of_key_that_is_not_for_tls_is_told_in_one_negation() -> None:
+    own = ed25519.Ed25519PrivateKey.generate()
+    text = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with pytest.raises(NotReadable, match="^some TLS clients accept no key of its kind"):
+        read_key(text)
