@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BeforeValidator
 
 from config.errors import Fault
 from config.key_types import contents
-from config.types import LABEL, matching, shown
+from config.types import LABEL, PORT, matching, shown
 
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9-]+\.)*[A-Za-z0-9-]+\Z")
 # A container image reference (distribution's grammar): [registry/]path[:tag][@digest].
-_REGISTRY = re.compile(r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(:\d+)?\Z")
+_REGISTRY = re.compile(r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(:" + PORT + r")?\Z")
 _PATH = re.compile(r"[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -56,7 +56,7 @@ def _email(value: str) -> str:
 def _smarthost(value: str) -> str:
     host, colon, port = value.rpartition(":")
     named = all(LABEL.match(label) for label in host.lower().split("."))
-    if not colon or not named or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not named or not re.fullmatch(PORT, port):
         raise Fault(f"{shown(value)} is not a mail server and its port", "write it as smtp.example.com:587")
     return value
 
@@ -66,7 +66,7 @@ def _s3_endpoint(value: str) -> str:
     host, _, port = value.partition(":")
     if "/" in value or not all(LABEL.match(label) for label in host.split(".")):
         raise Fault(f"{shown(value)} is not the name of an object store", fix)
-    if ":" in value and (not port.isdigit() or not 0 < int(port) < 65536):
+    if ":" in value and not re.fullmatch(PORT, port):
         raise Fault(f"{shown(value)} has no valid port", fix)
     return value
 

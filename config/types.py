@@ -29,6 +29,7 @@ _SYSTEM_VAR = (
     *(f"/var/{name}" for name in ("backups", "cache", "lock", "log", "run", "spool", "tmp")),
     *(f"/var/lib/{name}" for name in ("apt", "dpkg", "nfs", "rancher", "rpm", "systemd")),
 )
+PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _KUBERNETES_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)\Z")
 
 
@@ -268,7 +269,7 @@ GroupName = Annotated[
 ImageFolder = Annotated[
     str,
     matching(
-        r"(?:[a-z0-9-]+\.)+[a-z0-9-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*",
+        rf"(?:[a-z0-9-]+\.)+[a-z0-9-]+(?::{PORT})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*",
         "a folder of a registry",
         "write the registry's name and a path, without https://, as registry.example.com/trivy",
     ),
