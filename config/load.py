@@ -190,7 +190,15 @@ def _misspelt(names: Iterable[str]) -> Iterator[Problem]:
 
 def _in_clear(values: Mapping[str, Any], encrypted: Any) -> Iterator[Problem]:
     for holder, name, path in _secrets(values):
-        if not holder[name].startswith("file:") and path.split(".")[0] not in encrypted:
+        if holder[name].startswith("file:") or path.split(".")[0] in encrypted:
+            continue
+        if name == "privateKey" and re.fullmatch(r"[~./][^\n]*", holder[name]):
+            yield Problem(
+                key(path),
+                "it looks like the path of a file, which needs file: before it",
+                f"write file: and the path, or encrypt the key: pulumi config set --secret --path opstella:{path} (it reads standard input)",
+            )
+        else:
             yield Problem(
                 key(path),
                 "a secret is in the stack file in clear",
