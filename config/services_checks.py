@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
+from config.circular import check_seal, check_snapshots
 from config.errors import REMOVE, Problem, key
 from config.model import Settings
 from config.pem import ENCRYPTED
-from config.placement import PLACES_READ, services
+from config.placement import PLACES_READ
 from config.plain_secrets import check_plain
 
 Check = tuple[tuple[str, ...], Callable[[Settings], Iterator[Problem]]]
@@ -244,29 +244,6 @@ def _twice(settings: Settings) -> Iterator[Problem]:
                 )
 
 
-def _snapshots(settings: Settings) -> Iterator[Problem]:
-    """Snapshots that lie on what they are to bring back."""
-    s3 = settings.kubernetes.etcd_snapshots.s3
-    if s3 is None:
-        return
-    host = s3.endpoint.partition(":")[0]
-    here = (service.key for service in services(settings) if f"{service.label}.{settings.domain}" == host)
-    inside = next((f"the name of {key('domains', service)}" for service in here), None)
-    try:
-        address = IPv4Address(host)
-    except ValueError:
-        pass
-    else:
-        clusters = [name for name, cluster in settings.clusters.items() if address in cluster.subnet]
-        inside = next((f"an address of {key('clusters', name, 'subnet')}" for name in clusters), inside)
-    if inside:
-        yield Problem(
-            key("kubernetes.etcdSnapshots.s3.endpoint"),
-            f"{host} is {inside}: whoever needs a snapshot has no cluster, and so no object store in it",
-            "name a store outside of this platform, or remove s3",
-        )
-
-
 def _metrics(settings: Settings) -> Iterator[Problem]:
     tool = settings.tools.get("metrics-server")
     if settings.kubernetes.metrics_server == "catalogue" and tool is not None and not tool.enabled:
@@ -293,7 +270,8 @@ CHECKS: tuple[Check, ...] = (
     (("argocd.repositories.*.*",), _repositories),
     (("argocd.**",), _apps),
     (_ENVIRONMENTS, _twice),
-    (("kubernetes.etcdSnapshots.s3.**", *PLACES_READ, "domains.**", "domain", "clusters.**"), _snapshots),
+    (("kubernetes.etcdSnapshots.s3.**", *PLACES_READ, "domains.**", "domain", "clusters.**"), check_snapshots),
+    (("vault.seal.**", *PLACES_READ, "domains.**", "domain"), check_seal),
     (("kubernetes.metricsServer", "tools.metrics-server.enabled"), _metrics),
     (("tools.*.values.**", *_ENVIRONMENTS, "vault.seal.**", "notSecret.**"), check_plain),
 )
