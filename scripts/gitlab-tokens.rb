@@ -6,7 +6,7 @@
 #
 # Ours are only the accounts whose admin note, which no user can write, holds MARK (or whose email is the one that former
 # versions gave them: username@email_domain), and of their tokens those whose name begins with PREFIX. Nobody logs in to
-# them: their address is random, and an identity of a login provider that is connected to them is removed.
+# them: their address is random; any other one, and an identity of a login provider that is connected to them, is removed.
 
 require 'json'
 require 'securerandom'
@@ -37,15 +37,17 @@ class PlatformAccess
     user = User.find_by_username(username)
     made = user.nil?
     user ||= make_account(wanted)
-    ours = user.note.to_s.include?(MARK)
-    if !ours && user.email != former(wanted)
+    marked = user.note.to_s.include?(MARK)
+    if !made && !marked && user.email != former(wanted)
       refuse("the user #{username} exists and is not the platform's: its admin note does not hold '#{MARK}'",
              'rename that user, or write these words into its note to have it taken over: Admin, Users, Edit')
     end
-    refuse("the user #{username} is blocked", 'unblock it: Admin, Users') if user.blocked?
+    # Blocked, banned, or deactivated, as GitLab may do by itself with who has not been there for long.
+    refuse("the user #{username} is #{user.state}", 'activate it, or its tokens are refused: Admin, Users') unless user.active?
     altered = user.admin? != wanted['administrator']
     user.update!(admin: wanted['administrator']) if altered
-    altered |= mark(user, wanted) unless ours
+    altered |= mark(user, wanted) unless marked
+    altered |= forget_addresses(user)
     altered |= disconnect(user)
     puts "#{made || altered ? 'changed' : 'unchanged'}: user #{username}"
     user
@@ -53,8 +55,25 @@ class PlatformAccess
 
   # From now on the note says whose it is, and nobody knows its address.
   def mark(user, wanted)
-    user.skip_reconfirmation!
-    user.update!(note: MARK, email: address(wanted))
+    if user.email == former(wanted)
+      user.skip_reconfirmation!
+      user.email = address(wanted)
+    end
+    user.update!(note: MARK)
+    true
+  rescue ActiveRecord::RecordInvalid => e
+    # An address that is changed is held to the rules for people who sign up; that of a new user is not.
+    refuse("GitLab does not take the user #{wanted['username']} with another address: #{e.message}",
+           "let it have one of #{wanted['email_domain']}: Admin, Settings, General, Sign-up restrictions")
+  end
+
+  # A former address stays with the user as a second one, which is as good as the first.
+  def forget_addresses(user)
+    others = user.emails.where.not(email: user.email)
+    return false if others.empty?
+
+    others.destroy_all
+    puts "changed: user #{user.username}: former addresses removed"
     true
   end
 
@@ -75,19 +94,24 @@ class PlatformAccess
     true
   end
 
-  # As its first administrator would make it; nobody knows its password. A run that is cut short before `mark` is
-  # recognised by this address.
+  # As its first administrator would make it: ours from the first moment. Nobody knows its password, which has a character
+  # of each kind that GitLab can ask for. It sees what everybody sees, also where new users are external.
   def make_account(wanted)
-    password = SecureRandom.base64(48)
-    Users::CreateService.new(
+    password = "#{SecureRandom.base64(48)}-aA1"
+    answer = Users::CreateService.new(
       User.where(admin: true).order(:id).first,
-      username: wanted['username'], name: wanted['name'], email: former(wanted), admin: wanted['administrator'],
-      password: password, password_confirmation: password, skip_confirmation: true,
+      username: wanted['username'], name: wanted['name'], email: address(wanted), admin: wanted['administrator'],
+      password: password, password_confirmation: password, skip_confirmation: true, external: false, note: MARK,
       organization_id: Organizations::Organization.first.id
     ).execute
-    # What the service returns differs between versions.
     User.find_by_username(wanted['username']) ||
-      refuse("GitLab did not make the user #{wanted['username']}", 'read /var/log/gitlab/gitlab-rails/exceptions_json.log')
+      refuse("GitLab did not make the user #{wanted['username']}: #{reason(answer)}",
+             'mend what it names; a group of that name is in the way, too')
+  end
+
+  # What the service returns differs between versions: an answer, or the user.
+  def reason(answer)
+    answer.respond_to?(:message) ? answer.message : answer.errors.full_messages.to_sentence
   end
 
   def token(user, wanted)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -41,6 +42,15 @@ type account struct {
 	Administrator   bool
 	Note            string   // of administrators, on the user
 	Identities      []string // login providers that are connected to it
+	Others          []string // further addresses; a former one stays among them
+	State           string   // active, when empty
+}
+
+func (a *account) state() string {
+	if a.State == "" {
+		return "active"
+	}
+	return a.State
 }
 
 // accessToken is a personal access token; Expires is a date.
@@ -74,6 +84,8 @@ type access struct {
 	Tokens   []*accessToken
 	Runners  []*ciRunner
 	Last     int
+	Groups   []string // whose paths no user can have
+	Domains  []string // of addresses that people may sign up with, or change theirs to; none: any
 }
 
 // withAccess gives change the remembered state, one at a time among all processes, and keeps it when change returns nil.
@@ -119,7 +131,7 @@ func (a *access) next() int {
 
 func (a *access) account(username string) *account {
 	for _, one := range a.Accounts {
-		if one.Username == username {
+		if strings.EqualFold(one.Username, username) {
 			return one
 		}
 	}

@@ -178,3 +178,76 @@ func TestATokenOfAnotherScopeSeesItselfAndMakesNoRunner(t *testing.T) {
 		t.Errorf("%d %v", status, found)
 	}
 }
+
+func change(t *testing.T, folder string, edit func(*access)) {
+	t.Helper()
+	if err := withAccess(filepath.Join(folder, "access.json"), func(state *access) error { edit(state); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnAccountThatIsNotActiveIsRefusedByScriptAndAPI(t *testing.T) {
+	for _, kind := range []string{"blocked", "banned", "ldap_blocked", "blocked_pending_approval", "deactivated"} {
+		folder := t.TempDir()
+		made(t, folder, wanted("api", "2027-07-01", runners))
+		change(t, folder, func(state *access) { state.account("a").State = kind })
+		if status, found := call(t, folder, "GET", "/api/v4/personal_access_tokens/self", runners, "", day); status != http.StatusForbidden {
+			t.Errorf("%s: %d %v", kind, status, found)
+		}
+		if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err == nil || !strings.Contains(said, "error: the user a is "+kind) {
+			t.Errorf("%q %v", said, err)
+		}
+	}
+}
+
+func TestUsersThatGitLabWouldNotMake(t *testing.T) {
+	for old, bad := range map[string]string{
+		`"username": "a"`: `"username": "a b"`,
+		`"username": "r"`: `"username": "r.git"`,
+		`"name": "A"`:     `"name": " "`,
+		`"name": "R"`:     `"name": "` + strings.Repeat("x", 256) + `"`,
+		`"email_domain": "g", "administrator": t`: `"email_domain": "g@h", "administrator": t`,
+	} {
+		said, err := made(t, t.TempDir(), strings.Replace(wanted("api", "2027-07-01", runners), old, bad, 1))
+		if err == nil || !strings.Contains(said, "error: GitLab did not make the user") {
+			t.Errorf("%s: %q %v", bad, said, err)
+		}
+	}
+	folder := t.TempDir()
+	change(t, folder, func(state *access) { state.Groups = []string{"A"} })
+	if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err == nil || !strings.Contains(said, "already been taken") {
+		t.Errorf("%q %v", said, err)
+	}
+}
+
+func TestRulesForWhoSignsUpHoldForAnAddressThatIsChangedOnly(t *testing.T) {
+	folder := t.TempDir()
+	change(t, folder, func(state *access) { state.Domains = []string{"example.com"} })
+	if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err != nil {
+		t.Errorf("a new user: %q %v", said, err)
+	}
+	keepAccounts(t, folder, &account{Username: "a", Email: "a@g", Administrator: true})
+	if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err == nil || !strings.Contains(said, "Sign-up restrictions") {
+		t.Errorf("a former version's: %q %v", said, err)
+	}
+}
+
+func TestAddressesThatAFormerVersionLeftAreRemoved(t *testing.T) {
+	folder := t.TempDir()
+	made(t, folder, wanted("api", "2027-07-01", runners))
+	change(t, folder, func(state *access) { state.account("a").Others = []string{"a@g"} })
+	if said, err := made(t, folder, wanted("api", "2027-07-01", runners)); err != nil || !strings.Contains(said, "changed: user a: former addresses removed") {
+		t.Errorf("%q %v", said, err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(folder, "access.json")); strings.Contains(string(text), "a@g") {
+		t.Errorf("%s", text)
+	}
+}
+
+func TestTheOrderOfScopesIsNoChange(t *testing.T) {
+	folder := t.TempDir()
+	made(t, folder, wanted(`api", "read_user`, "2027-07-01", runners))
+	if said, err := made(t, folder, wanted(`read_user", "api`, "2027-07-01", runners)); err != nil || strings.Count(said, "unchanged: ") != 4 {
+		t.Errorf("%q %v", said, err)
+	}
+}

@@ -122,6 +122,13 @@ func (a *access) held(r *http.Request, now time.Time, scopes ...string) (*access
 			"scope": strings.Join(scopes, " "),
 		}}
 	}
+	if user := a.account(token.Account); user != nil && user.state() == "deactivated" {
+		refused := message(http.StatusForbidden, "403 Forbidden - Your account has been deactivated by your administrator.")
+		return nil, &refused
+	} else if user != nil && user.state() != "active" {
+		refused := message(http.StatusForbidden, "403 Forbidden - Your account has been blocked.")
+		return nil, &refused
+	}
 	return token, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -80,6 +81,32 @@ func rails(arguments []string, in io.Reader, out io.Writer, path string, now tim
 // available are GitLab's scopes, as far as the platform might ask for one.
 var available = []string{"api", "read_api", "read_user", "create_runner", "manage_runner", "read_repository", "write_repository", "sudo", "admin_mode"}
 
+// usernames are the paths that a user's own namespace can have; what follows a dot is looked at apart.
+var usernames = regexp.MustCompile(`^[a-zA-Z0-9_.][a-zA-Z0-9_.-]*$`)
+
+// refusesUser is why GitLab does not make such a user, or nothing.
+func (a *access) refusesUser(username, name, domain string) string {
+	taken := func(group string) bool { return strings.EqualFold(group, username) }
+	switch lower := strings.ToLower(username); {
+	case !usernames.MatchString(username) || len(username) > 255, strings.HasSuffix(lower, ".git"), strings.HasSuffix(lower, ".atom"), strings.HasSuffix(lower, "."):
+		return "Username is not one that GitLab takes"
+	case slices.ContainsFunc(a.Groups, taken):
+		return "Username has already been taken"
+	case strings.TrimSpace(name) == "" || len([]rune(name)) > 255:
+		return "Name is blank or too long"
+	case domain == "" || strings.ContainsAny(domain, "@ \t\n"):
+		return "Email is invalid"
+	}
+	return ""
+}
+
+// random is an address that nobody knows.
+func random(username, domain string) string {
+	text := make([]byte, 16)
+	rand.Read(text)
+	return username + "-" + hex.EncodeToString(text) + "@" + domain
+}
+
 func makeAccess(state *access, wanted wantedAccess, out io.Writer, now time.Time) error {
 	limit := now.UTC().AddDate(0, 0, lifetime).Format(time.DateOnly)
 	if _, err := time.Parse(time.DateOnly, wanted.Expires); err != nil {
@@ -89,20 +116,33 @@ func makeAccess(state *access, wanted wantedAccess, out io.Writer, now time.Time
 		former := one.Username + "@" + one.EmailDomain
 		user, word := state.account(one.Username), "unchanged"
 		if user == nil {
-			user, word = &account{Username: one.Username, Email: former, Administrator: one.Administrator}, "changed"
+			if why := state.refusesUser(one.Username, one.Name, one.EmailDomain); why != "" {
+				return refusal{"GitLab did not make the user " + one.Username + ": " + why, "mend what it names; a group of that name is in the way, too"}
+			}
+			user, word = &account{Username: one.Username, Email: random(one.Username, one.EmailDomain), Administrator: one.Administrator, Note: stackMark}, "changed"
 			state.Accounts = append(state.Accounts, user)
 		}
 		ours := strings.Contains(user.Note, stackMark)
 		if !ours && user.Email != former {
 			return refusal{"the user " + one.Username + " exists and is not the platform's: its admin note does not hold '" + stackMark + "'", "rename that user, or write these words into its note to have it taken over: Admin, Users, Edit"}
 		}
+		if user.state() != "active" {
+			return refusal{"the user " + one.Username + " is " + user.State, "activate it, or its tokens are refused: Admin, Users"}
+		}
 		if user.Administrator != one.Administrator {
 			user.Administrator, word = one.Administrator, "changed"
 		}
 		if !ours {
-			random := make([]byte, 16)
-			rand.Read(random)
-			user.Note, user.Email, word = stackMark, one.Username+"-"+hex.EncodeToString(random)+"@"+one.EmailDomain, "changed"
+			if len(state.Domains) > 0 && !slices.Contains(state.Domains, one.EmailDomain) {
+				return refusal{"GitLab does not take the user " + one.Username + " with another address: Validation failed: Email is not allowed",
+					"let it have one of " + one.EmailDomain + ": Admin, Settings, General, Sign-up restrictions"}
+			}
+			user.Others = append(user.Others, user.Email)
+			user.Note, user.Email, word = stackMark, random(one.Username, one.EmailDomain), "changed"
+		}
+		if len(user.Others) > 0 {
+			user.Others, word = nil, "changed"
+			fmt.Fprintf(out, "changed: user %s: former addresses removed\n", one.Username)
 		}
 		if len(user.Identities) > 0 {
 			user.Identities, word = nil, "changed"
@@ -135,7 +175,7 @@ func makeAccess(state *access, wanted wantedAccess, out io.Writer, now time.Time
 			return refusal{"the value of the token '" + one.Name + "' is that of another token", "generate another value"}
 		case found.Revoked:
 			return refusal{"the token '" + one.Name + "' was revoked in GitLab", "generate another value: pulumi up --replace, with the URN of its password"}
-		case found.Expires != wanted.Expires || !slices.Equal(found.Scopes, one.Scopes):
+		case found.Expires != wanted.Expires || !slices.Equal(slices.Sorted(slices.Values(found.Scopes)), slices.Sorted(slices.Values(one.Scopes))):
 			word = "changed"
 		}
 		found.Scopes, found.Expires = one.Scopes, wanted.Expires
