@@ -15,7 +15,6 @@ import (
 	"time"
 
 	apiv1 "github.com/cloudnative-pg/cloudnative-pg/api/v1"
-	"github.com/cloudnative-pg/cloudnative-pg/pkg/certs"
 	"github.com/cloudnative-pg/cloudnative-pg/pkg/reconciler/persistentvolumeclaim"
 	"github.com/cloudnative-pg/cloudnative-pg/pkg/resources/status"
 	"github.com/cloudnative-pg/cloudnative-pg/pkg/specs"
@@ -171,7 +170,7 @@ func (o *Operator) Reconcile(ctx context.Context, stored *apiv1.Cluster) error {
 // objects creates the secrets, services and the account of a cluster. As with
 // the original, what somebody else owns is left alone.
 func (o *Operator) objects(ctx context.Context, cluster *apiv1.Cluster) error {
-	if err := o.authority(ctx, cluster); err != nil {
+	if err := o.certificates(ctx, cluster); err != nil {
 		return err
 	}
 	if cluster.ShouldCreateApplicationSecret() {
@@ -200,27 +199,6 @@ func (o *Operator) objects(ctx context.Context, cluster *apiv1.Cluster) error {
 		}
 	}
 	return o.create(ctx, cluster, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: cluster.Name, Namespace: cluster.Namespace}})
-}
-
-// authority creates the CA that clients verify the database by, unless the cluster names one. What it signs in
-// the original, no instance here serves.
-func (o *Operator) authority(ctx context.Context, cluster *apiv1.Cluster) error {
-	if given := cluster.Spec.Certificates; given != nil && given.ServerCASecret != "" {
-		return nil
-	}
-	name := cluster.GetServerCASecretName()
-	err := o.Client.Get(ctx, client.ObjectKey{Namespace: cluster.Namespace, Name: name}, &corev1.Secret{})
-	if err == nil {
-		return nil
-	}
-	if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("secret %s: %w", name, err)
-	}
-	pair, err := certs.CreateRootCA(cluster.Name, cluster.Namespace)
-	if err != nil {
-		return fmt.Errorf("CA of the cluster: %w", err)
-	}
-	return o.create(ctx, cluster, pair.GenerateCASecret(cluster.Namespace, name))
 }
 
 func (o *Operator) secret(ctx context.Context, cluster *apiv1.Cluster, name, database, user string, kind utils.UserType) error {

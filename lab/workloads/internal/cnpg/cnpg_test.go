@@ -143,7 +143,7 @@ func TestAMissingOrForeignSecretHoldsTheClusterBack(t *testing.T) {
 	}
 }
 
-func TestAClusterHasAnAuthorityUnlessOneIsNamed(t *testing.T) {
+func TestAClusterHasAnAuthorityOfItsOwn(t *testing.T) {
 	w := newWorld(t, cluster(1, "mine"), basicAuth())
 	w.round()
 	ca := func() *corev1.Secret {
@@ -160,12 +160,5 @@ func TestAClusterHasAnAuthorityUnlessOneIsNamed(t *testing.T) {
 	w.round()
 	if string(ca().Data["ca.crt"]) != string(first.Data["ca.crt"]) {
 		t.Error("another one with each round")
-	}
-	named := cluster(1, "mine")
-	named.Spec.Certificates = &apiv1.CertificatesConfiguration{ServerCASecret: "given"}
-	w = newWorld(t, named, basicAuth())
-	w.round()
-	if err := w.o.Client.Get(context.Background(), client.ObjectKey{Namespace: "n", Name: "db-ca"}, &corev1.Secret{}); err == nil {
-		t.Error("one was made beside the named one")
 	}
 }
