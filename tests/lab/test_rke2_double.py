@@ -111,13 +111,13 @@ class Machine:
                  f"--bind-ro={media}:/media"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        until(f"{self.name} to boot", 60, lambda: self.leader() is not None and "running" in self.run("systemctl is-system-running", check=False).stdout)
+        until(f"{self.name} to boot", 180, lambda: self.leader() is not None and "running" in self.run("systemctl is-system-running", check=False).stdout)
 
     def kill(self) -> None:
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
-        until(f"{self.name} to be gone", 20, lambda: not self.pids())
+        until(f"{self.name} to be gone", 60, lambda: not self.pids())
 
     def install(self, kind: str, config: dict[str, object]) -> None:
         """Does what the installation guide says for an air-gapped host."""

@@ -61,7 +61,7 @@ class Container:
                 stdin=subprocess.DEVNULL, stdout=(self.folder / "console").open("wb"), stderr=subprocess.STDOUT,
             )
         )  # fmt: skip
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while self.ssh("true").returncode:
             if time.monotonic() > end:
                 raise RuntimeError(f"the host did not boot: {(self.folder / 'console').read_text()}")
