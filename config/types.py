@@ -114,6 +114,7 @@ def _network(value: Any) -> Any:
     text = _text(value, fix)
     try:
         if "/" not in text:
+            fix = _with_length(text) or fix
             raise ValueError("its prefix length is missing")
         return ipaddress.IPv4Network(text)
     except ValueError as error:
@@ -122,6 +123,17 @@ def _network(value: Any) -> Any:
             meant = str(ipaddress.IPv4Network(text, strict=False))
             raise Fault(f"{shown(text)} is not an IPv4 network (it has host bits set)", f"write {meant}", meant) from None
         raise Fault(f"{shown(text)} is not an IPv4 network ({shown(reason)[1:-1]})", fix) from None
+
+
+def _with_length(text: str) -> str | None:
+    """What to write for an address that has no prefix length; None for what is not an IPv4 address."""
+    try:
+        around = ipaddress.IPv4Network(f"{text}/24", strict=False)
+    except ValueError:
+        return None
+    if str(around.network_address) == text:
+        return f"write {around}, or another prefix length"
+    return f"write {text}/32 for this address alone, or a whole network, such as {around}"
 
 
 def _address(value: Any) -> Any:
