@@ -11,7 +11,7 @@ from config.errors import Problem
 from config.model import Settings
 from config.salvage import touches
 from config.tls_checks import check_hosts, check_issuing
-from plan import chart_sources, images, keepalived, media, pki
+from plan import chart_sources, circular, images, keepalived, media, pki
 from plan.contract import proof
 from plan.contract.contract import Contract, contract
 from plan.tools import budget, catalogue, placement, projects
@@ -84,6 +84,10 @@ _PLACES = ("architecture", "clusters", "clusters.*", "clusters.*.enabled", "clus
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Draft], Iterable[Problem]]], ...] = (
     (_MACHINES, lambda draft: check_names(draft.topology)),
     (_MACHINES, lambda draft: keepalived.check(draft.topology)),
+    (
+        (*_MACHINES, "media.**", "proxy.**", "dns.**", "time.**"),
+        lambda draft: circular.check(draft.settings, draft.topology),
+    ),
     (("media.**", "kubernetes.cni", "gitlab.**"), lambda draft: media.check(draft.settings)),
     (_PLACES, lambda draft: draft.assembled[1]),
     (

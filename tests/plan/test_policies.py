@@ -355,7 +355,7 @@ def test_servers_that_settings_name_among_the_machines_are_outside() -> None:
 
 
 def test_a_neighbour_is_never_one_of_the_machines() -> None:
-    stack = plan(network={"neighbours": ["192.168.72.0/24"]}, dns={"servers": ["192.168.72.14"]})
+    stack = plan(network={"neighbours": ["192.168.72.0/24"]}, dns={"servers": ["192.168.72.11"]})
     bodies = [m.body for r in stack.releases["standalone"] for m in r.before if module.WHY in m.body["metadata"].get("annotations", {})]
     job = Pod("gitlab-jobs")
     assert passes(bodies, job, "192.168.72.201", 80)
