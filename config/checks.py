@@ -14,7 +14,7 @@ from config.clusters import Nodes
 from config.errors import Problem, key
 from config.model import Settings
 from config.networks import check_addresses, check_overlaps, check_room, check_rules, node_mask
-from config.nodes_checks import check_nodes
+from config.nodes_checks import check_gitlab, check_nodes, check_sizes
 from config.pem import ENCRYPTED
 from config.placement import PLACES_READ
 from config.placement_checks import check_domains, check_homeless, check_places
@@ -27,8 +27,6 @@ ONLINE_SCRIPTS = ("install.sh", "script.deb.sh", "script.rpm.sh")
 """Scripts that are downloaded and run where software comes from the web: RKE2's and GitLab's."""
 __all__ = ["ENCRYPTED", "check", "key", "node_mask"]
 
-# RKE2's stated minimum for any node ("Requirements": 2 CPU, 4 GB).
-RKE2_MINIMUM_CPU, RKE2_MINIMUM_MEMORY_GB = 2, 4
 # Host names are labels of at most 63 characters: the cluster's name, "-haproxy" or "-worker-5000".
 LONGEST_CLUSTER_NAME = 63 - len("-worker-5000")
 
@@ -46,6 +44,8 @@ def check(settings: Settings, now: datetime | None = None, without: Set[str] = f
         (PLACES_READ, check_homeless),
         ((*PLACES_READ, "domains.**"), check_domains),
         (("architecture", "clusters"), _nodes),
+        (("architecture", "clusters"), check_sizes),
+        (("architecture", "gitlab.**"), check_gitlab),
         (("architecture", "clusters.*.*.count", "clusters.*.*.addresses.**"), _listed),
         (("architecture", "clusters.*.*.labels.**", "clusters.*.*.nodeLabels.**", "clusters.*.*.taints.**"), check_nodes),
         (("architecture", "network.**", *networks), check_overlaps),
@@ -140,20 +140,6 @@ def _nodes(settings: Settings) -> Iterator[Problem]:
                 WORKERS,
                 {("clusters", name, "workers", "count"): 5},
             )
-        groups: tuple[tuple[str, Nodes], ...] = (("masters", cluster.masters), ("workers", cluster.workers))
-        for role, nodes in groups:
-            if nodes.cpu < RKE2_MINIMUM_CPU or nodes.memory_gb < RKE2_MINIMUM_MEMORY_GB:
-                yield Problem(
-                    key("clusters", name, role),
-                    f"{nodes.cpu} CPU and {nodes.memory_gb} GB are below RKE2's minimum of "
-                    f"{RKE2_MINIMUM_CPU} CPU and {RKE2_MINIMUM_MEMORY_GB} GB",
-                    f"write cpu: {max(nodes.cpu, RKE2_MINIMUM_CPU)} and "
-                    f"memoryGb: {max(nodes.memory_gb, RKE2_MINIMUM_MEMORY_GB)} or more",
-                    {
-                        ("clusters", name, role, "cpu"): max(nodes.cpu, RKE2_MINIMUM_CPU),
-                        ("clusters", name, role, "memoryGb"): max(nodes.memory_gb, RKE2_MINIMUM_MEMORY_GB),
-                    },
-                )
 
 
 def _listed(settings: Settings) -> Iterator[Problem]:

@@ -116,7 +116,7 @@ def written(draw: st.DrawFn) -> dict[str, Any]:
         "tools": st.dictionaries(
             st.sampled_from(["argocd", "traefik"]), st.fixed_dictionaries({"enabled": st.booleans(), "values": trees})
         ),
-        "gitlab": st.fixed_dictionaries({"memoryGb": st.integers(1, 99), "edition": st.sampled_from(["ce", "ee"])}),
+        "gitlab": st.fixed_dictionaries({"memoryGb": st.integers(4, 99), "edition": st.sampled_from(["ce", "ee"])}),
         "bastion": st.none() | st.just({}),
         "identity": st.fixed_dictionaries(
             {"users": st.just({"jane": {"groups": ["platform-admins"]}}), "adopt": st.booleans()}
