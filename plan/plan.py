@@ -13,7 +13,7 @@ from plan import dns, images, lines, media, network, pki, sizing
 from plan.chart_sources import ChartSource, chart_sources, unpinned
 from plan.checks import Draft, own_values, problems
 from plan.contract.contract import Contract
-from plan.tools import budget, harbor, keycloak, opstella, projects, waves
+from plan.tools import budget, harbor, keycloak, opstella, projects, volumes, waves
 from plan.tools.inputs import tool_inputs
 from plan.tools.model import ClusterAccountKeys, ClusterAuthority, Manifest, Release
 from plan.topology import Host, Topology
@@ -89,6 +89,7 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
         budgets=draft.budgets,
         warnings=(
             *warnings(draft.contract),
+            *volumes.beyond(machines, draft.releases),
             *unpinned(charts),
             *images.unheld(draft.releases, settings.media.image_digests, own_values(settings)),
             *_past_their_end(draft, today),

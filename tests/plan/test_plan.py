@@ -369,7 +369,7 @@ def test_warnings_of_the_references_own_traps() -> None:
 
 
 def test_a_stack_without_traps_has_no_warning() -> None:
-    cluster = {"subnet": "10.0.0.0/24", "podSubnet": "10.64.0.0/16", "masters": {"memoryGb": 8}}
+    cluster = {"subnet": "10.0.0.0/24", "podSubnet": "10.64.0.0/16", "masters": {"memoryGb": 8}, "nfs": {"diskGb": 300}}
     networks = {"operatorNetworks": ["10.0.0.0/24"]}
     stack = plan("custom", clusters={"one": cluster}, firewall=networks, network={"strict": True})
     assert stack.warnings == ()

@@ -56,6 +56,11 @@ def airgap(**more: Any) -> dict[str, Any]:
             "kubernetes.projects.team: its 21 CPU and 8 GB are more than all workers of standalone have, 20 CPU and 50 GB",
             {"kubernetes": {"projects": {"team": {"cpu": 20, "memoryGb": 50}}}},
         ),
+        (
+            {"tools": {"minio": {"storage": 65536}}},
+            "clusters.standalone.nfs.diskGb: the tools' volumes add up to at least 65620 GB (minio 65536, ",
+            {"tools": {"minio": {"storage": 50}}},
+        ),
     ],
 )
 def test_what_has_no_effect_is_told(sections: dict[str, Any], starts: str, corrected: dict[str, Any]) -> None:
@@ -70,3 +75,22 @@ def test_a_project_is_compared_with_the_workers_of_its_clusters() -> None:
     large["kubernetes"]["projects"]["team"]["clusters"] = ["prd", "dev"]
     (text,) = (text for text in plan("multicluster", **large).warnings if "projects" in text)
     assert "all workers of dev have, 12 CPU and 24 GB" in text
+
+
+def test_volumes_are_compared_with_the_disk_of_their_own_cluster() -> None:
+    told = [text for text in plan("multicluster").warnings if "nfs.diskGb" in text]
+    assert told == []
+    small = {"devsecops": {"nfs": {"diskGb": 156}}, "observability": {"nfs": {"diskGb": 114}}}
+    (text,) = (text for text in plan("multicluster", clusters=small).warnings if "nfs.diskGb" in text)
+    # A volume of a StatefulSet counts for each of its pods, a database for each of its instances.
+    assert text.startswith("clusters.devsecops.nfs.diskGb: the tools' volumes add up to at least 157 GB (minio 50, vault 30, harbor 25 and others)")
+    (text,) = (t for t in plan(clusters={"standalone": {"nfs": {"diskGb": 1}}}).warnings if "nfs.diskGb" in t)
+    assert "134 GB (minio 50, mimir 15, defectdojo 10 and others), and the disk has 1 GB" in text
+    assert not [t for t in plan(clusters={"standalone": {"nfs": {"diskGb": 134}}}).warnings if "nfs.diskGb" in t]
+
+
+def test_a_volume_elsewhere_or_switched_off_is_not_counted() -> None:
+    enough = {"standalone": {"nfs": {"diskGb": 84}}}
+    for values in ({"persistence": {"enabled": False}}, {"persistence": {"storageClass": "block"}}):
+        stack = plan(clusters=enough, tools={"minio": {"values": values}})
+        assert not [text for text in stack.warnings if "nfs.diskGb" in text]
