@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import signal
 import sys
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 
 from config.errors import ConfigurationError
 from config.stack_choice import add_arguments, stack_file
@@ -181,6 +181,9 @@ def _host(text: str, machines: Topology) -> Host:
     names |= {str(cluster.entrance): cluster.load_balancers[0] for cluster in machines.clusters}
     if text in names:
         return names[text]
+    with contextlib.suppress(AddressValueError):
+        IPv6Address(text.strip("[]").partition("%")[0])
+        raise Mistake(f"'{text}' is an IPv6 address, and the contract is of IPv4 only (docs/network.md); write an IPv4 address or a machine's name")
     close = difflib.get_close_matches(text, names, 1)
     roles = dict.fromkeys(host.role for host in machines.hosts)
     instead = f"did you mean {close[0]}?" if close else f"the first of each role: {_first(machines, list(roles))}"

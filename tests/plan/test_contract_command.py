@@ -343,6 +343,8 @@ def test_why_of_a_virtual_address_and_without_a_packet_filter(tmp_path: Path, ca
         (("gitlab", "workr-1", "443"), "'workr-1' is no machine of this stack; did you mean worker-1?"),
         (("nobody", "worker-1", "443"), "'nobody' is no machine of this stack; the first of each role: bastion, gitlab, "),
         (("gitlab", "203.0.113.1", "443"), "'203.0.113.1' is no machine of this stack"),
+        (("2001:db8::1", "haproxy", "443"), "'2001:db8::1' is an IPv6 address, and the contract is of IPv4 only"),
+        (("gitlab", "[fe80::1%eth0]", "443"), "'[fe80::1%eth0]' is an IPv6 address, and the contract is of IPv4 only"),
         (("gitlab", "worker-1", "0"), "'0' is no port; write 1 to 65535"),
         (("gitlab", "worker-1", "70000"), "'70000' is no port"),
         (("gitlab", "worker-1", "443-80"), "'443-80' is no port"),
