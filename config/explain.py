@@ -126,7 +126,7 @@ def _typed(kind: str, value: Any) -> tuple[str, Any]:
             return f"write the number alone, without quotes or unit: {int(digits[1])}", int(digits[1])
         if isinstance(value, float) and math.isfinite(value):
             return f"write a whole number: {math.ceil(value)}", math.ceil(value)
-        return "write a whole number, such as 3", 3
+        return "write a whole number, such as 5", 5
     if noun == "true or false":
         meant = {"yes": True, "on": True, "1": True, "true": True}.get(str(value).lower(), False)
         return f"write {'true' if meant else 'false'}, without quotes", meant
