@@ -119,6 +119,27 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
+def too_deep(chain: Sequence[x509.Certificate]) -> tuple[x509.Certificate, str] | None:
+    """The first authority of `chain`, leaf first, that has more authorities below it than its path length permits, and a
+    sentence that says so (RFC 5280, 4.2.1.9: those that issued themselves do not count)."""
+    below: list[x509.Certificate] = []
+    for certificate in chain[1:]:
+        try:
+            permitted = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        except (x509.ExtensionNotFound, ValueError):
+            permitted = None
+        if permitted is not None and len(below) > permitted:
+            names = " and ".join(map(subject, below))
+            return certificate, (
+                f"{subject(certificate)} has the path length {permitted} (basicConstraints): it permits "
+                f"{permitted or 'no'} {'authority' if permitted <= 1 else 'authorities'} between itself and a server's certificate, and {names} "
+                f"{'is' if len(below) == 1 else 'are'} there"
+            )
+        if certificate.subject != certificate.issuer:
+            below.append(certificate)
+    return None
+
+
 def refused(
     leaf: x509.Certificate,
     name: str | IPv4Address,
@@ -131,12 +152,12 @@ def refused(
 
     def signs(_: Any, certificate: x509.Certificate, extension: x509.KeyUsage | None) -> None:
         if extension is not None and not extension.key_cert_sign:
-            hold(f"{_named(certificate)} may not sign certificates (its key usage lacks keyCertSign)")
+            hold(f"{subject(certificate)} may not sign certificates (its key usage lacks keyCertSign)")
 
     def serves(_: Any, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None) -> None:
         wanted = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
         if extension is not None and not any(usage in wanted for usage in extension):
-            hold(f"{_named(certificate)} may not be used by servers (its extended key usage lacks serverAuth)")
+            hold(f"{subject(certificate)} may not be used by servers (its extended key usage lacks serverAuth)")
 
     def hold(reason: str) -> None:
         reasons.append(reason)
@@ -149,9 +170,9 @@ def refused(
     servers = extended.require_present(x509.SubjectAlternativeName, anything, None)
     policy = PolicyBuilder().store(Store(list(roots))).time(moment)
     policy = policy.extension_policies(ca_policy=authorities, ee_policy=servers)
-    subject = x509.IPAddress(name) if isinstance(name, IPv4Address) else x509.DNSName(name)
+    server = x509.IPAddress(name) if isinstance(name, IPv4Address) else x509.DNSName(name)
     try:
-        policy.build_server_verifier(subject).verify(leaf, list(between))
+        policy.build_server_verifier(server).verify(leaf, list(between))
     except VerificationError as error:
         return reasons[0] if reasons else _plainly(str(error), [*between, *roots])
     return None
@@ -182,10 +203,10 @@ def throwaway(
 def _plainly(error: str, authorities: Sequence[x509.Certificate]) -> str:
     """The verifier's `error` in plain words."""
     if "name constraints" in error or "name constraint" in error:
-        bound = [_named(c) for c in authorities if _constrains(c)]
+        bound = [subject(c) for c in authorities if _constrains(c)]
         return f"the name constraints of {' and '.join(bound) or 'an authority'} do not permit it"
     if "basicConstraints" in error:
-        bare = [_named(c) for c in authorities if not is_authority(c)]
+        bare = [subject(c) for c in authorities if not is_authority(c)]
         return f"{' and '.join(bare) or 'an issuer'} is not an authority (its basic constraints do not say CA)"
     if "critical extensions" in error:
         return "an authority has a critical extension that TLS clients do not know"
@@ -202,5 +223,6 @@ def _constrains(certificate: x509.Certificate) -> bool:
     return True
 
 
-def _named(certificate: x509.Certificate) -> str:
+def subject(certificate: x509.Certificate) -> str:
+    """The name of `certificate`, for a message."""
     return certificate.subject.rfc4514_string() or "a certificate without a name"

@@ -24,7 +24,9 @@ from config.certificates import (
     read_certificates,
     read_key,
     refused,
+    subject,
     throwaway,
+    too_deep,
 )
 from config.errors import Problem, key
 from config.model import Settings, Tls
@@ -33,6 +35,7 @@ from config.placement import services
 INNER_NAMES = ("svc", "vault-internal", "localhost")
 """What the intermediate issues for besides opstella:domain: each name is one of these, or below it."""
 _INTERMEDIATE = "pki.intermediate"
+_SHALLOWER = "have that authority issued with a greater path length or none, or let an authority above it sign those below"
 
 
 def served_chain(tls: Tls) -> tuple[str, str]:
@@ -76,7 +79,7 @@ def check_tls(settings: Settings, now: datetime) -> Iterator[Problem]:
     if is_authority(leaf) and not is_root(leaf):
         yield Problem(
             key("tls.certificate"),
-            f"the first certificate, {_subject(leaf)}, is an authority",
+            f"the first certificate, {subject(leaf)}, is an authority",
             "put the server's certificate, the leaf, first; behind it the one that issued it, then those above",
         )
         return
@@ -126,10 +129,12 @@ def check_intermediate(settings: Settings, now: datetime) -> Iterator[Problem]:
         problems.append(
             Problem(
                 key(_INTERMEDIATE, "chain"),
-                f"it ends with {_subject(chain[-1])}, which is not a root: {chain[-1].issuer.rfc4514_string()} signed it",
+                f"it ends with {subject(chain[-1])}, which is not a root: {chain[-1].issuer.rfc4514_string()} signed it",
                 "add the certificates above it, up to and with the root",
             )
         )
+    if not problems and (deep := too_deep([certificate, certificate, *chain])):
+        problems.append(Problem(key(_INTERMEDIATE, "chain"), deep[1], _SHALLOWER))
     yield from problems
     if not problems:
         hosts = [f"{service.label}.{settings.domain}" for service in services(settings)]
@@ -181,10 +186,10 @@ def _refusal(
     addresses: Sequence[IPv4Address],
 ) -> str | None:
     leaf, moment = throwaway(issuer, issuer_key, names, addresses)
-    subject = next((name for name in names if not name.startswith("*.")), None) or next(iter(addresses), None)
-    if subject is None:
-        subject = names[0].replace("*", "any", 1)
-    return refused(leaf, subject, [issuer, *chain[:-1]], chain[-1:], moment)
+    asked = next((name for name in names if not name.startswith("*.")), None) or next(iter(addresses), None)
+    if asked is None:
+        asked = names[0].replace("*", "any", 1)
+    return refused(leaf, asked, [issuer, *chain[:-1]], chain[-1:], moment)
 
 
 def _places(tls: Tls) -> list[tuple[str, x509.Certificate]]:
@@ -204,10 +209,10 @@ def _links(places: Sequence[tuple[str, x509.Certificate]], now: datetime) -> Ite
         number = numbers[setting]
         if not issued_by(lower, upper):
             chain = setting.endswith("chain")
-            below = f"its number {number - 1}" if number > 1 else f"{places[0][0]}" if lower is places[0][1] else _subject(lower)
+            below = f"its number {number - 1}" if number > 1 else f"{places[0][0]}" if lower is places[0][1] else subject(lower)
             yield Problem(
                 key(setting),
-                f"its certificate number {number if chain else number + 1} ({_subject(upper)}) did not sign {below}",
+                f"its certificate number {number if chain else number + 1} ({subject(upper)}) did not sign {below}",
                 "put the issuing authority first, then those above it, each once",
             )
             return
@@ -223,11 +228,11 @@ def _verified(
     given = [leaf, *above, *extra]
     # Whoever verifies by OpenSSL's own rules takes nothing but a root for the end of a chain.
     roots = [certificate for certificate in given if is_root(certificate)]
-    top = leaf
+    top, climbed = leaf, [leaf]
     while not is_root(top):
         issuer = next((certificate for certificate in given if issued_by(top, certificate)), None)
         if issuer is None:
-            whose = "it" if top is leaf else f"its chain, which ends with {_subject(top)},"
+            whose = "it" if top is leaf else f"its chain, which ends with {subject(top)},"
             yield Problem(
                 key("tls.certificate"),
                 f"{whose} was issued by {top.issuer.rfc4514_string()}, which is in none of {key('tls.chain')}, "
@@ -238,6 +243,11 @@ def _verified(
             )
             return
         top = issuer
+        climbed.append(top)
+    if deep := too_deep(climbed):
+        places = [*_places(settings.tls), *((f"extraCaCertificates[{n}]", c) for n, t in enumerate(settings.extra_ca_certificates) for c in read_certificates(t))]
+        yield Problem(key(next(path for path, certificate in places if certificate == deep[0])), deep[1], _SHALLOWER)
+        return
     for host in [f"{service.label}.{settings.domain}" for service in services(settings)]:
         if reason := refused(leaf, host, [*above, *extra], roots, now):
             yield Problem(
@@ -252,13 +262,13 @@ def _validity(path: str, certificates: Sequence[x509.Certificate], now: datetime
         if now > end:
             yield Problem(
                 key(path),
-                f"{_subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC",
+                f"{subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC",
                 "give a certificate that is valid today",
             )
         if now < start:
             yield Problem(
                 key(path),
-                f"{_subject(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC",
+                f"{subject(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC",
                 "give one that is valid today, or set this machine's clock right",
             )
 
@@ -278,6 +288,3 @@ def _pair(path: str, certificate: x509.Certificate, private_key: str) -> Iterato
             "give the private key with which the certificate was requested",
         )
 
-
-def _subject(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string() or "a certificate without a name"

@@ -9,7 +9,7 @@ from typing import Any
 
 from config.errors import ConfigurationError
 from config.model import Settings
-from plan import dns, images, lines, media, network, pki, sizing
+from plan import dns, expiry, images, lines, media, network, pki, sizing
 from plan.chart_sources import ChartSource, chart_sources, unpinned
 from plan.checks import Draft, own_values, problems
 from plan.contract.contract import Contract
@@ -68,7 +68,7 @@ class Plan:
 def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
     """The plan of valid `settings`. Raises ConfigurationError for what only the plan can know to be missing.
 
-    `today` is the day that versions are compared with; without one, none is warned of.
+    `today` is the day that versions and certificates are compared with; without one, none is warned of.
     """
     draft = Draft(settings)
     if found := problems(draft):
@@ -93,6 +93,7 @@ def build(settings: Settings, stack: str, today: date | None = None) -> Plan:
             *unpinned(charts),
             *images.unheld(draft.releases, settings.media.image_digests, own_values(settings)),
             *_past_their_end(draft, today),
+            *(expiry.warnings(settings, today) if today else ()),
         ),
     )
 

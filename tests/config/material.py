@@ -40,6 +40,7 @@ def certificate(
     start: datetime = NOW - YEAR,
     end: datetime = NOW + YEAR,
     extensions: tuple[x509.ExtensionType, ...] = (),
+    path_length: int | None = None,
 ) -> x509.Certificate:
     """A certificate of `key`; without `names` it is an authority, without `issuer` a root."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -51,7 +52,7 @@ def certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=names is None, path_length=path_length), critical=True)
     )
     for extension in extensions:
         builder = builder.add_extension(extension, critical=True)
@@ -106,12 +107,17 @@ def make(folder: Path) -> dict[str, str]:
     }
     short = rsa.generate_private_key(65537, 1024)
 
+    # Of the same name and key as the root, it stands above the same certificates.
+    shallow = certificate("Root", root_key, path_length=0)
+
     def authority(*extensions: x509.ExtensionType) -> str:
         return pem(certificate("Bound", intermediate_key, (root, root_key), extensions=extensions))
 
     texts = {
         "root": pem(root),
         "other_root": pem(other_root),
+        "root_shallow": pem(shallow),
+        "chain_shallow": pem(intermediate, shallow),
         "intermediate": pem(intermediate),
         "intermediate_expired": pem(expired),
         "intermediate_key": private_pem(intermediate_key),
