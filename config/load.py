@@ -85,7 +85,7 @@ def _settings(
     values: Mapping[str, Any], source: str, reported: list[Problem], beyond: Beyond | None
 ) -> Settings:
     """`reported` are the problems found on the way here; what they name is not judged again."""
-    problems = list(reported)
+    problems = [*reported, *_nothing_below(values)]
     written = {name: value for name, value in _without_nulls(dict(values)).items() if value != ""}
     architecture = written.get("architecture")
     known = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
@@ -155,6 +155,19 @@ def _without_nulls(value: dict[str, Any], path: tuple[str, ...] = ()) -> dict[st
         for name, inner in value.items()
         if inner is not None
     }
+
+
+def _nothing_below(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """A name without a value, where the name alone asks for something: it would be left out in silence."""
+    for parent in ("kubernetes.projects", "identity.users"):
+        given = _at(values, parent)
+        for name in [name for name, value in given.items() if value is None] if isinstance(given, dict) else []:
+            yield Problem(
+                key(parent, name),
+                "nothing is written after the name, so it would be left out",
+                "write {} for one with every default, or remove the name",
+                {(*parent.split("."), name): {}},
+            )
 
 
 def _at(values: Any, path: str) -> Any:

@@ -24,6 +24,7 @@ from config.service_types import (
 )
 from config.services import Alerts, ArgoCd, GitLabRunner, Identity, ObjectStore, OpstellaApp, Vault
 from config.types import (
+    PLAIN,
     Address,
     ChartVersion,
     Cron,
@@ -35,19 +36,17 @@ from config.types import (
     Gigabytes,
     HostName,
     ImageFolder,
-    MirrorUrl,
+    NameServers,
     Network,
     NetworkProfile,
     Port,
     Rke2Version,
     Sha256,
-    Unproxied,
-    Url,
     UserName,
-    WebUrl,
     matching,
     whole,
 )
+from config.url_types import MirrorUrl, ProxyUrl, Unproxied, Url
 
 
 class Machines(Frozen):
@@ -100,7 +99,7 @@ class Intermediate(Frozen):
 class Pki(Frozen):
     """The internal certificate authority."""
 
-    organization: Annotated[str, Field(min_length=1, max_length=64)] = "Opstella"
+    organization: Annotated[str, Field(min_length=1, max_length=64), PLAIN] = "Opstella"
     root_years: Annotated[int, whole(1, 30)] = 15
     intermediate_years: Annotated[int, whole(1, 30)] = 10
     leaf_days: Annotated[int, whole(7, 397)] = 365
@@ -144,7 +143,7 @@ class Time(Frozen):
 class Dns(Frozen):
     """Name servers written to the hosts and given to pods, without a search domain; empty leaves what hosts have."""
 
-    servers: tuple[Address, ...] = ()
+    servers: NameServers = ()
 
 
 class Networking(Frozen):
@@ -168,8 +167,8 @@ class Networking(Frozen):
 class Proxy(Frozen):
     """HTTP proxy for everything the hosts fetch."""
 
-    http: WebUrl | None = None
-    https: WebUrl | None = None
+    http: ProxyUrl | None = None
+    https: ProxyUrl | None = None
     no_proxy: tuple[Unproxied, ...] = ()
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
-from config.errors import Fault
+from config.errors import REMOVE, Fault
 from config.key_types import contents
 from config.types import LABEL, PORT, matching, shown
 
@@ -44,6 +44,8 @@ def _person(value: str) -> str:
     # What Keycloak's own user profile refuses in a person's name.
     if len(value) > 255 or re.search(r"[<>&\"$%!#?§;*~/\\|^=\[\]{}()\x00-\x1f\x7f]", value):
         raise Fault(f"{shown(value)} is not a person's name", 'leave out signs such as < > & " / ( )')
+    if value and not value.strip():
+        raise Fault("the name is blank", "write the name, or remove the setting", REMOVE)
     return value
 
 

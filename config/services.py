@@ -22,7 +22,7 @@ from config.service_types import (
     UserLogin,
     VariableName,
 )
-from config.types import DnsLabel, Flag, Frozen, Port, whole
+from config.types import PLAIN, DnsLabel, Flag, Frozen, Port, whole
 
 
 class User(Frozen):
@@ -81,7 +81,7 @@ class Mail(Frozen):
     smarthost: SmartHost
     sender: Email
     to: tuple[Email, ...]
-    username: str | None = None
+    username: Annotated[str, PLAIN] | None = None
     password: SecretName | None = None
     """Name of a secret of opstella:secrets."""
 
@@ -98,7 +98,7 @@ class GitRepository(Frozen):
     """A repository that Argo CD may read."""
 
     url: GitUrl
-    username: str | None = None
+    username: Annotated[str, PLAIN] | None = None
     password: SecretName | None = None
     """Name of a secret of opstella:secrets."""
 

@@ -10,13 +10,12 @@ import ipaddress
 import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
 
 from config import cron
-from config.errors import Fault
+from config.errors import REMOVE, Fault
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 # Semantic versioning 2.0.0, with the v that some charts have; Helm takes anything else for a range.
@@ -92,7 +91,7 @@ def _dns_name(value: str) -> str:
     return value
 
 
-def _host(value: Any) -> Any:
+def host_name(value: Any) -> Any:
     """An IP address or a DNS name under which a machine is dialled."""
     fix = "write an IP address or a DNS name"
     text = _text(value, fix)
@@ -160,58 +159,19 @@ def _sha256(value: str) -> str:
     return value.lower()
 
 
-def _remote(value: str) -> bool:
-    """Whether `value` is an http or https URL. Raises Fault where it has a login, or a host that is none."""
-    try:
-        parts = urlsplit(value)
-        port_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-    if parts.username is not None or parts.password is not None:
-        # It would stand in clear in the state and on every machine.
-        raise Fault(
-            f"{shown(value)} contains a login",
-            "remove the login from the URL, and have the server admit the machines by their addresses",
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_valid or re.search(r"[\s'\"\\]", value):
-        return False
-    _host(parts.hostname)
-    return True
-
-
-def _url(value: str) -> str:
-    fix = "write a URL that begins with http:// or https://, or file:/// and the path of a folder on the machines"
-    local = re.fullmatch(r"file:///[^\s'\"\\/][^\s'\"\\]*", value)
-    if not local and not _remote(value):
-        raise Fault(f"{shown(value)} is not a URL", fix)
-    return value.rstrip("/")
-
-
-def _web_url(value: str, fix: str = "write a URL that begins with http:// or https://") -> str:
-    if value.startswith("file:"):
-        raise Fault(f"{shown(value)} is a local path", fix)
-    if not _remote(value):
-        raise Fault(f"{shown(value)} is not a URL of http or https", fix)
-    return value.rstrip("/")
-
-
-def _mirror_url(value: str) -> str:
-    # By http:// it is refused unless opstella:media.allowHttp accepts that (config/checks.py).
-    return _web_url(value, "write a URL that begins with https://")
-
-
-def _unproxied(value: str) -> str:
-    """A name, a name's ending, an address or a network that programs reach without the proxy (no_proxy)."""
-    name = re.sub(r"(?<=[^:]):\d{1,5}\Z", "", value.removeprefix("*.").removeprefix("."))  # Go and curl take a port
-    try:
-        ipaddress.ip_network(name, strict=False)
-    except ValueError:
-        if value != "*" and not all(LABEL.match(label) for label in name.lower().split(".")):
-            raise Fault(
-                f"{shown(value)} is not a name, an address or a network",
-                "write each by itself, such as intranet.example.com, .example.com, 10.1.2.3 or 10.0.0.0/8",
-            ) from None
+def _plain(value: str) -> str:
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        raise Fault(f"{shown(value)} has a control character", "write it on one line, of printable characters")
+    if value and not value.strip():
+        raise Fault("the text is blank", "write a text, or remove the setting", REMOVE)
     return value
+
+
+def _at_most_three(servers: tuple[ipaddress.IPv4Address, ...]) -> tuple[ipaddress.IPv4Address, ...]:
+    # resolv.conf(5), MAXNS: the resolver of glibc reads no fourth one.
+    if len(servers) > 3:
+        raise Fault(f"{len(servers)} name servers, and machines and pods ask the first three alone", "write at most three")
+    return servers
 
 
 def _absolute(value: str) -> str:
@@ -226,6 +186,8 @@ def _absolute(value: str) -> str:
 
 def _label_key(value: str) -> str:
     prefix, slash, name = value.rpartition("/")
+    if len(prefix) > 253:
+        raise Fault(f"the prefix of {shown(value)} has {len(prefix)} characters", "write at most 253 before the /, as example.com/zone")
     if not _KUBERNETES_NAME.match(name) or (slash and not all(LABEL.match(part) for part in prefix.split("."))):
         raise Fault(f"{shown(value)} is not a Kubernetes label key", "write it as zone or example.com/zone")
     return value
@@ -261,9 +223,10 @@ Flag = Annotated[bool, Strict()]
 NetworkProfile = Annotated[Literal["opstella", "tectonic", "deckhouse", "rke2-cilium"], BeforeValidator(_single)]
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]
 DnsName = Annotated[str, AfterValidator(_dns_name)]
-HostName = Annotated[str, BeforeValidator(_host)]
+HostName = Annotated[str, BeforeValidator(host_name)]
 Network = Annotated[ipaddress.IPv4Network, BeforeValidator(_network)]
 Address = Annotated[ipaddress.IPv4Address, BeforeValidator(_address)]
+NameServers = Annotated[tuple[Address, ...], AfterValidator(_at_most_three)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Rke2Version = Annotated[str, matching(r"v1\.\d+\.\d+\+rke2r\d+", "an RKE2 version", "write it as v1.36.3+rke2r1")]
 GitLabVersion = Annotated[str, matching(r"\d+\.\d+\.\d+", "a GitLab version", "write all three numbers, as 18.5.1")]
@@ -272,7 +235,7 @@ ChartVersion = Annotated[
 ]
 Cron = Annotated[str, AfterValidator(cron.check)]
 UserName = Annotated[
-    str, matching(r"[a-z_][a-z0-9_-]{0,31}", "a Unix user name", "use a-z, 0-9, '_' and '-', at most 32 characters")
+    str, matching(r"[a-z_][a-z0-9_.-]{0,31}", "a Unix user name", "use a-z, 0-9 and _ . -, at most 32 characters, a letter or _ first")
 ]
 GroupName = Annotated[
     str,
@@ -289,10 +252,8 @@ ImageFolder = Annotated[
 FileName = Annotated[
     str, matching(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "a file name", "write the name alone, without a folder")
 ]
-Url = Annotated[str, AfterValidator(_url)]
-WebUrl = Annotated[str, AfterValidator(_web_url)]
-MirrorUrl = Annotated[str, AfterValidator(_mirror_url)]
-Unproxied = Annotated[str, AfterValidator(_unproxied)]
+PLAIN = AfterValidator(_plain)
+"""Of a text: without control characters, and not blank; what is empty is for `min_length` to refuse."""
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 LabelValue = Annotated[str, BeforeValidator(_label_value)]
