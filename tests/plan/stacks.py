@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -14,7 +12,8 @@ from config.checks import ENCRYPTED
 from config.errors import ConfigurationError
 from config.load import from_values
 from config.model import Settings
-from plan.plan import Plan, build
+from plan.plan import Plan
+from tests.support.planned import planned
 
 DOMAIN = "devops.example.com"
 
@@ -26,17 +25,11 @@ def read(architecture: str = "standalone", **sections: Any) -> Settings:
 
 
 def plan(architecture: str = "standalone", **sections: Any) -> Plan:
-    """A plan is made once for the same settings: tests only read it."""
-    written = json.dumps(sections, default=str)
-    # A file may hold something else the next time.
-    if "file:" in written:
-        return build(read(architecture, **sections), f"opstella/{architecture}")
-    return _planned(architecture, written)
+    return planned(_read, architecture, sections)
 
 
-@lru_cache(maxsize=64)
-def _planned(architecture: str, sections: str) -> Plan:
-    return build(read(architecture, **json.loads(sections)), f"opstella/{architecture}")
+def _read(architecture: str, sections: dict[str, Any]) -> Settings:
+    return read(architecture, **sections)
 
 
 def as_written(architecture: str = "standalone", **sections: Any) -> Plan:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from config.load import from_values
 from config.model import Settings
 from config.reference import overlay
 from plan import hosts, media
-from plan.plan import Plan, build
+from plan.plan import Plan
 from stacks.outputs import outputs
 from stacks.platform import deploy
 from tests.config import material
+from tests.support.planned import planned
 from tests.support.stack import Answers, Recording, answers, run
 
 DOMAIN = "devops.example.com"
@@ -45,17 +45,7 @@ def settings_of(architecture: str = "standalone", changes: dict[str, Any] | None
 
 
 def plan_of(architecture: str = "standalone", changes: dict[str, Any] | None = None) -> Plan:
-    """A plan is made once for the same settings: tests only read it."""
-    written = json.dumps(changes or {}, default=str)
-    # A file may hold something else the next time.
-    if "file:" in written:
-        return build(settings_of(architecture, changes), f"opstella/{architecture}")
-    return _planned(architecture, written)
-
-
-@lru_cache(maxsize=64)
-def _planned(architecture: str, changes: str) -> Plan:
-    return build(settings_of(architecture, json.loads(changes)), f"opstella/{architecture}")
+    return planned(settings_of, architecture, changes or {})
 
 
 def images() -> dict[str, Any]:
