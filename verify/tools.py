@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from plan.quantities import number_of
 from plan.tools.model import Manifest, Release
 from verify import policies
-from verify.kubernetes import Api, number_of, unavailable
+from verify.kubernetes import Api, unavailable
 from verify.runner import Check, CheckFailed
 from verify.stack import Stack
 

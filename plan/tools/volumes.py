@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from plan.quantities import number_of
 from plan.tools import availability
 from plan.tools.model import Release, ToolInputs
 from plan.topology import Topology
 
 _CLASS = ToolInputs.__dataclass_fields__["storage_class"].default
-_GB = {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024, "M": 10**6 / 2**30, "G": 10**9 / 2**30, "T": 10**12 / 2**30}
 _SHOWN = 3
 
 
@@ -68,5 +68,4 @@ def _in_values(values: Any, storage_class: str) -> Iterator[float]:
 
 def _gb(quantity: str) -> float:
     """GB of a Kubernetes quantity; 0 for a text that is none, or not that of a disk."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(Mi|Gi|Ti|M|G|T)", quantity)
-    return float(match[1]) * _GB[match[2]] if match else 0
+    return number_of(quantity) / 2**30 if re.fullmatch(r"\d+(\.\d+)?(Mi|Gi|Ti|M|G|T)", quantity) else 0

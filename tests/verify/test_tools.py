@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from plan.quantities import number_of
 from plan.tools.model import Manifest, Release, Workload
 from plan.tools.needs import Job
 from tests.config import material
 from tests.support.platform import plan_of
 from verify import policies, tools
-from verify.kubernetes import number_of
 from verify.runner import CheckFailed
 from verify.stack import Stack
 from verify.tools import Amount, ask, requests, tool_checks
