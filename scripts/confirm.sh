@@ -46,13 +46,11 @@ firewall_again() {
 try_again() {
   local connection
   connection=$(ssh_connection)
-  if [[ -z $connection ]]; then
-    firewall_try "$1" 180
-    die "the firewall had already been rolled back, or the host restarted: no confirmation came in time" \
-      "the rules are in force again: run again within 3 minutes, over a new connection" 75
-  fi
-  undo_by firewall_again
+  # Without one, the rules stay in force for the next run.
+  [[ -z $connection ]] || undo_by firewall_again
   firewall_try "$1" 180
+  [[ -n $connection ]] || die "the firewall had already been rolled back, or the host restarted: no confirmation came in time" \
+    "the rules are in force again: run again within 3 minutes, over a new connection" 75
   firewall_admits "$connection" || die "the new rules would lock you out of this host: they do not let in this connection, which comes from ${connection%% *}; those that were confirmed before are in force again" \
     "$LET_OPERATOR_IN"
 }

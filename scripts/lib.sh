@@ -1163,7 +1163,7 @@ firewall_unproven() {
 
 firewall_tracks_all() { nft -f - <<<$'add table inet opstella_untracked\ndelete table inet opstella_untracked'; }
 
-# acknowledged CLIENT PORT: bytes that the other end of an SSH connection has acknowledged; fails where there is no such connection.
+# acknowledged CLIENT PORT: prints how many bytes the client of an SSH connection has acknowledged; fails if ss lists no such connection.
 acknowledged() {
   local client=$1
   [[ $client != *:* ]] || client="[$client]"
