@@ -53,13 +53,15 @@ def main(arguments: Sequence[str]) -> int:
         what = f"missing: {', '.join(missing)}; apt-get install {_PACKAGES}" if missing else "it needs root: run it as root"
         print(f"lab.kernel: {what}", file=sys.stderr)
         return 1
+    if options.write:  # before the hour that would be lost
+        options.write.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     faults = [fault for system in options.system or SYSTEMS for fault in proven(system, options)]
     return 1 if faults else 0
 
 
 def proven(system: str, options: argparse.Namespace) -> list[str]:
-    """The faults of one system's run, which is told and written whatever happens."""
+    """Runs one system and returns its faults. The report is printed and written even when the run breaks."""
     report = Report()
     try:
         image = Path(run(str(ROOT / "lab/toolchain/build"), f"machine-{system}", seconds=3600).strip())
