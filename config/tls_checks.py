@@ -287,4 +287,3 @@ def _pair(path: str, certificate: x509.Certificate, private_key: str) -> Iterato
             f"it is not the key of {path}.certificate: their public keys differ",
             "give the private key with which the certificate was requested",
         )
-
